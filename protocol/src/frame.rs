@@ -151,7 +151,7 @@ impl<'a> Walker<'a> {
             0x90..=0x9f => self.list(usize::from(marker & 15), depth),
             0xa0..=0xbf => self.take(usize::from(marker & 31)).map(drop),
             0xc1 => Err(FrameError::Malformed("0xc1 begins no value".to_owned())),
-            0xc4 | 0xc5 | 0xc6 => {
+            0xc4..=0xc6 => {
                 let size = self.size(1 << (marker - 0xc4))?;
                 self.take(size).map(drop)
             }
