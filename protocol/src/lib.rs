@@ -5,21 +5,21 @@
 
 pub mod address;
 pub mod change;
-//pub mod channel;
-//pub mod frame;
+pub mod channel;
+pub mod frame;
 pub mod header;
 pub mod hook;
 pub mod outcome;
 pub mod plugin;
 pub mod policy;
-//mod serve;
+mod serve;
 pub mod services;
 pub mod session;
 pub mod settings;
-//pub mod testing;
+pub mod testing;
 pub mod value;
 pub mod verdict;
-//pub mod wire;
+pub mod wire;
 
 pub use address::Address;
 pub use change::{Change, Edge, Scope};
@@ -28,7 +28,7 @@ pub use hook::Hook;
 pub use outcome::{Answer, BoxFuture, Outcome};
 pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
 pub use policy::{Level, OnError, Policy, Reject, RejectType};
-//pub use serve::serve;
+pub use serve::serve;
 pub use services::{DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services};
 pub use session::{Args, Connection, Direction, Field, FieldSet, Parameters, Session, Transaction};
 pub use settings::{Setting, SettingError, Settings};
