@@ -125,9 +125,6 @@ impl Smtp {
         transaction.header = Some(HeaderBlock::parse(head.cut(header_end)));
         transaction.header_end = header_end as u64;
         transaction.body_start = body_start as u64;
-        if !self.shared.chain.asks(Hook::DataHeadersEnd) {
-            return None;
-        }
         let decision = self.ask(Hook::DataHeadersEnd, &Args::None, None).await;
         decision.verdict.is_denial().then_some(decision)
     }

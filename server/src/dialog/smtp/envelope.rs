@@ -50,7 +50,7 @@ impl Smtp {
         let transaction = &mut self.visit.session.transaction;
         transaction.sender = Some(sender);
         transaction.sender_parameters = parameters;
-        self.say(output, "250 2.1.0 Sender OK")
+        self.say_decided(output, "250 2.1.0 Sender OK", &decision, false)
     }
 
     pub(super) async fn rcpt(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
@@ -85,7 +85,7 @@ impl Smtp {
             return self.say(output, verdict::NOBODY_RELAYS);
         }
         self.visit.session.transaction.recipients.push(recipient);
-        self.say(output, "250 2.1.5 Recipient OK")
+        self.say_decided(output, "250 2.1.5 Recipient OK", &decision, false)
     }
 
     pub(super) async fn rset(&mut self, output: &mut Vec<u8>) -> Next {

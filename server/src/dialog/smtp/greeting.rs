@@ -58,7 +58,7 @@ impl Smtp {
         let config = &self.shared.config;
         let welcome = format!("{} greets {host}", config.hostname);
         if !extended {
-            return self.say(output, &format!("250 {welcome}"));
+            return self.say_decided(output, &format!("250 {welcome}"), &decision, false);
         }
         let size = format!("SIZE {}", config.limits.max_size);
         let offers = [

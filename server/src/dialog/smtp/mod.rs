@@ -14,7 +14,7 @@ mod tests;
 use std::fmt::Arguments;
 use std::sync::Arc;
 
-use gatepost_protocol::{Args, Hook, Level, Message, Transaction, Verdict};
+use gatepost_protocol::{Args, Connection, Hook, Level, Message, Session, Transaction, Verdict};
 
 use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
@@ -76,11 +76,17 @@ pub async fn serve<S: Stream>(stream: S, client: Client, shared: Arc<Shared>, st
 
 impl Smtp {
     fn new(client: Client, shared: Arc<Shared>) -> Smtp {
-        let mut visit = Visit::default();
-        visit.session.id = client.session;
-        visit.session.connection.remote = client.remote;
-        visit.session.connection.local = client.local;
-        visit.session.connection.direction = client.direction;
+        let connection = Connection {
+            remote: client.remote,
+            local: client.local,
+            direction: client.direction,
+            ..Connection::default()
+        };
+        let visit = Visit::new(Session {
+            id: client.session,
+            connection,
+            ..Session::default()
+        });
         Smtp {
             shared,
             visit,
@@ -139,10 +145,11 @@ impl Smtp {
         usual: &str,
         decision: &Decision,
         any_class: bool,
-    ) {
+    ) -> Next {
         let code = reply::write_decided(output, Usual::of(usual), decision, any_class);
         let text = decision.lines.first().map_or(usual, String::as_str);
         self.count(code, text);
+        Next::Go
     }
 
     fn count(&mut self, code: u16, text: &str) {

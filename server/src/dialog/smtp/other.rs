@@ -23,7 +23,7 @@ impl Smtp {
         if let Some(next) = self.settle(output, Hook::Noop, &decision) {
             return next;
         }
-        self.say(output, "250 2.0.0 OK")
+        self.say_decided(output, "250 2.0.0 OK", &decision, false)
     }
 
     pub(super) async fn vrfy(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
@@ -38,12 +38,11 @@ impl Smtp {
             }
             return next;
         }
-        match decision.verdict {
-            Verdict::Ok => self.say_decided(output, "250 2.1.5 User OK", &decision, false),
-            // Who could be told from who could not would be of use to spammers alone (RFC 5321 §7.3).
-            _ => return self.say(output, "252 2.1.5 Cannot say; send a message and see"),
+        if decision.verdict == Verdict::Ok {
+            return self.say_decided(output, "250 2.1.5 User OK", &decision, false);
         }
-        Next::Go
+        // Who could be told from who could not would be of use to spammers alone (RFC 5321 §7.3).
+        self.say(output, "252 2.1.5 Cannot say; send a message and see")
     }
 
     pub(super) async fn help(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
@@ -53,8 +52,7 @@ impl Smtp {
             return next;
         }
         let usual = "214 2.0.0 Commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT";
-        self.say_decided(output, usual, &decision, false);
-        Next::Go
+        self.say_decided(output, usual, &decision, false)
     }
 
     pub(super) async fn quit(&mut self, output: &mut Vec<u8>) -> Next {
