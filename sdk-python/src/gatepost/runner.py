@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import sys
 import traceback
 from collections import deque
@@ -43,7 +44,7 @@ class Conversation:
     __slots__ = ("sessions", "busy", "waiting")
 
     def __init__(self) -> None:
-        self.sessions: Dict[Any, Session] = {}
+        self.sessions: Dict[str, Session] = {}
         self.busy = False
         # Messages about this connection that arrived while a coroutine works on an earlier one.
         self.waiting: Deque[Map] = deque()
@@ -56,7 +57,7 @@ class Runner:
         self._worker = worker
         self._encode = worker.codec.encode
         self._hosted: Dict[str, Hosted] = {}
-        self._table: Dict[str, Dict[Any, Tuple[Hosted, Hook]]] = {}
+        self._table: Dict[str, Dict[str, Tuple[Hosted, Hook]]] = {}
         self._conversations: Dict[str, Conversation] = {}
         self._running: Dict[int, Turn] = {}
         self._deferred: Dict[int, List[Turn]] = {}
@@ -107,11 +108,12 @@ class Runner:
         for name in turn.names:
             if turn.cancelled is not None:
                 break
-            pair = table.get(name)
+            pair = table.get(name) or table.get(text(name))
             if pair is None:
-                entries.append(self._without_function(name, table))
+                entries.append(self._without_function(text(name)))
                 continue
             hosted, hook = pair
+            name = hosted.name
             session = sessions.get(name)
             if session is None:
                 session = sessions[name] = open_session(hosted.plugin, turn, hook)
@@ -145,7 +147,7 @@ class Runner:
                 break
         if answer:
             if turn.cancelled is not None and not entries:
-                entries.append(self._encode({"plugin": turn.names[0], "disposition": "error", "message": f"cancelled: {turn.cancelled}"}))
+                entries.append(self._encode({"plugin": text(turn.names[0]), "disposition": "error", "message": f"cancelled: {turn.cancelled}"}))
             del self._running[turn.id]
             self._send_results(turn, entries)
             for item in deferred:
@@ -171,14 +173,11 @@ class Runner:
             self._begin(conversation.waiting.popleft(), conversation)
         self._worker.flush()
 
-    def _without_function(self, name: Any, table: Dict[Any, Tuple[Hosted, Hook]]) -> bytes:
-        known = text(name)
-        if known in table and name != known:
-            table[name] = table[known]
-        hosted = self._hosted.get(known)
+    def _without_function(self, name: str) -> bytes:
+        hosted = self._hosted.get(name)
         if hosted is not None:
             return hosted.quiet
-        return self._encode({"plugin": known, "disposition": "error", "message": f'this process has no plugin "{known}"'})
+        return self._encode({"plugin": name, "disposition": "error", "message": f'this process has no plugin "{name}"'})
 
     def _entry(self, hosted: Hosted, outcome: Optional[Outcome], changes: List[Change]) -> bytes:
         entry = outcome.entry if outcome is not None else {}
@@ -210,7 +209,7 @@ class Runner:
         body = b"".join((_RESULT, encode(turn.id), _RESULTS, array_header(len(entries)), *entries))
         if len(body) > MAX_FRAME:
             longest = max(range(len(entries)), key=lambda at: len(entries[at]))
-            hosted = self._table[turn.hook][turn.names[longest]][0]
+            hosted = self._hosted[text(turn.names[longest])]
             entries[longest] = self._entry(hosted, error("the results of the segment are too long together"), [])
             self._send_results(turn, entries)
         else:
@@ -292,6 +291,8 @@ class Runner:
         """The channel has ended: give what runs a moment, then cancel it."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_GRACE)
+        for turn in [*self._running.values(), *itertools.chain(*self._deferred.values())]:
+            turn.cancelled = "shutdown"
         for task in self._tasks:
             task.cancel()
 
