@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from operator import itemgetter
-from typing import Any, Callable, Dict, Iterable, List, Optional, TypeVar
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, TypeVar
 
 from .hooks import EVENTS, FIELDS, HOOKS, nearest
 from .settings import Setting, SettingError
@@ -25,7 +24,7 @@ class Hook:
         self.observe = observe or name in EVENTS
         self.timeout = timeout
         self.is_async = inspect.iscoroutinefunction(function)
-        self.call = _by_name(function, f'the hook "{name}"', ["session", *HOOKS[name]])
+        self.parameters = _parameters(function, f'the hook "{name}"', ["session", *HOOKS[name]])
 
     def declaration(self) -> Dict[str, Any]:
         """The hook as `ready` tells of it."""
@@ -37,8 +36,8 @@ class Hook:
         return result
 
 
-def _by_name(function: Callable[..., Any], what: str, offered: List[str]) -> Callable[[Dict[str, Any]], Any]:
-    """A caller that picks, from a map of what is offered, what the function's parameters ask for by name."""
+def _parameters(function: Callable[..., Any], what: str, offered: List[str]) -> Tuple[str, ...]:
+    """The names, among those offered, that the function's parameters ask for, in their order."""
     names = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.name in offered and parameter.kind in _POSITIONAL:
@@ -50,12 +49,7 @@ def _by_name(function: Callable[..., Any], what: str, offered: List[str]) -> Cal
             )
         else:
             break
-    if not names:
-        return lambda values: function()
-    pick = itemgetter(*names)
-    if len(names) == 1:
-        return lambda values: function(pick(values))
-    return lambda values: function(*pick(values))
+    return tuple(names)
 
 
 class Definition:
@@ -65,7 +59,7 @@ class Definition:
         self.hooks: Dict[str, Hook] = {}
         self.settings: Dict[str, Setting[Any]] = {}
         self.policy: Dict[str, Any] = {}
-        self._setup: Optional[Callable[[Dict[str, Any]], Any]] = None
+        self._setup: Optional[Callable[..., Any]] = None
 
     def add_hook(self, hook: Hook) -> None:
         if hook.name in self.hooks:
@@ -81,7 +75,8 @@ class Definition:
     def set_setup(self, function: Callable[..., Any]) -> None:
         if inspect.iscoroutinefunction(function):
             raise TypeError("the function of @setup is a plain one: it runs before any hook does")
-        self._setup = _by_name(function, "@setup", ["plugin"])
+        _parameters(function, "@setup", ["plugin"])
+        self._setup = function
 
     def start(self, settings: Dict[str, Any], plugin: Any) -> List[SettingError]:
         """Take the settings and run the plugin's setup function. Returns what is wrong, all of it."""
@@ -96,7 +91,7 @@ class Definition:
                 errors.append(error)
         if not errors and self._setup is not None:
             try:
-                self._setup({"plugin": plugin})
+                self._setup(*[plugin for _ in _parameters(self._setup, "@setup", ["plugin"])])
             except SettingError as error:
                 errors.append(error)
         return errors

@@ -57,8 +57,6 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "config": {"name": text},
 }
 
-_NO_ARGUMENTS: Dict[str, Converter] = {}
-
 EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post"])
 
 CONNECTION_FIELDS = frozenset(
@@ -69,10 +67,16 @@ TRANSACTION_FIELDS = frozenset("sender sender_parameters recipients size header 
 FIELDS = CONNECTION_FIELDS | TRANSACTION_FIELDS
 
 
+_CONVERTERS = {hook: tuple(args.items()) for hook, args in HOOKS.items()}
+
+
 def arguments(hook: str, args: Any) -> Dict[str, Any]:
     """The arguments of a hook as its functions get them; one that is absent is empty."""
     given = args or {}
-    return {name: convert(given.get(name)) for name, convert in HOOKS.get(hook, _NO_ARGUMENTS).items()}
+    values: Dict[str, Any] = {}
+    for name, convert in _CONVERTERS.get(hook, ()):
+        values[name] = convert(given.get(name))
+    return values
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

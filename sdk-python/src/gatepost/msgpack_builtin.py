@@ -193,6 +193,7 @@ _BY_KIND: List[_Reader] = [
     _sized(_U32, 4, _map),
 ]
 
+_SMALL = [bytes([value]) for value in range(256)]
 _P8 = struct.Struct(">BB").pack
 _P16 = struct.Struct(">BH").pack
 _P32 = struct.Struct(">BI").pack
@@ -233,31 +234,33 @@ def _pack_boolean(value: bool, put: Callable[[bytes], None], depth: int) -> None
 
 
 def _pack_integer(value: int, put: Callable[[bytes], None], depth: int) -> None:
-    if 0 <= value < 0x80:
-        put(value.to_bytes(1, "big"))
-    elif 0 <= value:
+    put(integer(value))
+
+
+def integer(value: int) -> bytes:
+    """An integer as MessagePack. Raises OverflowError beyond 2^53."""
+    if value >= 0:
+        if value < 0x80:
+            return _SMALL[value]
         if value < 0x100:
-            put(_P8(0xCC, value))
-        elif value < 0x10000:
-            put(_P16(0xCD, value))
-        elif value < 0x100000000:
-            put(_P32(0xCE, value))
-        elif value <= MAX_INTEGER:
-            put(_P64(0xCF, value))
-        else:
-            raise OverflowError(f"{value} is beyond 2^53")
+            return _P8(0xCC, value)
+        if value < 0x10000:
+            return _P16(0xCD, value)
+        if value < 0x100000000:
+            return _P32(0xCE, value)
+        if value <= MAX_INTEGER:
+            return _P64(0xCF, value)
     elif value >= -32:
-        put((value + 256).to_bytes(1, "big"))
+        return _SMALL[value + 256]
     elif value >= -0x80:
-        put(_PI8(0xD0, value))
+        return _PI8(0xD0, value)
     elif value >= -0x8000:
-        put(_PI16(0xD1, value))
+        return _PI16(0xD1, value)
     elif value >= -0x80000000:
-        put(_PI32(0xD2, value))
+        return _PI32(0xD2, value)
     elif value >= -MAX_INTEGER:
-        put(_PI64(0xD3, value))
-    else:
-        raise OverflowError(f"{value} is beyond -2^53")
+        return _PI64(0xD3, value)
+    raise OverflowError(f"{value} is beyond 2^53")
 
 
 def _pack_text(value: str, put: Callable[[bytes], None], depth: int) -> None:
@@ -268,7 +271,7 @@ def _pack_text(value: str, put: Callable[[bytes], None], depth: int) -> None:
         raw = value.encode("utf-8", "replace")
     size = len(raw)
     if size < 32:
-        put((0xA0 | size).to_bytes(1, "big"))
+        put(_SMALL[0xA0 | size])
     elif size < 0x100:
         put(_P8(0xD9, size))
     elif size < 0x10000:
@@ -302,7 +305,7 @@ def _pack_map(value: Dict[str, Any], put: Callable[[bytes], None], depth: int) -
         raise TypeError(f"a value is nested deeper than {MAX_DEPTH}")
     size = len(value)
     if size < 16:
-        put((0x80 | size).to_bytes(1, "big"))
+        put(_SMALL[0x80 | size])
     elif size < 0x10000:
         put(_P16(0xDE, size))
     else:
@@ -317,7 +320,7 @@ def _pack_map(value: Dict[str, Any], put: Callable[[bytes], None], depth: int) -
 def array_header(size: int) -> bytes:
     """What stands before the ``size`` items of an array."""
     if size < 16:
-        return (0x90 | size).to_bytes(1, "big")
+        return _SMALL[0x90 | size]
     return _P16(0xDC, size) if size < 0x10000 else _P32(0xDD, size)
 
 

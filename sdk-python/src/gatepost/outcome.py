@@ -6,34 +6,35 @@ Return one of these, or None where there is nothing to say. With ``fail`` and ``
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any, Callable, Coroutine, Dict, List, Optional, Protocol, Sequence, Union
 
 from .hooks import HOOKS, nearest
 
 DISPOSITIONS = ("pass", "fail", "skip", "error")
+_COMMON = frozenset(["verdict", "disposition", "message"])
 VERDICTS = ("declined", "ok", "deny", "denysoft", "deny_disconnect", "denysoft_disconnect", "done")
 
 Later = Union[Callable[..., Any], Coroutine[Any, Any, Any]]
 
 
 class Outcome:
-    """The answer of one plugin to one hook; made by the functions below."""
+    """The answer of one plugin to one hook; made by the functions below, and not changed afterwards."""
 
-    __slots__ = ("entry", "later", "arguments")
+    __slots__ = ("entry", "key", "stops", "later", "arguments")
 
     def __init__(self, entry: Dict[str, Any], later: Optional[Later] = None, arguments: Sequence[Any] = ()) -> None:
         self.entry = entry
+        # What a result can be cached by: outcomes that hold no more than this.
+        self.key = None if entry.keys() - _COMMON else (entry.get("verdict"), entry.get("disposition"), entry.get("message"))
+        # Whether the plugins after this one are not to be asked.
+        self.stops: bool = entry.get("verdict", "declined") != "declined"
         self.later = later
         self.arguments = arguments
 
     def __repr__(self) -> str:
         return f"Outcome({self.entry!r})"
-
-    @property
-    def stops(self) -> bool:
-        """Whether the plugins after this one are not to be asked."""
-        return bool(self.entry.get("verdict", "declined") != "declined")
 
 
 def _outcome(
@@ -67,14 +68,20 @@ def _outcome(
     return Outcome(entry)
 
 
+@functools.lru_cache(maxsize=256)
+def _finding(disposition: str, message: str) -> Outcome:
+    """Most answers are a disposition and one of few sentences."""
+    return _outcome(None, disposition, message, None, None, None)
+
+
 def passed(message: str = "") -> Outcome:
     """The plugin looked, and all is well. The next plugin is asked."""
-    return _outcome(None, "pass", message, None, None, None)
+    return _finding("pass", message)
 
 
 def skip(message: str = "") -> Outcome:
     """The plugin did not look, for the reason in ``message``. The next plugin is asked."""
-    return _outcome(None, "skip", message, None, None, None)
+    return _finding("skip", message)
 
 
 def fail(
@@ -90,12 +97,14 @@ def fail(
     ``message`` is one sentence for the log, and for the client unless there is a ``reply`` (its lines). ``code``
     and ``enhanced`` (``"5.7.1"``) go with the reply. ``verdict="declined"`` reports without asking for a denial.
     """
+    if verdict is None and code is None and enhanced is None and reply is None:
+        return _finding("fail", message)
     return _outcome(verdict, "fail", message, code, enhanced, reply)
 
 
 def error(message: str) -> Outcome:
     """The plugin could not look; the operator's ``on_error`` decides. An exception in a hook becomes the same."""
-    return _outcome(None, "error", message, None, None, None)
+    return _finding("error", message)
 
 
 class _Verdict(Protocol):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Awaitable, Coroutine, Deque, Dict, Genera
 from .changes import Change
 from .definition import Hook
 from .frames import MAX_FRAME
-from .hooks import text
-from .msgpack_builtin import array_header, encode
+from .hooks import arguments, text
+from .msgpack_builtin import array_header, encode, integer
 from .outcome import Outcome, checked, error, failure
 from .session import Session, open_session, successor
 from .threads import Pool
@@ -90,18 +90,20 @@ class Runner:
         answer = message["kind"] == "hook"
         if answer:
             self._running[turn.id] = turn
-        segment = self._segment(turn, conversation, answer)
+        # Kept out of the turn, which the session refers to: a cycle would be work for the garbage collector.
+        values = arguments(turn.hook, message.get("args"))
+        segment = self._segment(turn, values, conversation, answer)
         # A segment of plain functions runs through here; one with a coroutine goes on as a task.
         for waiting in segment:
             conversation.busy = True
             turn.task = self._task(self._continue(segment, waiting, conversation))
             return
 
-    def _segment(self, turn: Turn, conversation: Conversation, answer: bool) -> Segment:
+    def _segment(self, turn: Turn, values: Map, conversation: Conversation, answer: bool) -> Segment:
         """Runs the plugins one after the other and sends their result; yields what has to be awaited."""
         table = self._table.get(turn.hook, {})
         sessions = conversation.sessions
-        values = turn.values
+        value_of = values.__getitem__
         entries: List[bytes] = []
         deferred: List[Tuple[Hosted, Turn, Outcome]] = []
         fatal: Optional[Fatal] = None
@@ -122,7 +124,7 @@ class Runner:
                 session._hook = hook
             values["session"] = session
             try:
-                value = hook.call(values)
+                value = hook.function(*map(value_of, hook.parameters))
                 if hook.is_async:
                     value = yield value
             except (Exception, SystemExit, asyncio.CancelledError) as exception:
@@ -131,11 +133,12 @@ class Runner:
             if value is None and not turn.changes:
                 entries.append(hosted.quiet)
                 continue
-            outcome = checked(value, f"{hook.function.__name__}()")
+            outcome = value if type(value) is Outcome else checked(value, f"{hook.function.__name__}()")
             changes = turn.changes
+            known = None if changes or outcome is None else hosted.cache.get(outcome.key)
             if changes:
                 turn.changes = []
-            entries.append(self._entry(hosted, outcome, changes))
+            entries.append(known or self._entry(hosted, outcome, changes))
             if outcome is None:
                 continue
             if outcome.later is not None:
@@ -180,33 +183,23 @@ class Runner:
         return self._encode({"plugin": name, "disposition": "error", "message": f'this process has no plugin "{name}"'})
 
     def _entry(self, hosted: Hosted, outcome: Optional[Outcome], changes: List[Change]) -> bytes:
-        entry = outcome.entry if outcome is not None else {}
-        key = None
-        if not changes:
-            key = (entry.get("verdict"), entry.get("disposition"), entry.get("message"))
-            if len(entry) == 3 - key.count(None):
-                known = hosted.cache.get(key)
-                if known is not None:
-                    return known
-            else:
-                key = None
-        whole = {"plugin": hosted.name, **entry}
+        entry = {"plugin": hosted.name, **(outcome.entry if outcome is not None else {})}
         if changes:
-            whole["changes"] = changes
+            entry["changes"] = changes
         try:
-            encoded = self._encode(whole)
+            encoded = self._encode(entry)
         except (TypeError, ValueError, OverflowError) as exception:
             return self._entry(hosted, failure(exception), [])
         if len(encoded) > MAX_FRAME // 2:
             return self._entry(hosted, error(f"a result of {len(encoded)} bytes is too long"), [])
-        if key is not None:
+        if outcome is not None and outcome.key is not None and not changes:
             if len(hosted.cache) >= _CACHE:
                 hosted.cache.clear()
-            hosted.cache[key] = encoded
+            hosted.cache[outcome.key] = encoded
         return encoded
 
     def _send_results(self, turn: Turn, entries: List[bytes]) -> None:
-        body = b"".join((_RESULT, encode(turn.id), _RESULTS, array_header(len(entries)), *entries))
+        body = b"".join((_RESULT, integer(turn.id), _RESULTS, array_header(len(entries)), *entries))
         if len(body) > MAX_FRAME:
             longest = max(range(len(entries)), key=lambda at: len(entries[at]))
             hosted = self._hosted[text(turn.names[longest])]
@@ -256,7 +249,7 @@ class Runner:
         if outcome is not None and outcome.later is not None:
             outcome = error("a deferred answer cannot be deferred again")
         entry = self._entry(hosted, outcome, turn.changes)
-        self._worker.post_encoded(b"".join((_VERDICT, encode(turn.id), _RESULT_KEY, entry)))
+        self._worker.post_encoded(b"".join((_VERDICT, integer(turn.id), _RESULT_KEY, entry)))
         self._worker.flush()
 
     def cancel(self, hook: int, reason: str, queued: Deque[Map]) -> None:

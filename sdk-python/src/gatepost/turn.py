@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 from .calls import Core
 from .changes import Change, View
 from .definition import Hook
-from .hooks import arguments, text
+from .hooks import text
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -20,7 +20,7 @@ LEVELS = ("emerg", "alert", "crit", "error", "warn", "notice", "info", "debug")
 class Turn:
     """What a hook's functions see, and the changes that they ask for."""
 
-    __slots__ = ("worker", "id", "hook", "session", "number", "resumed", "deadline_ms", "view", "values", "names", "changes", "cancelled", "task")
+    __slots__ = ("worker", "id", "hook", "session", "number", "resumed", "deadline_ms", "view", "names", "changes", "cancelled", "task")
 
     def __init__(self, worker: Worker, message: Map) -> None:
         get = message.get
@@ -36,7 +36,6 @@ class Turn:
             self.view = View(get("connection") or {}, get("transaction_fields") or {}, notes.get("connection") or {}, notes.get("transaction") or {})
         else:
             self.view = View(get("connection") or {}, get("transaction_fields") or {}, {}, {})
-        self.values: Map = arguments(self.hook, get("args"))
         self.names: List[Any] = get("plugins") or []
         self.changes: List[Change] = []
         self.cancelled: Optional[str] = None

@@ -174,11 +174,11 @@ class Worker:
         if not self._outbox:
             return
         with self._writing:
-            parts: List[bytes] = []
+            parts = []
             while self._outbox:
                 parts.append(self._outbox.popleft())
             try:
-                self._channel.write(parts[0] if len(parts) == 1 else b"".join(parts))
+                self._channel.write(b"".join(parts))
             except OSError:
                 pass  # The server is gone; the next read says so.
 
