@@ -83,7 +83,7 @@ class PluginTest(unittest.TestCase):
             stderr=subprocess.PIPE,
             text=True,
             pass_fds=pass_fds,
-            env={**os.environ, "PYTHONPATH": str(SOURCE), **environment},
+            env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "", **environment},
         )
 
         def end():

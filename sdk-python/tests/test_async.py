@@ -1,4 +1,5 @@
 import unittest
+from unittest import mock
 
 import support
 from support import PluginTest
@@ -92,6 +93,15 @@ class Coroutines(PluginTest):
             core.send({"kind": "cancel", "id": number, "reason": "timeout"})
         for number in (first, second):
             self.assertEqual(core.receive(), {"kind": "result", "id": number, "results": self.CANCELLED})
+
+    def test_what_takes_too_long_after_the_end_is_cancelled_without_a_word(self):
+        core = self.core(self.SLEEPS)
+        core.send_hook("rcpt", ["a"])
+        self.assertEqual(core.receive()["kind"], "log")
+        with mock.patch("gatepost.runner._GRACE", 0.02), self.stderr() as stderr:
+            core.close()
+        self.assertFalse(core._thread.is_alive())
+        self.assertEqual(stderr.getvalue(), "")
 
     def test_what_runs_is_finished_after_the_end_of_the_channel(self):
         path = self.folder + "/finished"

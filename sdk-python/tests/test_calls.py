@@ -1,8 +1,10 @@
-import threading
+import os
 import unittest
 
 import support
 from support import PluginTest
+from gatepost.frames import frame
+from gatepost.msgpack_builtin import encode
 from gatepost.testing import Answers
 
 ANSWERS = dict(
@@ -96,8 +98,8 @@ class Methods(PluginTest):
 
 class Waiting(PluginTest):
     def test_other_hooks_wait_in_order_while_a_plain_one_waits(self):
-        for asynchronous in (False, True):
-            with self.subTest(loop=asynchronous):
+        for loop, writing in ((False, "def"), (True, "def"), (True, "async def")):
+            with self.subTest(loop=loop, writing=writing):
                 core = self.core(
                     """
                     order = []
@@ -111,16 +113,36 @@ class Waiting(PluginTest):
                         order.append("noop " + session.id)
                         return passed(", ".join(order))
                     """
-                    + ("\n                    @hook('quit')\n                    async def quit(): pass\n" if asynchronous else "")
+                    .replace("def rcpt", writing + " rcpt")
+                    + ("\n                    @hook('quit')\n                    async def quit(): pass\n" if loop else "")
                 )
                 first = core.send_hook("rcpt", ["a"], session="s1")
                 call = core.receive()
                 second = core.send_hook("noop", ["a"], session="s2")
                 third = core.send_hook("noop", ["a"], session="s3")
                 core.send({"kind": "reply", "id": call["id"], "ok": {"status": "no_such_name"}})
-                results = [core.receive() for _ in range(3)]
+                results = [core.receive(timeout=10) for _ in range(3)]
                 self.assertEqual([result["id"] for result in results], [first, second, third])
                 self.assertEqual(results[2]["results"][0]["message"], "rcpt begins, rcpt ends, noop s2, noop s3")
+
+    def test_a_result_does_not_wait_for_another_sessions_slow_hook(self):
+        gate = self.folder + "/gate"
+        os.mkfifo(gate)
+        core = self.core(f"""
+        @hook("noop")
+        def noop():
+            time.sleep(0.001)
+        @hook("quit")
+        def quit():
+            open({gate!r}).close()
+        """)
+        hooks = [{"kind": "hook", "id": n, "hook": name, "plugins": ["a"], "session": name} for n, name in ((1, "noop"), (2, "quit"))]
+        core.send_bytes(b"".join(frame(encode(hook)) for hook in hooks))
+        try:
+            self.assertEqual(core.receive(timeout=10)["id"], 1)
+        finally:
+            open(gate, "w").close()
+        self.assertEqual(core.receive()["id"], 2)
 
     def test_a_call_from_a_thread_of_the_plugins_own(self):
         core = self.core("""

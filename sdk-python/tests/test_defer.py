@@ -72,6 +72,48 @@ class Defer(PluginTest):
             core.close()
             self.assertEqual(core.verdicts, {})
 
+    def test_cancel_ends_the_wait_for_a_call(self):
+        core = self.core("""
+        @hook("noop")
+        def noop(session):
+            return defer("rcpt", look, session)
+        def look(session):
+            try:
+                session.core.dns("a").result()
+            except Cancelled as e:
+                session.log(f"cancelled: {e}")
+        """)
+        number = core.send_hook("noop", ["a"])
+        self.assertEqual([core.receive()["kind"] for _ in range(2)], ["result", "call"])
+        core.send({"kind": "cancel", "id": number, "reason": "disconnect"})
+        self.assertEqual(core.receive(timeout=10)["message"], "cancelled: disconnect")
+
+    def test_two_of_a_segment_keep_their_changes_apart(self):
+        source = """
+        @hook("noop")
+        def noop(session):
+            return defer("rcpt", look, session)
+        def look(session):
+            session.log("began")
+            session.core.dns("a").result()
+            session.notes[session.plugin.name] = 1
+            session.core.dns("b").result()
+        """
+        core = self.core(source, source, answers=Answers())
+        core.send_hook("noop", ["a", "b"])
+        calls = []
+        while len(calls) < 2:
+            calls += [message for message in [core.receive()] if message["kind"] == "call"]
+        for call in calls:
+            core.send({"kind": "reply", "id": call["id"], "ok": {"status": "no_such_name"}})
+        # Both have made their change when both ask again.
+        calls = [core.receive(), core.receive()]
+        for call in calls:
+            core.send({"kind": "reply", "id": call["id"], "ok": {"status": "no_such_name"}})
+        for _ in calls:
+            result = core.receive()["result"]
+            self.assertEqual([change["name"] for change in result["changes"]], [result["plugin"]])
+
     def test_it_cannot_be_deferred_again(self):
         core = self.core("@hook('connect')\ndef connect():\n    return defer('rcpt', lambda: defer('data', print))\n")
         core.hook("connect", ["a"])

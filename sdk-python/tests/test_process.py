@@ -6,9 +6,11 @@ import signal
 import socket
 import time
 import unittest
+from unittest import mock
 
 import support
 from support import PluginTest
+from gatepost.channel import Channel
 from gatepost.frames import frame
 from gatepost.msgpack_builtin import encode
 from gatepost.testing import FakeCore
@@ -18,6 +20,14 @@ ANSWERS = """
 def noop(session):
     return passed("here")
 """
+
+
+class Write(unittest.TestCase):
+    def test_a_write_that_takes_only_part_goes_on(self):
+        taken = []
+        with mock.patch("os.write", lambda descriptor, data: taken.append(bytes(data[:3])) or len(taken[-1])):
+            Channel(0, 1).write(b"abcdefgh")
+        self.assertEqual(taken, [b"abc", b"def", b"gh"])
 
 
 class ProcessTest(PluginTest):
