@@ -33,6 +33,19 @@ class Results(PluginTest):
                     for _ in range(2):
                         self.assertEqual(core.hook("rcpt", ["a"]), [{"plugin": "a", **entry}])
 
+    def test_an_answer_given_before_comes_with_its_changes_when_it_has_some(self):
+        core = self.core("""
+        @hook("rcpt")
+        def rcpt(session, address):
+            if address:
+                session.add_karma(1)
+            return passed("same")
+        """)
+        same = {"plugin": "a", "disposition": "pass", "message": "same"}
+        self.assertEqual(core.hook("rcpt", ["a"]), [same])
+        self.assertEqual(core.hook("rcpt", ["a"], args={"address": "a@b"}), [{**same, "changes": [{"op": "karma", "add": 1}]}])
+        self.assertEqual(core.hook("rcpt", ["a"]), [same])
+
     def test_plugins_run_in_order_until_one_decides(self):
         plugins = [SAYS % code for code in ("skip('a')", "None", "fail('c')", "declined('d')", "deny('e')", "passed('f')")]
         core = self.core(*plugins)

@@ -76,12 +76,12 @@ def _finding(disposition: str, message: str) -> Outcome:
 
 def passed(message: str = "") -> Outcome:
     """The plugin looked, and all is well. The next plugin is asked."""
-    return _finding("pass", message)
+    return _finding("pass", str(message))
 
 
 def skip(message: str = "") -> Outcome:
     """The plugin did not look, for the reason in ``message``. The next plugin is asked."""
-    return _finding("skip", message)
+    return _finding("skip", str(message))
 
 
 def fail(
@@ -98,13 +98,13 @@ def fail(
     and ``enhanced`` (``"5.7.1"``) go with the reply. ``verdict="declined"`` reports without asking for a denial.
     """
     if verdict is None and code is None and enhanced is None and reply is None:
-        return _finding("fail", message)
+        return _finding("fail", str(message))
     return _outcome(verdict, "fail", message, code, enhanced, reply)
 
 
 def error(message: str) -> Outcome:
     """The plugin could not look; the operator's ``on_error`` decides. An exception in a hook becomes the same."""
-    return _finding("error", message)
+    return _finding("error", str(message))
 
 
 class _Verdict(Protocol):
