@@ -328,6 +328,7 @@ mod tests {
     fn what_has_settled_is_read_once() {
         let (_dir, flat) = folder(&[("list", "a")]);
         let first = flat.lines("list");
+        assert!(!flat.cache.lock().unwrap()["list"].reading.settled);
         flat.cache
             .lock()
             .unwrap()
