@@ -1,1 +1,5 @@
-//! Black-box tests and benchmarks of Gatepost.
+//! What the black-box tests and benchmarks of Gatepost share: the daemon as a process, and the programs beside it.
+
+pub mod programs;
+pub mod server;
+pub mod wait;

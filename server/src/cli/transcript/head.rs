@@ -23,14 +23,10 @@ pub struct Head {
     pub config: String,
     /// Files to be written before the server starts, below `$DIR`, with their text.
     pub files: Vec<(PathBuf, String)>,
-    /// Zone lines, `name type value`, for a DNS server that the daemon is to ask; empty: no DNS server.
-    pub dns: Vec<String>,
 }
 
 /// The key of the head's own table of files. The daemon does not see it.
 const FILES: &str = "files";
-/// The key of the head's own list of DNS records. The daemon does not see it.
-const DNS: &str = "dns_records";
 
 impl Head {
     /// Completes the head of a dialogue.
@@ -71,19 +67,10 @@ impl Head {
                 files.push((PathBuf::from(name), text.to_owned()));
             }
         }
-        let dns = match config.remove(DNS) {
-            None => Vec::new(),
-            Some(Value::Array(records)) => records
-                .iter()
-                .filter_map(|record| record.as_str().map(str::to_owned))
-                .collect(),
-            Some(_) => return Err(mistake(0, "`dns_records` is a list of `name type value`")),
-        };
         complete(&mut config, &places.dir);
         Ok(Head {
             config: config.to_string(),
             files,
-            dns,
         })
     }
 
@@ -178,7 +165,7 @@ mod tests {
     #[test]
     fn what_is_said_stays() {
         let head = head(concat!(
-            "hostname = 'other.example'\ndns_records = ['a.example A 192.0.2.1']\n",
+            "hostname = 'other.example'\n",
             "[files]\n'config/badmailfrom' = 'x'\n[[plugin]]\nname = 'vip'\nrun = ['$BIN/vip', '$ROOT/x']\n[limits]\nmax_size = '1MB'"
         ))
         .unwrap();
@@ -188,7 +175,6 @@ mod tests {
         assert_eq!(config["plugin"][0]["run"][0].as_str(), Some("/b/vip"));
         assert_eq!(config["limits"]["max_size"].as_str(), Some("1MB"));
         assert!(!config.contains_key("files"));
-        assert_eq!(head.dns, ["a.example A 192.0.2.1"]);
         assert_eq!(
             head.files.last().unwrap(),
             &(PathBuf::from("config/badmailfrom"), "x".to_owned())

@@ -53,8 +53,8 @@ struct Difference {
 
 /// Plays a dialogue from its first step to its last. At the end the client says that it has no more to send, on each connection that is still open, and the server must hang up without another word.
 ///
-/// Lines that must never be logged are looked for at the end; whoever stops the server does well to look again, with [`Play::never_logged`].
-pub async fn play<'a>(dialogue: &'a Dialogue, stage: &'a Stage) -> Result<Play<'a>, Failure> {
+/// Lines that must never be logged are looked for at the end; whoever stops the server does well to look again, with [`never_logged`].
+pub async fn play(dialogue: &Dialogue, stage: &Stage) -> Result<(), Failure> {
     let mut play = Play {
         dialogue,
         stage,
@@ -77,12 +77,27 @@ pub async fn play<'a>(dialogue: &'a Dialogue, stage: &'a Stage) -> Result<Play<'
             return Err(play.failure(dialogue.lines.len(), Difference { expected, came }));
         }
     }
-    play.never_logged()?;
-    Ok(play)
+    never_logged(dialogue, &stage.log)
 }
 
-/// A dialogue while it is played, and after.
-pub struct Play<'a> {
+/// Looks through a whole log for the lines that a dialogue says must never be there.
+pub fn never_logged(dialogue: &Dialogue, log: &Log) -> Result<(), Failure> {
+    let logged = log.since(0);
+    for step in &dialogue.steps {
+        let Action::NeverLogged(pattern) = &step.action else {
+            continue;
+        };
+        if let Some(line) = logged.iter().find(|line| fits(pattern, text_of(line))) {
+            let (file, at) = (dialogue.file.display(), step.line);
+            let text = format!("{file}:{at}: logged in spite of `never log: {pattern}`\n{line}\n");
+            return Err(Failure { text });
+        }
+    }
+    Ok(())
+}
+
+/// A dialogue while it is played.
+struct Play<'a> {
     dialogue: &'a Dialogue,
     stage: &'a Stage,
     clients: HashMap<String, Client>,
@@ -97,24 +112,6 @@ pub struct Play<'a> {
 }
 
 impl Play<'_> {
-    /// Looks through the whole log for lines that must not be there.
-    pub fn never_logged(&self) -> Result<(), Failure> {
-        let log = self.stage.log.since(0);
-        for step in &self.dialogue.steps {
-            let Action::NeverLogged(pattern) = &step.action else {
-                continue;
-            };
-            if let Some(line) = log.iter().find(|line| fits(pattern, text_of(line))) {
-                let difference = Difference {
-                    expected: format!("no line in the log like: {pattern}"),
-                    came: line.clone(),
-                };
-                return Err(self.failure(step.line, difference));
-            }
-        }
-        Ok(())
-    }
-
     async fn step(&mut self, action: &Action, line: usize) -> Result<(), Difference> {
         match action {
             Action::Expect(pattern) => {

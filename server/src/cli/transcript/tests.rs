@@ -51,7 +51,7 @@ async fn against_echo(dialogue: &str, patience: Duration) -> Result<(), String> 
     let dialogue = Dialogue::parse(Path::new("x.smtp"), &text).unwrap();
     let played = play(&dialogue, &stage).await;
     server.abort();
-    played.map(|_| ()).map_err(|failure| failure.text)
+    played.map_err(|failure| failure.text)
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn every_step_can_fail() {
         (
             "S: 220 *\nC: a\nS: a\nnever log: (*) a\n",
             6,
-            "came:     time session (echo) a",
+            "in spite of `never log: (*) a`\ntime session (echo) a",
         ),
     ] {
         let failure = against_echo(dialogue, PATIENCE).await.expect_err(dialogue);
