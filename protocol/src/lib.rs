@@ -5,8 +5,8 @@
 
 pub mod address;
 pub mod change;
-//pub mod channel;
-//pub mod frame;
+pub mod channel;
+pub mod frame;
 pub mod header;
 pub mod hook;
 pub mod outcome;
@@ -19,7 +19,7 @@ pub mod settings;
 //pub mod testing;
 pub mod value;
 pub mod verdict;
-//pub mod wire;
+pub mod wire;
 
 pub use address::Address;
 pub use change::{Change, Edge, Scope};

@@ -1,0 +1,342 @@
+//! The operator's policy: from what a plugin found to what the client is told (docs/protocol.md §6.2).
+
+use std::time::Duration;
+
+use gatepost_protocol::{
+    Disposition, Level, OnError, Outcome, Policy, Reject, RejectType, Verdict,
+};
+
+use crate::config::LevelChange;
+
+/// The longest line of plugin text in a reply: with its codes it stays within the 512 octets of RFC 5321 §4.5.3.1.5.
+const MAX_REPLY_LINE: usize = 480;
+/// The most lines of plugin text in a reply.
+const MAX_REPLY_LINES: usize = 20;
+
+/// What is in force for a plugin: the operator's settings, else the plugin's own defaults, else the core's.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    reject: Reject,
+    /// Set by the operator: it overrides the plugin's verdict.
+    forced_type: Option<RejectType>,
+    default_type: RejectType,
+    on_error: OnError,
+    loglevel: Option<LevelChange>,
+    /// The operator's deadline.
+    pub timeout: Option<Duration>,
+}
+
+/// How a failure was dealt with, as its log line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing special.
+    None,
+    /// `reject = false`.
+    Tolerated,
+    /// `reject = "naughty"`.
+    Naughty,
+}
+
+/// An outcome, judged.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// What is to be done now.
+    pub verdict: Verdict,
+    /// What the plugin wanted, where it was tolerated or deferred.
+    pub wanted: Verdict,
+    /// What it found, for its line.
+    pub disposition: Disposition,
+    /// Whether it said anything worth a line.
+    pub silent: bool,
+    /// How a failure was dealt with.
+    pub mark: Mark,
+}
+
+impl Rules {
+    /// Puts the operator's settings over the plugin's own defaults.
+    pub fn new(
+        operator: Policy,
+        plugin: Policy,
+        loglevel: Option<LevelChange>,
+        timeout: Option<Duration>,
+    ) -> Rules {
+        Rules {
+            reject: operator.reject.or(plugin.reject).unwrap_or(Reject::Now),
+            forced_type: operator.reject_type,
+            default_type: plugin.reject_type.unwrap_or(RejectType::Perm),
+            on_error: operator
+                .on_error
+                .or(plugin.on_error)
+                .unwrap_or(OnError::TempFail),
+            loglevel,
+            timeout,
+        }
+    }
+
+    /// What becomes of an outcome.
+    pub fn judge(&self, outcome: &Outcome) -> Judgement {
+        let Outcome {
+            verdict,
+            disposition,
+            ..
+        } = outcome;
+        let plain = |verdict, disposition| Judgement {
+            verdict,
+            wanted: verdict,
+            disposition,
+            silent: outcome.disposition.is_none() && verdict == Verdict::Declined,
+            mark: Mark::None,
+        };
+        match (verdict, disposition) {
+            (Some(wanted), found) if wanted.is_denial() => {
+                let wanted = self.forced_type.map_or(*wanted, RejectType::verdict);
+                self.deny(wanted, found.unwrap_or(Disposition::Fail))
+            }
+            (Some(verdict), found) => {
+                let quiet = if *verdict == Verdict::Declined {
+                    Disposition::Skip
+                } else {
+                    Disposition::Pass
+                };
+                plain(*verdict, found.unwrap_or(quiet))
+            }
+            (None, Some(Disposition::Fail)) => self.deny(
+                self.forced_type.unwrap_or(self.default_type).verdict(),
+                Disposition::Fail,
+            ),
+            (None, Some(Disposition::Error)) => {
+                let verdict = match self.on_error {
+                    OnError::Skip => Verdict::Declined,
+                    OnError::TempFail => Verdict::DenySoft,
+                    OnError::Reject => Verdict::Deny,
+                };
+                plain(verdict, Disposition::Error)
+            }
+            (None, found) => plain(Verdict::Declined, found.unwrap_or(Disposition::Skip)),
+        }
+    }
+
+    fn deny(&self, wanted: Verdict, disposition: Disposition) -> Judgement {
+        let (verdict, mark) = match self.reject {
+            Reject::Now => (wanted, Mark::None),
+            Reject::Tolerate => (Verdict::Declined, Mark::Tolerated),
+            Reject::Naughty => (Verdict::Declined, Mark::Naughty),
+        };
+        Judgement {
+            verdict,
+            wanted,
+            disposition,
+            silent: false,
+            mark,
+        }
+    }
+
+    /// The level of a plugin's line that would be at `level`.
+    pub fn level(&self, level: Level) -> Level {
+        match self.loglevel {
+            None => level,
+            Some(LevelChange::Fixed(fixed)) => fixed,
+            Some(LevelChange::Shift(by)) => level.shifted(by),
+        }
+    }
+}
+
+/// Makes a plugin's text safe for a reply: printable ASCII, bounded in length and number of lines. Empty lines at the end go.
+pub fn reply_lines(lines: &[String]) -> Vec<String> {
+    let mut safe: Vec<String> = lines
+        .iter()
+        .flat_map(|text| text.split('\n'))
+        .take(MAX_REPLY_LINES)
+        .map(|line| {
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            let printable = line
+                .chars()
+                .map(|c| if (' '..='~').contains(&c) { c } else { '?' });
+            printable.take(MAX_REPLY_LINE).collect()
+        })
+        .collect();
+    while safe
+        .last()
+        .is_some_and(|line: &String| line.trim().is_empty())
+    {
+        safe.pop();
+    }
+    safe
+}
+
+/// The plugin's reply code, where it is of the class that the verdict needs (RFC 5321 §4.2.1).
+pub fn fitting_code(verdict: Verdict, code: Option<u16>) -> Option<u16> {
+    let class = match verdict {
+        verdict if verdict.is_denial() => {
+            if verdict.is_soft() {
+                4
+            } else {
+                5
+            }
+        }
+        Verdict::Ok => 2,
+        Verdict::Done => return code.filter(|code| (200..600).contains(code)),
+        _ => return None,
+    };
+    code.filter(|code| code / 100 == class)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(operator: Policy) -> Rules {
+        Rules::new(operator, Policy::default(), None, None)
+    }
+
+    #[test]
+    fn the_table_of_the_protocol() {
+        let reject = |reject| {
+            rules(Policy {
+                reject: Some(reject),
+                ..Policy::default()
+            })
+        };
+        let on_error = |on_error| {
+            rules(Policy {
+                on_error: Some(on_error),
+                ..Policy::default()
+            })
+        };
+        let typed = rules(Policy {
+            reject_type: Some(RejectType::TempDisconnect),
+            ..Policy::default()
+        });
+        let now = rules(Policy::default());
+        let denied = || Outcome::declined().with_verdict(Verdict::DenySoft);
+        use Verdict::*;
+        for (name, rules, outcome, verdict, mark) in [
+            ("nothing", &now, Outcome::declined(), Declined, Mark::None),
+            ("pass", &now, Outcome::pass("x"), Declined, Mark::None),
+            ("skip", &now, Outcome::skip("x"), Declined, Mark::None),
+            ("fail", &now, Outcome::fail("x"), Deny, Mark::None),
+            (
+                "fail, typed",
+                &typed,
+                Outcome::fail("x"),
+                DenySoftDisconnect,
+                Mark::None,
+            ),
+            (
+                "fail, tolerated",
+                &reject(Reject::Tolerate),
+                Outcome::fail("x"),
+                Declined,
+                Mark::Tolerated,
+            ),
+            (
+                "fail, naughty",
+                &reject(Reject::Naughty),
+                Outcome::fail("x"),
+                Declined,
+                Mark::Naughty,
+            ),
+            (
+                "fail, reported only",
+                &now,
+                Outcome::fail("x").with_verdict(Declined),
+                Declined,
+                Mark::None,
+            ),
+            ("deny", &now, denied(), DenySoft, Mark::None),
+            (
+                "deny, typed",
+                &typed,
+                denied(),
+                DenySoftDisconnect,
+                Mark::None,
+            ),
+            (
+                "deny, tolerated",
+                &reject(Reject::Tolerate),
+                denied(),
+                Declined,
+                Mark::Tolerated,
+            ),
+            ("error", &now, Outcome::error("x"), DenySoft, Mark::None),
+            (
+                "error, skip",
+                &on_error(OnError::Skip),
+                Outcome::error("x"),
+                Declined,
+                Mark::None,
+            ),
+            (
+                "error, reject",
+                &on_error(OnError::Reject),
+                Outcome::error("x"),
+                Deny,
+                Mark::None,
+            ),
+            (
+                "error, tolerated does not matter",
+                &reject(Reject::Tolerate),
+                Outcome::error("x"),
+                DenySoft,
+                Mark::None,
+            ),
+            ("ok", &now, Outcome::ok("x"), Ok, Mark::None),
+            (
+                "done",
+                &now,
+                Outcome::pass("x").with_verdict(Done),
+                Done,
+                Mark::None,
+            ),
+        ] {
+            let judgement = rules.judge(&outcome);
+            assert_eq!(
+                (judgement.verdict, judgement.mark),
+                (verdict, mark),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_operator_wins_over_the_plugin_and_the_plugin_over_the_core() {
+        let plugin = Policy {
+            reject: Some(Reject::Tolerate),
+            reject_type: Some(RejectType::Temp),
+            on_error: Some(OnError::Skip),
+        };
+        let own = Rules::new(Policy::default(), plugin, None, None);
+        assert_eq!(own.judge(&Outcome::fail("x")).verdict, Verdict::Declined);
+        assert_eq!(own.judge(&Outcome::error("x")).verdict, Verdict::Declined);
+        let operator = Policy {
+            reject: Some(Reject::Now),
+            ..Policy::default()
+        };
+        let rules = Rules::new(operator, plugin, None, None);
+        assert_eq!(rules.judge(&Outcome::fail("x")).verdict, Verdict::DenySoft);
+        // A plugin's own reject_type is for failures without a verdict.
+        let explicit = Outcome::declined().with_verdict(Verdict::DenyDisconnect);
+        assert_eq!(rules.judge(&explicit).verdict, Verdict::DenyDisconnect);
+    }
+
+    #[test]
+    fn a_plugins_text_cannot_forge_a_reply() {
+        let text = ["a\r\n250 ok\0\x1b[2J", "caf\u{e9}", "", " "].map(str::to_owned);
+        assert_eq!(reply_lines(&text), ["a", "250 ok??[2J", "caf?"]);
+        let long = ["x".repeat(2000)];
+        assert_eq!(reply_lines(&long)[0].len(), MAX_REPLY_LINE);
+        assert_eq!(
+            reply_lines(&vec!["x".to_owned(); 500]).len(),
+            MAX_REPLY_LINES
+        );
+    }
+
+    #[test]
+    fn a_code_must_be_of_the_verdicts_class() {
+        assert_eq!(fitting_code(Verdict::Deny, Some(550)), Some(550));
+        assert_eq!(fitting_code(Verdict::Deny, Some(250)), None);
+        assert_eq!(fitting_code(Verdict::DenySoft, Some(550)), None);
+        assert_eq!(fitting_code(Verdict::Ok, Some(550)), None);
+        assert_eq!(fitting_code(Verdict::Done, Some(502)), Some(502));
+    }
+}

@@ -1,0 +1,326 @@
+//! The chain with small plugins and a host that only remembers what it was asked.
+
+use std::sync::{Arc, Mutex};
+
+use gatepost_protocol::plugin::{Host, Subscription, Wants};
+use gatepost_protocol::{
+    Answer, Args, BoxFuture, Call, Change, Field, Hook, Outcome, Plugin, Policy, Reject, Verdict,
+};
+
+use super::{Chain, Decision, Entry, Rules, Visit};
+
+type Respond = dyn Fn(&Call<'_>) -> Outcome + Send + Sync;
+
+/// A plugin made of a closure.
+struct Small {
+    subscriptions: Vec<Subscription>,
+    respond: Box<Respond>,
+    host: Option<Arc<Recorder>>,
+}
+
+impl Plugin for Small {
+    fn subscriptions(&self) -> Vec<Subscription> {
+        self.subscriptions.clone()
+    }
+
+    fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
+        (self.respond)(call).into()
+    }
+
+    fn host(&self) -> Option<Arc<dyn Host>> {
+        self.host.clone().map(|host| host as Arc<dyn Host>)
+    }
+}
+
+/// A host: `fail-*` fails, `ok-*` says ok, others decline. It stops as docs/protocol.md §4 says.
+#[derive(Default)]
+struct Recorder {
+    asked: Mutex<Vec<String>>,
+    told: Mutex<Vec<String>>,
+}
+
+impl Host for Recorder {
+    fn ask<'a>(
+        &'a self,
+        plugins: &'a [&'a str],
+        wants: &'a Wants,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        let fields: Vec<&str> = wants.fields.iter().map(Field::name).collect();
+        self.asked.lock().unwrap().push(format!(
+            "{} {} [{}]",
+            call.hook,
+            plugins.join(","),
+            fields.join(",")
+        ));
+        let mut outcomes = Vec::new();
+        for plugin in plugins {
+            let kind = plugin.split('-').next();
+            outcomes.push(match kind {
+                Some("fail") => Outcome::fail(format!("{plugin} failed")),
+                Some("ok") => Outcome::ok("fine"),
+                _ => Outcome::declined(),
+            });
+            if matches!(kind, Some("fail" | "ok")) {
+                break;
+            }
+        }
+        Box::pin(async move { outcomes })
+    }
+
+    fn tell(&self, plugins: &[&str], _wants: &Wants, call: &Call<'_>) {
+        let what = match call.args {
+            Args::Decided {
+                plugin, verdict, ..
+            } => format!(" {plugin} {}", verdict.name()),
+            _ => String::new(),
+        };
+        self.told
+            .lock()
+            .unwrap()
+            .push(format!("{} {}{what}", call.hook, plugins.join(",")));
+    }
+}
+
+fn entry(name: &str, plugin: Small, policy: Policy) -> Entry {
+    let rules = Rules::new(policy, Policy::default(), None, None);
+    Entry {
+        name: name.into(),
+        plugin: Arc::new(plugin),
+        rules,
+        when: None,
+    }
+}
+
+fn local(
+    name: &str,
+    hook: Hook,
+    respond: impl Fn(&Call<'_>) -> Outcome + Send + Sync + 'static,
+) -> Entry {
+    let subscriptions = vec![Subscription::to(hook, &[])];
+    entry(
+        name,
+        Small {
+            subscriptions,
+            respond: Box::new(respond),
+            host: None,
+        },
+        Policy::default(),
+    )
+}
+
+fn foreign(
+    name: &str,
+    host: &Arc<Recorder>,
+    hooks: &[Hook],
+    fields: &[Field],
+    policy: Policy,
+) -> Entry {
+    let subscriptions = hooks
+        .iter()
+        .map(|hook| Subscription::to(*hook, fields))
+        .collect();
+    let plugin = Small {
+        subscriptions,
+        respond: Box::new(|_| Outcome::declined()),
+        host: Some(host.clone()),
+    };
+    entry(name, plugin, policy)
+}
+
+async fn run(chain: &Chain, visit: &mut Visit, hook: Hook) -> Decision {
+    chain.run(visit, hook, &Args::None, None).await
+}
+
+fn tolerated() -> Policy {
+    Policy {
+        reject: Some(Reject::Tolerate),
+        ..Policy::default()
+    }
+}
+
+#[tokio::test]
+async fn the_first_that_does_not_decline_decides_and_the_next_sees_what_it_changed() {
+    let chain = Chain::new(vec![
+        local("one", Hook::Rcpt, |_| {
+            Outcome::pass("").with_change(Change::Karma { add: 3 })
+        }),
+        local("two", Hook::Rcpt, |call| {
+            assert_eq!(call.session.connection.karma, 3);
+            Outcome::fail("no such user here")
+        }),
+        local("three", Hook::Rcpt, |_| panic!("is never asked")),
+    ]);
+    let decision = run(&chain, &mut Visit::default(), Hook::Rcpt).await;
+    assert_eq!(decision.verdict, Verdict::Deny);
+    assert_eq!(decision.plugin.as_deref(), Some("two"));
+    assert_eq!(decision.lines, ["no such user here"]);
+    assert_eq!(
+        chain.plugins_at(Hook::Rcpt).collect::<Vec<_>>(),
+        ["one", "two", "three"]
+    );
+    assert!(!chain.asks(Hook::Mail));
+}
+
+#[tokio::test]
+async fn neighbours_in_one_process_are_one_request_and_a_stranger_between_them_parts_it() {
+    let host = Arc::new(Recorder::default());
+    let hooks = [Hook::Mail];
+    let chain = Chain::new(vec![
+        foreign("a", &host, &hooks, &[Field::RemoteIp], Policy::default()),
+        foreign("b", &host, &hooks, &[Field::Karma], Policy::default()),
+        local("x", Hook::Mail, |_| Outcome::declined()),
+        foreign("c", &host, &hooks, &[], Policy::default()),
+    ]);
+    run(&chain, &mut Visit::default(), Hook::Mail).await;
+    assert_eq!(
+        *host.asked.lock().unwrap(),
+        ["mail a,b [remote_ip,karma]", "mail c []"]
+    );
+    assert!(chain.wants(Field::Karma) && !chain.wants(Field::Path));
+}
+
+#[tokio::test]
+async fn what_stands_behind_a_tolerated_failure_is_asked_too() {
+    let host = Arc::new(Recorder::default());
+    let hooks = [Hook::Mail];
+    let chain = Chain::new(vec![
+        foreign("a", &host, &hooks, &[], Policy::default()),
+        foreign("fail-b", &host, &hooks, &[], tolerated()),
+        foreign("c", &host, &hooks, &[], Policy::default()),
+        foreign("ok-d", &host, &hooks, &[], Policy::default()),
+        foreign("e", &host, &hooks, &[], Policy::default()),
+    ]);
+    let decision = run(&chain, &mut Visit::default(), Hook::Mail).await;
+    assert_eq!(decision.plugin.as_deref(), Some("ok-d"));
+    assert_eq!(
+        *host.asked.lock().unwrap(),
+        ["mail a,fail-b,c,ok-d,e []", "mail c,ok-d,e []"]
+    );
+}
+
+#[tokio::test]
+async fn naughty_keeps_the_first_failure() {
+    let policy = Policy {
+        reject: Some(Reject::Naughty),
+        ..Policy::default()
+    };
+    let host = Arc::new(Recorder::default());
+    let chain = Chain::new(vec![
+        foreign("fail-a", &host, &[Hook::Connect], &[], policy),
+        foreign("fail-b", &host, &[Hook::Connect], &[], policy),
+    ]);
+    let mut visit = Visit::default();
+    assert_eq!(
+        run(&chain, &mut visit, Hook::Connect).await.verdict,
+        Verdict::Declined
+    );
+    let naughty = visit.session.connection.naughty.unwrap();
+    assert_eq!(
+        (&*naughty.plugin, &*naughty.message, naughty.verdict),
+        ("fail-a", "fail-a failed", Verdict::Deny)
+    );
+}
+
+#[tokio::test]
+async fn a_deferred_answer_counts_at_the_hook_it_names() {
+    let chain = Chain::new(vec![local("dnsbl", Hook::Connect, |_| {
+        Outcome::defer(Hook::Rcpt, async {
+            Outcome::fail("listed").with_change(Change::Karma { add: -1 })
+        })
+    })]);
+    let mut visit = Visit::default();
+    assert_eq!(
+        run(&chain, &mut visit, Hook::Connect).await.verdict,
+        Verdict::Declined
+    );
+    assert_eq!(
+        run(&chain, &mut visit, Hook::Mail).await.verdict,
+        Verdict::Declined
+    );
+    let decision = run(&chain, &mut visit, Hook::Rcpt).await;
+    assert_eq!(
+        (decision.verdict, decision.plugin.as_deref()),
+        (Verdict::Deny, Some("dnsbl"))
+    );
+    assert_eq!(visit.session.connection.karma, -1);
+    assert_eq!(
+        run(&chain, &mut visit, Hook::Rcpt).await.verdict,
+        Verdict::Declined,
+        "only once"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_panics_or_never_answers_is_an_error_of_its_own() {
+    let never = Small {
+        subscriptions: vec![Subscription::to(Hook::Mail, &[])],
+        respond: Box::new(|_| Outcome::defer(Hook::Mail, std::future::pending())),
+        host: None,
+    };
+    let chain = Chain::new(vec![
+        local("bad", Hook::Connect, |_| panic!("on purpose")),
+        local("later", Hook::Helo, |_| {
+            Outcome::defer(Hook::Mail, async { panic!("on purpose") })
+        }),
+        entry("never", never, Policy::default()),
+    ]);
+    let mut visit = Visit::default();
+    assert_eq!(
+        run(&chain, &mut visit, Hook::Connect).await.verdict,
+        Verdict::DenySoft
+    );
+    run(&chain, &mut visit, Hook::Helo).await;
+    assert_eq!(
+        run(&chain, &mut visit, Hook::Mail).await.plugin.as_deref(),
+        Some("later")
+    );
+    assert_eq!(
+        run(&chain, &mut visit, Hook::Mail).await.verdict,
+        Verdict::Declined
+    );
+    assert_eq!(
+        run(&chain, &mut visit, Hook::Mail).await.plugin.as_deref(),
+        Some("never")
+    );
+}
+
+#[tokio::test]
+async fn a_bad_change_makes_the_outcome_an_error() {
+    let chain = Chain::new(vec![local("tag", Hook::Mail, |_| {
+        Outcome::ok("").with_change(Change::AddHeader {
+            name: "X".into(),
+            value: "y".into(),
+            at: Default::default(),
+        })
+    })]);
+    assert_eq!(
+        run(&chain, &mut Visit::default(), Hook::Mail).await.verdict,
+        Verdict::DenySoft
+    );
+}
+
+#[tokio::test]
+async fn observers_are_told_what_was_decided_and_every_host_of_the_end() {
+    let host = Arc::new(Recorder::default());
+    let other = Arc::new(Recorder::default());
+    let chain = Chain::new(vec![
+        local("vip", Hook::Rcpt, |_| Outcome::fail("no")),
+        foreign(
+            "audit",
+            &host,
+            &[Hook::Deny, Hook::Ok, Hook::Disconnect],
+            &[],
+            Policy::default(),
+        ),
+        foreign("mute", &other, &[Hook::Data], &[], Policy::default()),
+    ]);
+    let mut visit = Visit::default();
+    run(&chain, &mut visit, Hook::Rcpt).await;
+    run(&chain, &mut visit, Hook::Disconnect).await;
+    assert_eq!(
+        *host.told.lock().unwrap(),
+        ["deny audit vip deny", "disconnect audit"]
+    );
+    assert_eq!(*other.told.lock().unwrap(), ["disconnect "]);
+}
