@@ -1,5 +1,6 @@
 //! The daemon as a process: started with a configuration, watched by its log, stopped.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,14 +28,20 @@ impl Server {
     /// Starts the daemon with the head of a dialogue: a configuration of which only what matters is said (docs/testing.md).
     /// Panics with the log if it does not come up.
     pub fn start(head: &str) -> Server {
-        let text = format!("# a test\n{head}\n---\nclose\n");
-        let dialogue = Dialogue::parse(Path::new("a test"), &text)
-            .unwrap_or_else(|mistake| panic!("{mistake}"));
-        Server::for_dialogue(&dialogue).unwrap_or_else(|why| panic!("{why}"))
+        Server::for_dialogue(&as_dialogue(head)).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same below another program, such as strace: `wrap` gets the server's folder and returns the words before the daemon's command.
+    pub fn start_inside(head: &str, wrap: impl Fn(&Path) -> Vec<String>) -> Server {
+        Server::prepare(&as_dialogue(head), wrap).unwrap_or_else(|why| panic!("{why}"))
     }
 
     /// Starts the daemon that a dialogue asks for; an error says why it did not come up.
     pub fn for_dialogue(dialogue: &Dialogue) -> Result<Server, String> {
+        Server::prepare(dialogue, |_| Vec::new())
+    }
+
+    fn prepare(dialogue: &Dialogue, wrap: impl Fn(&Path) -> Vec<String>) -> Result<Server, String> {
         let dir = TempDir::with_prefix("gatepost-").map_err(|error| error.to_string())?;
         let places = Places {
             dir: dir.path().to_owned(),
@@ -46,13 +53,18 @@ impl Server {
             .map_err(|error| error.to_string())?;
         let config = dir.path().join("gatepost.toml");
         std::fs::write(&config, &head.config).map_err(|error| error.to_string())?;
-        let mut command = Command::new(programs::bin().join("gatepost"));
-        command.arg("run").arg("-c").arg(&config);
+        let mut words = wrap(dir.path())
+            .into_iter()
+            .map(OsString::from)
+            .collect::<Vec<_>>();
+        words.push(programs::bin().join("gatepost").into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("run").arg("-c").arg(&config);
         Server::spawn(command, dir).map_err(|log| format!("{}: {log}", dialogue.file.display()))
     }
 
-    /// Starts a command that becomes the daemon, and waits until it listens. `dir` holds `mail` and `spool`.
-    pub fn spawn(mut command: Command, dir: TempDir) -> Result<Server, String> {
+    /// Starts a command that becomes the daemon, and waits until it listens.
+    fn spawn(mut command: Command, dir: TempDir) -> Result<Server, String> {
         let mut child = command
             .current_dir(dir.path())
             .stdin(Stdio::null())
@@ -189,6 +201,12 @@ impl Server {
             reader.join().expect("reading the log does not panic");
         }
     }
+}
+
+/// A head as the head of a dialogue in which nothing happens.
+fn as_dialogue(head: &str) -> Dialogue {
+    let text = format!("# a test\n{head}\n---\nclose\n");
+    Dialogue::parse(Path::new("a test"), &text).unwrap_or_else(|mistake| panic!("{mistake}"))
 }
 
 impl Drop for Server {
