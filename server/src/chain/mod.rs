@@ -94,10 +94,10 @@ impl Chain {
         message: Option<&dyn Message>,
     ) -> Decision {
         self.tell(visit, hook, args);
-        if !visit.owed.is_empty() {
-            if let Some(decision) = self.collect(visit, hook).await {
-                return decision;
-            }
+        if !visit.owed.is_empty()
+            && let Some(decision) = self.collect(visit, hook).await
+        {
+            return decision;
         }
         for step in &self.steps[hook as usize] {
             let decision = match step {
