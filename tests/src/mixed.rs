@@ -23,7 +23,7 @@ name = "rcpt_ok"
 
 [[plugin]]
 name = "tag_header"
-run = ["$ROOT/sdk-perl/bin/gatepost-perl"]
+run = ["perl", "$ROOT/sdk-perl/bin/gatepost-perl"]
 source = "$ROOT/plugin-examples/perl/tag_header.pl"
 
 [[plugin]]
