@@ -31,6 +31,8 @@ pub struct Config {
     pub bare_newlines: BareNewlines,
     /// The chain, in order.
     pub plugins: Vec<PluginConfig>,
+    /// What works, but surely not as it was meant.
+    pub warnings: super::Mistakes,
 }
 
 /// How log lines are written.
@@ -116,6 +118,8 @@ pub struct PluginConfig {
     pub when: Option<super::When>,
     /// Where it stands in the file, to say so in errors.
     pub location: super::Location,
+    /// Where its settings stand in the file, for [`super::Mistakes::from_settings`].
+    pub spans: super::Spans,
 }
 
 /// Where a plugin runs.
