@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use gatepost::cli::transcript::{Dialogue, Failure, files, never_logged, play};
+use gatepost::cli::transcript::{Dialogue, Head, files, perform};
 use gatepost_tests::programs;
-use gatepost_tests::server::Server;
+use gatepost_tests::server::{gatepost, new_folder};
 
 /// Daemons that run at once. A dialogue mostly waits.
 const PARALLEL: usize = 4;
@@ -87,23 +87,7 @@ fn play_all(folder: &Path, dialogs: &[PathBuf]) -> Vec<String> {
 /// Plays one dialogue; an error is for a person to read.
 fn play_one(file: &Path) -> Result<(), String> {
     let dialogue = Dialogue::read(file).map_err(|mistake| mistake.to_string())?;
-    let mut server = Server::for_dialogue(&dialogue)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
-    let text = |failure: Failure| failure.to_string();
-    let log = server.stage().log.clone();
-    runtime
-        .block_on(play(&dialogue, server.stage()))
-        .map_err(text)?;
-    let status = server.stop();
-    if !status.success() {
-        return Err(format!(
-            "{}: the daemon ended with {status}:\n{}",
-            file.display(),
-            log.since(0).join("\n")
-        ));
-    }
-    never_logged(&dialogue, &log).map_err(text)
+    let (dir, places) = new_folder();
+    let head = Head::of(&dialogue, &places).map_err(|mistake| mistake.to_string())?;
+    perform(&dialogue, &head, &gatepost(), dir.path())
 }

@@ -1,5 +1,6 @@
 //! A full disk, under the spool and under the Maildir: 451, nothing acknowledged or left behind, and recovery without a restart.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
@@ -29,12 +30,11 @@ fn on_small_disk(folder: &str) -> Option<Server> {
         return None;
     }
     let config = "[limits]\nmemory_per_message = \"64KB\"";
-    let prefix = ["unshare", flags, "sh", "-c"].map(str::to_owned);
     let script = format!("{mount} && exec \"$@\"");
     Some(Server::start_inside(config, |dir| {
-        let mut words = prefix.to_vec();
-        words.extend([script.clone(), dir.to_string_lossy().into_owned()]);
-        words
+        let words = ["unshare", flags, "sh", "-c", &script];
+        let words = words.into_iter().map(OsString::from);
+        words.chain([dir.into()]).collect()
     }))
 }
 

@@ -1,5 +1,7 @@
 //! 250 means kept: the message's file and its folder are synced before the client hears of it.
 
+use std::ffi::OsString;
+
 use gatepost_tests::programs;
 use gatepost_tests::server::Server;
 use gatepost_tests::smtp::Client;
@@ -9,15 +11,13 @@ fn synced_before_250() {
     let Some(strace) = programs::needed("strace") else {
         return;
     };
-    let strace = strace.to_string_lossy().into_owned();
     let mut server = Server::start_inside("", |dir| {
-        let trace = dir.join("trace").to_string_lossy().into_owned();
         let calls = "trace=fsync,fdatasync,syncfs,link,linkat,rename,renameat,renameat2,write,writev,sendto,sendmsg";
-        let words = ["-f", "-y", "-s", "64", "-e", calls, "-o"];
-        let mut all = vec![strace.clone()];
-        all.extend(words.map(str::to_owned));
-        all.extend([trace, "--".to_owned()]);
-        all
+        let options = ["-f", "-y", "-s", "64", "-e", calls, "-o"].map(OsString::from);
+        let mut words = vec![strace.clone().into_os_string()];
+        words.extend(options);
+        words.extend([dir.join("trace").into(), "--".into()]);
+        words
     });
     let mut client = Client::greet(server.address());
     let reply = client.deliver(b"Subject: x\r\n\r\nhello\r\n");

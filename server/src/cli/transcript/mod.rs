@@ -4,6 +4,7 @@
 //! writes to, and knows nothing of how the server was started. `docs/testing.md` describes the form of the files.
 
 mod client;
+mod daemon;
 mod head;
 mod log;
 mod mail;
@@ -13,6 +14,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 
+pub use daemon::{Daemon, perform};
 pub use head::{Head, Places};
 pub use log::{Log, text_of};
 pub use mail::{Mailbox, files};
