@@ -40,8 +40,9 @@ const LOGGED: [&str; 5] = [
 ];
 
 /// Headers that a delivery may have above the message as it was sent.
-const TRACE: [&str; 4] = [
+const TRACE: [&str; 5] = [
     "Return-Path",
+    "Delivered-To",
     "X-Gatepost-Tag",
     "Authentication-Results",
     "Received",

@@ -34,7 +34,7 @@ fn idle(connections: usize) -> Vec<String> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a limit can be raised to its maximum");
     let connections = connections.min(most as usize - 200);
     let server = Server::start(
-        "loglevel = \"warn\"\n[limits]\nmax_connections = 20000\nmax_connections_per_ip = 20000\n",
+        "loglevel = \"notice\"\n[limits]\nmax_connections = 20000\nmax_connections_per_ip = 20000\n",
     );
     let before = memory(&server, "VmRSS");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -69,7 +69,7 @@ async fn open_many(server: SocketAddr, connections: usize) -> Vec<TcpStream> {
 
 /// A message of 100 MB on its way into a Maildir.
 fn large_message() -> Vec<String> {
-    let server = Server::start("loglevel = \"warn\"\n[limits]\nmax_size = \"200MB\"\n");
+    let server = Server::start("loglevel = \"notice\"\n[limits]\nmax_size = \"200MB\"\n");
     let mut client = Client::greet(server.address());
     // Once a small one, so that what any message needs is there.
     assert!(client.deliver(b"Subject: small\r\n\r\n").starts_with("250"));

@@ -11,7 +11,7 @@ use crate::{Effort, Tables};
 
 /// Nothing but accepting the recipient and the message; the log keeps to what is wrong, since the sink has none.
 const BARE: &str = "
-loglevel = \"warn\"
+loglevel = \"notice\"
 
 [limits]
 max_connections_per_ip = 1000
