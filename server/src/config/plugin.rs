@@ -310,13 +310,11 @@ fn level_change(reader: &mut Reader, item: &Item<'_>) -> Option<LevelChange> {
     let Some(step) = step else {
         return reader.level(item).map(LevelChange::Fixed);
     };
-    match step.parse() {
-        Ok(steps @ -7..=7) => Some(LevelChange::Shift(steps)),
-        _ => {
-            reader.mistake(item.span(), "expected a step from \"-7\" to \"+7\"");
-            None
-        }
+    let change = LevelChange::parse(step);
+    if change.is_none() {
+        reader.mistake(item.span(), "expected a step from \"-7\" to \"+7\"");
     }
+    change
 }
 
 fn when(reader: &mut Reader, item: &Item<'_>) -> Option<When> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use gatepost_protocol::settings::nearest;
 use nix::unistd::{AccessFlags, access};
 
+use super::parts;
 use super::plugin::base_name;
 use super::reader::{Item, Keys, Reader};
 use super::types::{PluginKind, Program, Source};
@@ -16,6 +17,9 @@ const MAX_WORKERS: i64 = 64;
 
 /// Programs whose first argument is a file to run.
 const INTERPRETERS: [&str; 8] = ["python", "perl", "ruby", "node", "php", "lua", "bash", "sh"];
+
+/// The Perl SDK's folder among Gatepost's own files.
+const SDK_PERL: &str = "sdk-perl";
 
 /// The program of the Perl SDK that runs qpsmtpd's plugin files.
 const PERL_HOST: &str = "bin/gatepost-perl";
@@ -97,7 +101,7 @@ pub(super) fn qpsmtpd(
         check_plugin_file(reader, item.span(), &name, dirs);
     }
     if sdk_perl.is_none() {
-        let looked: Vec<String> = sdk_perl_places()
+        let looked: Vec<String> = parts::places(SDK_PERL)
             .iter()
             .map(|place| place.display().to_string())
             .collect();
@@ -346,7 +350,7 @@ fn plugin_files(dir: &Path) -> Vec<String> {
 /// The Perl SDK's folder as the `sdk_perl` key names it, or where it is found.
 pub(super) fn sdk_perl(reader: &mut Reader, item: Option<&Item<'_>>) -> Option<PathBuf> {
     let Some(item) = item else {
-        return find_sdk_perl();
+        return parts::places(SDK_PERL).into_iter().find(|place| place.join(PERL_HOST).is_file());
     };
     let folder = PathBuf::from(reader.some_text(item)?);
     if !folder.join(PERL_HOST).is_file() {
@@ -354,20 +358,4 @@ pub(super) fn sdk_perl(reader: &mut Reader, item: Option<&Item<'_>>) -> Option<P
         reader.mistake(item.span(), message);
     }
     Some(folder)
-}
-
-/// The Perl SDK's folder: where it is installed with the daemon, in the tree the daemon was built in, or here.
-pub fn find_sdk_perl() -> Option<PathBuf> {
-    sdk_perl_places()
-        .into_iter()
-        .find(|place| place.join(PERL_HOST).is_file())
-}
-
-fn sdk_perl_places() -> Vec<PathBuf> {
-    let executable = std::env::current_exe().unwrap_or_default();
-    let above = |steps: usize| executable.ancestors().nth(steps);
-    let installed = above(2).map(|prefix| prefix.join("share/gatepost/sdk-perl"));
-    let built = above(3).map(|tree| tree.join("sdk-perl"));
-    let places = [installed, built, Some(PathBuf::from("./sdk-perl"))];
-    places.into_iter().flatten().collect()
 }

@@ -181,6 +181,7 @@ pub(crate) mod tests {
             },
             bare_newlines: BareNewlines::Reject,
             plugins: Vec::new(),
+            warnings: Default::default(),
         }
     }
 
