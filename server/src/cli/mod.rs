@@ -1,1 +1,3 @@
 //! What a person types.
+
+pub mod transcript;
