@@ -1,0 +1,233 @@
+package Gatepost::Host;
+
+# Holds any number of plugins and runs them: what qpsmtpd's core did with a hook. No wire in here; Gatepost::Worker
+# feeds it from the core, Gatepost::Test from a test.
+#
+# load(\@plugins)  the list of `init`; gives a list of errors as for `init_error`
+# ready()          the list of plugins for `ready`
+# run(\%message)   a hook: gives a reference to the list of result entries, each a hash as in the protocol. Those of
+#                  plugins with nothing to say are shared, and have their encoded form in _bytes
+# event(\%message) an event
+
+use strict;
+use warnings;
+
+use POSIX ();
+use Gatepost::Changes;
+use Gatepost::Core;
+use Gatepost::Hooks;
+use Gatepost::Loader;
+use Gatepost::Log;
+use Gatepost::Outcome;
+use Gatepost::Schema;
+use Gatepost::Session;
+use Gatepost::Settings;
+use Qpsmtpd::Constants;
+use Qpsmtpd::Plugin;
+
+# The plugin whose code is running, for the message when it ends the process.
+our $running;
+
+sub new {
+    my ($class, %args) = @_;
+    return bless {
+        plugins => [], table => {}, sessions => {}, pid => $$, default_source => $args{source}, default_args => $args{args},
+    }, $class;
+}
+
+sub load {
+    my ($self, $plugins) = @_;
+    my @errors;
+    for my $about (@$plugins) {
+        my @problems = eval { $self->_load($about) };
+        @problems = ({path => [], message => _reason($@)}) if $@;
+        push @errors, map { {plugin => $about->{name}, %$_} } @problems;
+    }
+    return @errors if @errors;
+    $self->_prepare;
+    return;
+}
+
+sub _reason {
+    my $text = "$_[0]";
+    $text =~ s/\s+\z//;
+    return $text;
+}
+
+sub _load {
+    my ($self, $about) = @_;
+    my $name = $about->{name};
+    local $running = $name;
+    my $source = $about->{source} // $self->{default_source} // $name;
+    my @args = @{$about->{args} // []};
+    @args = @{$self->{default_args} // []} if !@args && !defined $about->{source};
+
+    my $path  = Gatepost::Loader::find($source, $about->{dirs});
+    my $class = Gatepost::Loader::load($name, $path);
+    my $plugin = $class->new(_name => $name);
+    my @declared = Gatepost::Settings::declared($plugin);
+    my $given = $about->{settings} // {};
+    my ($settings, @errors) = @declared ? Gatepost::Settings::check(\@declared, $given) : {%$given};
+    return @errors if @errors;
+
+    my %pairs = @args % 2 ? () : @args;
+    $plugin->{_settings} = $settings;
+    $plugin->{_args} = {%$settings, %pairs};
+    my $qp = Qpsmtpd::SMTP->new;
+    {
+        local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, undef);
+        $plugin->_register($qp, @args);
+    }
+    # Most plugins replace _args in register, by their arguments and defaults.
+    if (ref $plugin->{_args} eq 'HASH') {
+        exists $pairs{$_} or $plugin->{_args}{$_} = $settings->{$_} for keys %$given;
+    }
+    push @{$self->{plugins}}, {
+        name => $name, plugin => $plugin, declared => \@declared, reads => _mentions_notes($path),
+        quiet => {plugin => $name, _bytes => $Gatepost::Schema::RESULT->({plugin => $name})},
+    };
+    return;
+}
+
+# Notes are sent with a hook only to plugins whose file has the word at all.
+sub _mentions_notes {
+    open my $handle, '<', $_[0] or return 1;
+    local $/;
+    return <$handle> =~ /\bnotes\b/ ? 1 : 0;
+}
+
+# What a hook needs is looked up here, once: a segment of many plugins must cost little more than one of one.
+sub _prepare {
+    my $self = shift;
+    %Qpsmtpd::SMTP::hooks = ();
+    for my $entry (@{$self->{plugins}}) {
+        my ($name, $plugin) = @$entry{qw(name plugin)};
+        my $registered = $plugin->{_registered} // {};
+        for my $hook (sort keys %$registered) {
+            my @code = map { ref $_ ? $_ : $plugin->can($_) // _missing($_) } @{$registered->{$hook}};
+            if (!Gatepost::Hooks::is_served($hook)) {
+                Gatepost::Log::line($name, LOGWARN, "the hook $hook is not called by Gatepost");
+                next;
+            }
+            $self->{table}{$hook}{$name} = {%$entry, code => \@code};
+            push @{$Qpsmtpd::SMTP::hooks{$hook}},
+                map { my $code = $_; {name => $plugin->plugin_name, code => sub { $code->($plugin, @_) }} } @code;
+        }
+    }
+    return;
+}
+
+sub _missing {
+    my $method = shift;
+    return sub { die "the method $method, which the plugin registered, does not exist\n" };
+}
+
+# A hook that dies was skipped in qpsmtpd; the operator's on_error wins over this default.
+sub ready {
+    my $self = shift;
+    my @ready;
+    for my $entry (@{$self->{plugins}}) {
+        my @hooks = map {
+            {
+                hook => $_, fields => Gatepost::Hooks::fields($_),
+                $entry->{reads} ? (reads => ['*']) : (),
+                Gatepost::Hooks::is_event($_) ? (mode => 'observe') : (),
+            }
+        } grep { $self->{table}{$_}{$entry->{name}} } sort keys %{$self->{table}};
+        my $args = $entry->{plugin}{_args};
+        my $level = ref $args eq 'HASH' ? $args->{loglevel} : undef;
+        $level = Qpsmtpd::Constants::severity($level) if defined $level && $level =~ /\A[0-7]\z/;
+        push @ready, {
+            name => $entry->{name}, hooks => \@hooks,
+            policy => {on_error => 'skip', defined $level && $level =~ /\A(?:[a-z]+|[+-][0-9])\z/ ? (loglevel => $level) : ()},
+            @{$entry->{declared}} ? (settings => [Gatepost::Settings::announced(@{$entry->{declared}})]) : (),
+        };
+    }
+    return \@ready;
+}
+
+sub _session {
+    my ($self, $id) = @_;
+    return Gatepost::Session->new unless defined $id;
+    return $self->{sessions}{$id} //= Gatepost::Session->new;
+}
+
+sub run {
+    my ($self, $message) = @_;
+    my $hook  = $message->{hook};
+    my $table = $self->{table}{$hook} // {};
+    my @turns = map { $table->{$_} // {quiet => {plugin => $_}, code => []} } @{$message->{plugins} // []};
+    my $session = $self->_session($message->{session});
+    my $transaction = $session->update($message, exists $message->{notes} || grep { $_->{reads} } @turns);
+    my $qp = $session->qp;
+    my @arguments = $table ? Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection) : ();
+
+    local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
+    local ($Gatepost::Log::holding, $Gatepost::Log::held, $Gatepost::Changes::list) = (1, undef, []);
+    local $running;
+    my @results;
+    my ($rc, @reply, $turn, $stop);
+    # One eval for all plugins, entered again after one that died: an eval for each would cost more than most hooks.
+    while (!$stop && @turns) {
+        my $lived = eval {
+            while ($turn = shift @turns) {
+                $running = $turn->{name};
+                $rc = DECLINED;
+                for my $code (@{$turn->{code}}) {
+                    ($rc, @reply) = $code->($turn->{plugin}, $transaction, @arguments);
+                    POSIX::_exit(255) if $$ != $self->{pid};
+                    last unless defined $rc && $rc eq DECLINED;
+                    # The rest of this condition is the plugin's other code for the same hook.
+                }
+                if (defined $rc && $rc eq DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list) {
+                    push @results, $turn->{quiet};
+                    next;
+                }
+                push @results, Gatepost::Outcome::entry($turn, $qp, $hook, $rc, \@reply);
+                if ($results[-1]{verdict} && $results[-1]{verdict} ne 'declined') { $stop = 1; last }
+            }
+            1;
+        };
+        if (!$lived) {
+            my $error = $@;
+            POSIX::_exit(255) if $$ != $self->{pid};
+            push @results, Gatepost::Outcome::failure($turn, _reason($error));
+        }
+    }
+    return \@results;
+}
+
+sub event {
+    my ($self, $message) = @_;
+    my $hook  = $message->{hook};
+    my $table = $self->{table}{$hook} // {};
+    my @turns = grep { $_ } map { $table->{$_} } @{$message->{plugins} // []};
+    if (@turns) {
+        my $session = $self->_session($message->{session});
+        my $transaction = $session->update($message, exists $message->{notes});
+        my $qp = $session->qp;
+        my @arguments = Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection);
+        local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
+        local $running;
+        for my $turn (@turns) {
+            $running = $turn->{name};
+            for my $code (@{$turn->{code}}) {
+                eval { $code->($turn->{plugin}, $transaction, @arguments); 1 }
+                    or Gatepost::Log::line($turn->{name}, LOGCRIT, "died in $hook: " . _reason($@));
+                POSIX::_exit(255) if $$ != $self->{pid};
+            }
+        }
+    }
+    $self->_forget($hook, $message->{session});
+    return;
+}
+
+sub _forget {
+    my ($self, $hook, $id) = @_;
+    return unless defined $id && $self->{sessions}{$id};
+    if    ($hook eq 'disconnect')        { delete $self->{sessions}{$id} }
+    elsif ($hook eq 'reset_transaction') { $self->{sessions}{$id}->end_transaction }
+    return;
+}
+
+1;
