@@ -1,0 +1,390 @@
+//! What a plugin asks to have changed (docs/protocol.md §6.3). The core applies changes; a plugin never writes to a session.
+
+use serde::{Deserialize, Serialize};
+
+use crate::session::{Naughty, Session};
+use crate::{Address, Value, Verdict};
+
+/// The most a note may weigh, in bytes.
+pub const MAX_NOTE: usize = 64 * 1024;
+/// The most all notes of a session may weigh, in bytes.
+pub const MAX_NOTES: usize = 1024 * 1024;
+/// How many recipients a plugin can bring a transaction to.
+pub const MAX_RECIPIENTS: usize = 10_000;
+
+/// How long a note lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// As long as the connection.
+    Connection,
+    /// As long as the transaction.
+    Transaction,
+}
+
+/// Where a header field is added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Edge {
+    /// Above all others.
+    #[default]
+    Top,
+    /// Below all others.
+    Bottom,
+}
+
+/// One change to the session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Change {
+    /// Set a note, or remove it with [`Value::Nil`].
+    Note {
+        /// How long it lasts.
+        scope: Scope,
+        /// Its name.
+        name: String,
+        /// Its value.
+        #[serde(default)]
+        value: Value,
+    },
+    /// Add a header field.
+    AddHeader {
+        /// Field name.
+        name: String,
+        /// Field value, folded or not.
+        value: Bytes,
+        /// Where.
+        #[serde(default)]
+        at: Edge,
+    },
+    /// Replace a header field, or add it at the bottom.
+    ReplaceHeader {
+        /// Field name.
+        name: String,
+        /// Field value, folded or not.
+        value: Bytes,
+        /// Which of that name, from 1; absent: the first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nth: Option<usize>,
+    },
+    /// Remove header fields.
+    RemoveHeader {
+        /// Field name.
+        name: String,
+        /// Which of that name, from 1; absent: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nth: Option<usize>,
+    },
+    /// Add an envelope recipient.
+    AddRecipient {
+        /// Who.
+        address: Address,
+    },
+    /// Remove an envelope recipient.
+    RemoveRecipient {
+        /// Who.
+        address: Address,
+    },
+    /// Replace the envelope sender.
+    SetSender {
+        /// Who.
+        address: Address,
+    },
+    /// Add to the connection's karma.
+    Karma {
+        /// How much.
+        add: i64,
+    },
+    /// Let the client relay, or not.
+    RelayClient {
+        /// Whether.
+        value: bool,
+    },
+    /// Refuse nothing from here on; without a reason: no longer.
+    Immune {
+        /// Why.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// Defer a rejection; without a message: drop the one that was deferred.
+    Naughty {
+        /// What the client is to be told.
+        #[serde(default)]
+        message: Option<String>,
+    },
+    /// Add to the Authentication-Results header.
+    AuthResult {
+        /// As in RFC 8601, `method=result property=value`.
+        text: String,
+    },
+    /// Set the message apart; without a reason: no longer.
+    Quarantine {
+        /// Why.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// The client's verified name.
+    RemoteHost {
+        /// The name.
+        name: String,
+    },
+}
+
+/// A header value on the wire: bytes, which may arrive as text.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_bytes::serialize(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A tagged enum is read through serde's buffer, which keeps str and bin apart.
+        match Value::deserialize(deserializer)? {
+            Value::Bytes(bytes) => Ok(Bytes(bytes)),
+            Value::Text(text) => Ok(Bytes(text.into_bytes())),
+            _ => Err(serde::de::Error::custom("expected bytes")),
+        }
+    }
+}
+
+impl From<&str> for Bytes {
+    fn from(text: &str) -> Bytes {
+        Bytes(text.as_bytes().to_vec())
+    }
+}
+
+/// Why a change is not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("change `{op}`: {reason}")]
+pub struct ChangeError {
+    /// The change.
+    pub op: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Change {
+    /// Sets a note that lasts as long as the connection.
+    pub fn connection_note(name: &str, value: impl Into<Value>) -> Change {
+        Change::Note {
+            scope: Scope::Connection,
+            name: name.to_owned(),
+            value: value.into(),
+        }
+    }
+
+    /// Sets a note that lasts as long as the transaction.
+    pub fn transaction_note(name: &str, value: impl Into<Value>) -> Change {
+        Change::Note {
+            scope: Scope::Transaction,
+            name: name.to_owned(),
+            value: value.into(),
+        }
+    }
+
+    /// Makes the change, on behalf of `plugin`. Where it is refused the session is as it was.
+    pub fn apply(&self, session: &mut Session, plugin: &str) -> Result<(), ChangeError> {
+        match self {
+            Change::Note { scope, name, value } => set_note(session, *scope, name, value),
+            Change::AddHeader { name, value, at } => edit(session, "add_header", |header| {
+                header.add(name, &value.0, *at == Edge::Top)
+            }),
+            Change::ReplaceHeader { name, value, nth } => {
+                edit(session, "replace_header", |header| {
+                    header.replace(name, &value.0, nth.unwrap_or(1))
+                })
+            }
+            Change::RemoveHeader { name, nth } => edit(session, "remove_header", |header| {
+                header.remove(name, *nth);
+                Ok(())
+            }),
+            Change::AddRecipient { address } => {
+                if address.is_null() {
+                    return refuse("add_recipient", "a recipient is not the null address");
+                }
+                let recipients = &mut session.transaction.recipients;
+                if recipients.len() >= MAX_RECIPIENTS {
+                    return refuse(
+                        "add_recipient",
+                        "the transaction has 10000 recipients already",
+                    );
+                }
+                recipients.push(address.clone());
+                Ok(())
+            }
+            Change::RemoveRecipient { address } => {
+                session
+                    .transaction
+                    .recipients
+                    .retain(|recipient| recipient != address);
+                Ok(())
+            }
+            Change::SetSender { address } => {
+                session.transaction.sender = Some(address.clone());
+                Ok(())
+            }
+            Change::Karma { add } => {
+                session.connection.karma = session.connection.karma.saturating_add(*add);
+                Ok(())
+            }
+            Change::RelayClient { value } => {
+                session.connection.relay_client = *value;
+                Ok(())
+            }
+            Change::Immune { reason } => {
+                session.connection.immune.clone_from(reason);
+                Ok(())
+            }
+            Change::Naughty { message } => {
+                session.connection.naughty = message.as_ref().map(|message| Naughty {
+                    plugin: plugin.to_owned(),
+                    message: message.clone(),
+                    verdict: Verdict::Deny,
+                });
+                Ok(())
+            }
+            Change::AuthResult { text } => {
+                if text.chars().any(char::is_control) || text.len() > 900 {
+                    return refuse(
+                        "auth_result",
+                        "the text has a control character or more than 900 bytes",
+                    );
+                }
+                session.connection.auth_results.push(text.clone());
+                Ok(())
+            }
+            Change::Quarantine { reason } => {
+                session.transaction.quarantine.clone_from(reason);
+                Ok(())
+            }
+            Change::RemoteHost { name } => {
+                if !crate::address::is_domain(name.strip_suffix('.').unwrap_or(name)) {
+                    return refuse("remote_host", "it is no host name");
+                }
+                session.connection.remote_host = Some(name.clone());
+                Ok(())
+            }
+        }
+    }
+}
+
+fn refuse(op: &'static str, reason: &str) -> Result<(), ChangeError> {
+    Err(ChangeError {
+        op,
+        reason: reason.to_owned(),
+    })
+}
+
+fn edit(
+    session: &mut Session,
+    op: &'static str,
+    change: impl FnOnce(&mut crate::HeaderBlock) -> Result<(), crate::header::HeaderError>,
+) -> Result<(), ChangeError> {
+    match &mut session.transaction.header {
+        Some(header) => change(header).map_err(|error| ChangeError {
+            op,
+            reason: error.to_string(),
+        }),
+        None => refuse(
+            op,
+            "there is no header yet: headers can be edited from data_headers_end on",
+        ),
+    }
+}
+
+fn set_note(
+    session: &mut Session,
+    scope: Scope,
+    name: &str,
+    value: &Value,
+) -> Result<(), ChangeError> {
+    if value.weight() > MAX_NOTE || name.len() > 255 {
+        return refuse("note", "a note weighs at most 64 KiB, its name 255 bytes");
+    }
+    let notes = match scope {
+        Scope::Connection => &mut session.connection.notes,
+        Scope::Transaction => &mut session.transaction.notes,
+    };
+    if *value == Value::Nil {
+        notes.remove(name);
+        return Ok(());
+    }
+    let others = notes.iter().filter(|(other, _)| other.as_str() != name);
+    let total: usize = others
+        .map(|(name, value)| name.len() + value.weight())
+        .sum();
+    if total + value.weight() > MAX_NOTES / 2 {
+        return refuse("note", "the notes of a session weigh at most 1 MiB");
+    }
+    notes.insert(name.to_owned(), value.clone());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_change_leaves_the_session_as_it_was() {
+        let mut session = Session::default();
+        let big = Change::connection_note("x", "y".repeat(MAX_NOTE).as_str());
+        assert!(big.apply(&mut session, "p").is_err());
+        assert!(session.connection.notes.is_empty());
+        let early = Change::AddHeader {
+            name: "X".into(),
+            value: "y".into(),
+            at: Edge::Top,
+        };
+        assert!(
+            early
+                .apply(&mut session, "p")
+                .unwrap_err()
+                .to_string()
+                .contains("no header yet")
+        );
+        let forged = Change::AuthResult {
+            text: "spf=pass\r\nX: y".into(),
+        };
+        assert!(forged.apply(&mut session, "p").is_err());
+        assert!(session.connection.auth_results.is_empty());
+        let null = Change::AddRecipient {
+            address: Address::null(),
+        };
+        assert!(null.apply(&mut session, "p").is_err());
+    }
+
+    #[test]
+    fn notes_of_a_session_are_bounded() {
+        let mut session = Session::default();
+        let refused = (0..100).find(|index| {
+            let note = Change::connection_note(&format!("n{index}"), "y".repeat(60_000).as_str());
+            note.apply(&mut session, "p").is_err()
+        });
+        assert_eq!(refused, Some(8));
+        assert!(
+            Change::connection_note("n0", Value::Nil)
+                .apply(&mut session, "p")
+                .is_ok()
+        );
+        assert_eq!(session.connection.notes.len(), 7);
+    }
+
+    #[test]
+    fn naughty_keeps_who_wanted_it() {
+        let mut session = Session::default();
+        Change::Naughty {
+            message: Some("listed".into()),
+        }
+        .apply(&mut session, "dnsbl")
+        .unwrap();
+        assert_eq!(session.connection.naughty.as_ref().unwrap().plugin, "dnsbl");
+        Change::Naughty { message: None }
+            .apply(&mut session, "rcpt_ok")
+            .unwrap();
+        assert_eq!(session.connection.naughty, None);
+    }
+}

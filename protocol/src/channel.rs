@@ -1,0 +1,245 @@
+//! A channel that carries frames: two pipes, or a Unix stream socket (docs/protocol.md §1). The core and [`crate::serve`] both stand on it.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::{OwnedWriteHalf, pipe};
+use tokio::sync::Notify;
+
+use crate::frame::{self, FrameError};
+
+/// How many bytes may wait for a slow reader at the other end before it counts as stuck.
+pub const MAX_PENDING: usize = 4 * frame::MAX_FRAME;
+
+/// Why a channel came to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The other end broke the protocol.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// The channel itself failed.
+    #[error("the channel failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Reads frames, each checked.
+pub struct FrameReader<R> {
+    source: R,
+    buffer: BytesMut,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// Frames from `source`.
+    pub fn new(source: R) -> FrameReader<R> {
+        FrameReader {
+            source,
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// The next payload, without its length; `None` at the end of the channel. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ChannelError> {
+        loop {
+            if let Some(payload) = self.buffered()? {
+                return Ok(Some(payload));
+            }
+            self.buffer.reserve(8 * 1024);
+            if self.source.read_buf(&mut self.buffer).await? == 0 {
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(FrameError::Truncated.into())
+                };
+            }
+        }
+    }
+
+    /// The next payload, if it has come in whole already.
+    pub fn buffered(&mut self) -> Result<Option<Bytes>, ChannelError> {
+        let Some(head) = self.buffer.first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = frame::length(*head)?;
+        if self.buffer.len() < 4 + length {
+            return Ok(None);
+        }
+        self.buffer.advance(4);
+        let payload = self.buffer.split_to(length).freeze();
+        frame::check(&payload)?;
+        Ok(Some(payload))
+    }
+}
+
+/// The writing end of a channel.
+#[derive(Debug)]
+pub enum Sink {
+    /// A pipe.
+    Pipe(pipe::Sender),
+    /// A socket.
+    Unix(OwnedWriteHalf),
+}
+
+impl Sink {
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Sink::Pipe(pipe) => pipe.try_write(bytes),
+            Sink::Unix(socket) => socket.try_write(bytes),
+        }
+    }
+
+    async fn writable(&self) -> io::Result<()> {
+        match self {
+            Sink::Pipe(pipe) => pipe.writable().await,
+            Sink::Unix(socket) => socket.writable().await,
+        }
+    }
+}
+
+/// Writes frames, from any task, in the order of the calls.
+///
+/// A frame goes out at once, from the task that has it, as long as the channel takes it: handing it to another task would cost more than
+/// writing it. What the channel does not take waits in memory for [`FrameWriter::flush`], which somebody has to run.
+#[derive(Debug)]
+pub struct FrameWriter {
+    sink: Sink,
+    pending: Mutex<BytesMut>,
+    more: Notify,
+}
+
+impl FrameWriter {
+    /// Writes to `sink`.
+    pub fn new(sink: Sink) -> FrameWriter {
+        FrameWriter {
+            sink,
+            pending: Mutex::new(BytesMut::new()),
+            more: Notify::new(),
+        }
+    }
+
+    /// Sends one frame or several. An error means that the other end is gone, or has not read for [`MAX_PENDING`] bytes.
+    pub fn send(&self, frames: &[u8]) -> io::Result<()> {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = frames;
+        if pending.is_empty() {
+            while !rest.is_empty() {
+                match self.sink.try_write(rest) {
+                    Ok(written) => rest = &rest[written..],
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if pending.len() + rest.len() > MAX_PENDING {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the other end does not read",
+            ));
+        }
+        pending.extend_from_slice(rest);
+        self.more.notify_one();
+        Ok(())
+    }
+
+    /// Writes what had to wait, for ever; returns only when the channel fails.
+    pub async fn flush(&self) -> io::Error {
+        loop {
+            self.more.notified().await;
+            loop {
+                if let Err(error) = self.sink.writable().await {
+                    return error;
+                }
+                let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+                match self.sink.try_write(&pending) {
+                    Ok(written) => pending.advance(written),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return error,
+                }
+                if pending.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Goodbye, Log};
+
+    fn log(message: &str) -> Vec<u8> {
+        frame::encode(&Log {
+            level: "info".into(),
+            message: message.into(),
+            plugin: None,
+            hook: None,
+        })
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn frames_survive_every_cut() {
+        let frames = [
+            log("one"),
+            frame::encode(&Goodbye {}).unwrap(),
+            log(&"x".repeat(300)),
+        ];
+        let whole = frames.concat();
+        for cut in 0..whole.len() {
+            let source = AsyncReadExt::chain(&whole[..cut], &whole[cut..]);
+            let mut reader = FrameReader::new(source);
+            for frame_bytes in &frames {
+                assert_eq!(reader.next().await.unwrap().unwrap(), frame_bytes[4..]);
+            }
+            assert!(reader.next().await.unwrap().is_none());
+            let mut short = FrameReader::new(&whole[..cut]);
+            let end = loop {
+                match short.next().await {
+                    Ok(Some(_)) => {}
+                    end => break end,
+                }
+            };
+            let at_a_border =
+                [0, frames[0].len(), frames[0].len() + frames[1].len()].contains(&cut);
+            assert_eq!(end.is_ok(), at_a_border, "cut at {cut}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_full_pipe_does_not_take_is_sent_later_and_in_order() {
+        let (sender, receiver) = pipe::pipe().unwrap();
+        let writer = FrameWriter::new(Sink::Pipe(sender));
+        let frames: Vec<Vec<u8>> = (0..100)
+            .map(|number| log(&format!("{number} {}", "x".repeat(9000))))
+            .collect();
+        for frame_bytes in &frames {
+            writer.send(frame_bytes).unwrap();
+        }
+        let mut reader = FrameReader::new(receiver);
+        let read = async {
+            for frame_bytes in &frames {
+                assert_eq!(reader.next().await.unwrap().unwrap(), frame_bytes[4..]);
+            }
+        };
+        tokio::select! {
+            error = writer.flush() => panic!("{error}"),
+            () = read => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_never_reads_is_an_error_and_not_memory() {
+        let (sender, _receiver) = pipe::pipe().unwrap();
+        let writer = FrameWriter::new(Sink::Pipe(sender));
+        let frame_bytes = log(&"x".repeat(100_000));
+        let refused = (0..100)
+            .find_map(|_| writer.send(&frame_bytes).err())
+            .unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,100 @@
+//! The steps of a conversation at which plugins are asked (docs/protocol.md §5.1).
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+macro_rules! hooks {
+    ($($variant:ident $name:literal,)*) => {
+        /// A step of the conversation. The names are qpsmtpd's.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Hook {
+            $(#[doc = concat!("`", $name, "`")] $variant,)*
+        }
+
+        impl Hook {
+            /// Every hook, in the order of a conversation.
+            pub const ALL: [Hook; [$($name),*].len()] = [$(Hook::$variant),*];
+
+            /// The name on the wire, in the log and in configuration files.
+            pub const fn name(self) -> &'static str {
+                match self { $(Hook::$variant => $name,)* }
+            }
+
+            /// The hook of that name.
+            pub fn from_name(name: &str) -> Option<Hook> {
+                match name { $($name => Some(Hook::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+hooks! {
+    Connect "connect",
+    Helo "helo",
+    Ehlo "ehlo",
+    Mail "mail",
+    Rcpt "rcpt",
+    Data "data",
+    DataHeadersEnd "data_headers_end",
+    DataPostHeaders "data_post_headers",
+    DataPost "data_post",
+    QueuePre "queue_pre",
+    Queue "queue",
+    QueuePost "queue_post",
+    Rset "rset",
+    Noop "noop",
+    Vrfy "vrfy",
+    Help "help",
+    Quit "quit",
+    UnrecognizedCommand "unrecognized_command",
+    ReceivedLine "received_line",
+    Config "config",
+    Deny "deny",
+    Ok "ok",
+    ResetTransaction "reset_transaction",
+    Disconnect "disconnect",
+}
+
+impl Hook {
+    /// How many hooks there are; `hook as usize` is below it.
+    pub const COUNT: usize = Hook::ALL.len();
+
+    /// Whether the hook only tells and never asks (docs/protocol.md §4, observers).
+    pub const fn is_event(self) -> bool {
+        matches!(
+            self,
+            Hook::QueuePost | Hook::Deny | Hook::Ok | Hook::ResetTransaction | Hook::Disconnect
+        )
+    }
+
+    /// Whether a message is at hand: its header block and its bytes can be read.
+    pub const fn has_message(self) -> bool {
+        matches!(
+            self,
+            Hook::DataPostHeaders
+                | Hook::DataPost
+                | Hook::QueuePre
+                | Hook::Queue
+                | Hook::QueuePost
+                | Hook::ReceivedLine
+        )
+    }
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for Hook {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Hook {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Hook::from_name(&name).ok_or_else(|| de::Error::custom(format!("unknown hook `{name}`")))
+    }
+}

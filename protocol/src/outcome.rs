@@ -1,0 +1,161 @@
+//! A plugin's answer to a hook (docs/protocol.md §6).
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::{Change, Disposition, EnhancedCode, Hook, Verdict};
+
+/// A future on the heap.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An outcome, now or later. A plugin that need not wait answers `Now`, and costs a function call.
+pub enum Answer<'a> {
+    /// The outcome is known.
+    Now(Outcome),
+    /// The outcome takes a while; the command waits for it.
+    Later(BoxFuture<'a, Outcome>),
+}
+
+impl<'a> Answer<'a> {
+    /// An answer that takes a while.
+    pub fn later(future: impl Future<Output = Outcome> + Send + 'a) -> Answer<'a> {
+        Answer::Later(Box::pin(future))
+    }
+}
+
+impl From<Outcome> for Answer<'_> {
+    fn from(outcome: Outcome) -> Self {
+        Answer::Now(outcome)
+    }
+}
+
+/// What a plugin found, what it wants done, and what it asks to have changed.
+#[derive(Default)]
+pub struct Outcome {
+    /// What it found; `None`: nothing worth a line.
+    pub disposition: Option<Disposition>,
+    /// One sentence, for the log, and for the client if it comes to that and `reply` is empty.
+    pub message: String,
+    /// What SMTP should do; `None`: the operator's policy decides.
+    pub verdict: Option<Verdict>,
+    /// The reply's code, if not the usual one.
+    pub code: Option<u16>,
+    /// The reply's enhanced code, if not the usual one.
+    pub enhanced: Option<EnhancedCode>,
+    /// The reply's lines.
+    pub reply: Vec<String>,
+    /// What to change, in order.
+    pub changes: Vec<Change>,
+    /// The answer to `config` and `received_line`.
+    pub values: Vec<String>,
+    /// The answer comes later.
+    pub defer: Option<Deferred>,
+}
+
+/// An answer that comes later, before a named hook, while the session goes on.
+pub struct Deferred {
+    /// Before which hook it is needed.
+    pub until: Hook,
+    /// The answer.
+    pub outcome: BoxFuture<'static, Outcome>,
+}
+
+impl Outcome {
+    /// Nothing to say.
+    pub fn declined() -> Outcome {
+        Outcome::default()
+    }
+
+    /// Nothing wrong was found.
+    pub fn pass(message: impl Into<String>) -> Outcome {
+        Outcome::found(Disposition::Pass, message)
+    }
+
+    /// Something wrong was found: the operator's `reject` decides what it costs.
+    pub fn fail(message: impl Into<String>) -> Outcome {
+        Outcome::found(Disposition::Fail, message)
+    }
+
+    /// The check did not apply.
+    pub fn skip(message: impl Into<String>) -> Outcome {
+        Outcome::found(Disposition::Skip, message)
+    }
+
+    /// The check could not be made: the operator's `on_error` decides.
+    pub fn error(message: impl Into<String>) -> Outcome {
+        Outcome::found(Disposition::Error, message)
+    }
+
+    /// Yes, and no further plugin is asked.
+    pub fn ok(message: impl Into<String>) -> Outcome {
+        Outcome::pass(message).with_verdict(Verdict::Ok)
+    }
+
+    /// The answer will come before the hook `until`.
+    pub fn defer(until: Hook, outcome: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
+        Outcome {
+            defer: Some(Deferred {
+                until,
+                outcome: Box::pin(outcome),
+            }),
+            ..Outcome::default()
+        }
+    }
+
+    fn found(disposition: Disposition, message: impl Into<String>) -> Outcome {
+        Outcome {
+            disposition: Some(disposition),
+            message: message.into(),
+            ..Outcome::default()
+        }
+    }
+
+    /// With this verdict, whatever the disposition.
+    #[must_use]
+    pub fn with_verdict(mut self, verdict: Verdict) -> Outcome {
+        self.verdict = Some(verdict);
+        self
+    }
+
+    /// With this text for the client.
+    #[must_use]
+    pub fn with_reply(mut self, text: &str) -> Outcome {
+        self.reply = text.lines().map(str::to_owned).collect();
+        self
+    }
+
+    /// With this reply code and enhanced code.
+    #[must_use]
+    pub fn with_code(mut self, code: u16, enhanced: EnhancedCode) -> Outcome {
+        self.code = Some(code);
+        self.enhanced = Some(enhanced);
+        self
+    }
+
+    /// With this enhanced code.
+    #[must_use]
+    pub fn with_enhanced(mut self, enhanced: EnhancedCode) -> Outcome {
+        self.enhanced = Some(enhanced);
+        self
+    }
+
+    /// With one more change.
+    #[must_use]
+    pub fn with_change(mut self, change: Change) -> Outcome {
+        self.changes.push(change);
+        self
+    }
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outcome")
+            .field("disposition", &self.disposition)
+            .field("message", &self.message)
+            .field("verdict", &self.verdict)
+            .field("reply", &self.reply)
+            .field("changes", &self.changes)
+            .field("defer", &self.defer.as_ref().map(|deferred| deferred.until))
+            .finish_non_exhaustive()
+    }
+}

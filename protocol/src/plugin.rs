@@ -1,0 +1,151 @@
+//! The one plugin interface: of built-ins, of Rust programs that run as children, and of the core's stand-in for any foreign process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Hook;
+use crate::outcome::{Answer, BoxFuture, Outcome};
+use crate::policy::Policy;
+use crate::services::{Message, Services};
+use crate::session::{Args, Field, FieldSet, Session};
+use crate::settings::{Setting, SettingError, Settings};
+
+/// A plugin: it takes part in hooks and answers with an outcome.
+///
+/// One value serves all sessions, many at a time; what it remembers it guards itself.
+pub trait Plugin: Send + Sync + 'static {
+    /// The hooks it takes part in, and what it needs there. Asked once.
+    fn subscriptions(&self) -> Vec<Subscription>;
+
+    /// Its own defaults for the uniform settings.
+    fn policy(&self) -> Policy {
+        Policy::default()
+    }
+
+    /// Answers a hook it subscribed to.
+    fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a>;
+
+    /// The process it lives in, where it shares one with other plugins: neighbours are then asked in one request.
+    fn host(&self) -> Option<Arc<dyn Host>> {
+        None
+    }
+}
+
+/// Several plugins that can be asked at once, in the order of their names, up to the first that does not decline.
+pub trait Host: Send + Sync + 'static {
+    /// One outcome for each plugin that ran. `plugins` are names of plugins that this host holds; `wants` is all they subscribed to.
+    fn ask<'a>(
+        &'a self,
+        plugins: &'a [&'a str],
+        wants: &'a Wants,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Vec<Outcome>>;
+
+    /// Tells observers, and waits for nothing.
+    fn tell(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>);
+}
+
+/// What a plugin, or a segment of them, wants to see at a hook.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Fields of the session.
+    pub fields: FieldSet,
+    /// Notes by name; `*` for all.
+    pub notes: Vec<String>,
+}
+
+impl Wants {
+    /// Adds what another wants.
+    pub fn add(&mut self, other: &Wants) {
+        self.fields = self.fields.union(other.fields);
+        for note in &other.notes {
+            if !self.notes.contains(note) {
+                self.notes.push(note.clone());
+            }
+        }
+    }
+}
+
+/// A plugin's part in a hook.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// The hook.
+    pub hook: Hook,
+    /// It only looks on: it is told, not asked, and nobody waits for it.
+    pub observe: bool,
+    /// What it wants to see. A built-in sees everything; as a child it sees this.
+    pub wants: Wants,
+    /// A deadline of its own, used where the operator sets none.
+    pub timeout: Option<Duration>,
+}
+
+impl Subscription {
+    /// To be asked at a hook, seeing these fields.
+    pub fn to(hook: Hook, fields: &[Field]) -> Subscription {
+        let wants = Wants {
+            fields: FieldSet::of(fields),
+            notes: Vec::new(),
+        };
+        Subscription {
+            hook,
+            observe: hook.is_event(),
+            wants,
+            timeout: None,
+        }
+    }
+
+    /// And these notes.
+    #[must_use]
+    pub fn reading(mut self, notes: &[&str]) -> Subscription {
+        self.wants
+            .notes
+            .extend(notes.iter().map(|note| (*note).to_owned()));
+        self
+    }
+}
+
+/// A hook, put to a plugin.
+pub struct Call<'a> {
+    /// The hook.
+    pub hook: Hook,
+    /// The session; as a child: what was subscribed of it.
+    pub session: &'a Session,
+    /// What the hook is about.
+    pub args: &'a Args<'a>,
+    /// The message as received, from `data_post_headers` to `queue`.
+    pub message: Option<&'a dyn Message>,
+    /// How long the answer may take.
+    pub deadline: Duration,
+}
+
+/// What a plugin is made from.
+pub struct Init {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What to load, for a process that hosts plugin files.
+    pub source: Option<String>,
+    /// Its settings, checked and with defaults.
+    pub settings: Settings,
+    /// The core's host name.
+    pub hostname: String,
+    /// What it may ask of the core.
+    pub services: Arc<dyn Services>,
+    /// An empty folder of its own, for a child.
+    pub scratch_dir: Option<PathBuf>,
+}
+
+/// A new plugin, or which of its settings are wrong.
+pub type Built = Result<Arc<dyn Plugin>, Vec<SettingError>>;
+
+/// A kind of plugin: its name, its settings, and how one is made.
+pub struct Definition {
+    /// The name in the configuration, such as `queue/maildir`.
+    pub name: &'static str,
+    /// One sentence for people.
+    pub about: &'static str,
+    /// The settings it declares.
+    pub settings: fn() -> Vec<Setting>,
+    /// Makes one, or says which settings are wrong.
+    pub build: fn(Init) -> Built,
+}

@@ -1,0 +1,163 @@
+//! What the configuration says, typed and checked.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost_protocol::{Direction, Level, Policy, Value};
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our name: in the greeting, in Received, and for plugins.
+    pub hostname: String,
+    /// Where messages wait while they come in.
+    pub spool_dir: PathBuf,
+    /// The file of the embedded state store.
+    pub state: PathBuf,
+    /// The folder of qpsmtpd-style flat files.
+    pub flat_files: Option<PathBuf>,
+    /// The most talkative level that is logged.
+    pub loglevel: Level,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// What clients may use up.
+    pub limits: Limits,
+    /// Lone CR and LF in a message.
+    pub bare_newlines: BareNewlines,
+    /// The chain, in order.
+    pub plugins: Vec<PluginConfig>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people and for qpsmtpd's tools.
+    #[default]
+    Text,
+    /// One JSON object a line, with the same fields.
+    Json,
+}
+
+/// What to do with a CR or LF that stands alone in a message (RFC 5321 §2.3.8 forbids both).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BareNewlines {
+    /// Refuse the message.
+    #[default]
+    Reject,
+    /// Keep it as it is. Never an end of data.
+    Keep,
+}
+
+/// A socket to listen on.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Address and port.
+    pub addr: SocketAddr,
+    /// What it is for.
+    pub direction: Direction,
+}
+
+/// What clients may use up (RFC 5321 §4.5.3 and beyond).
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a message.
+    pub max_size: u64,
+    /// Bytes of a command line, its CRLF included.
+    pub max_command_line: usize,
+    /// Bytes of a line of a message, its CRLF included.
+    pub max_data_line: usize,
+    /// Bytes of a header block.
+    pub max_header: usize,
+    /// Recipients of a transaction.
+    pub max_recipients: usize,
+    /// Transactions of a session.
+    pub max_transactions: u32,
+    /// Refused commands of a session, before it is ended.
+    pub max_errors: u32,
+    /// Waiting for a command.
+    pub command_timeout: Duration,
+    /// Waiting for the next block of a message.
+    pub data_timeout: Duration,
+    /// A whole session.
+    pub session_timeout: Duration,
+    /// Connections in all.
+    pub max_connections: usize,
+    /// Connections of one client address.
+    pub max_connections_per_ip: usize,
+    /// Bytes up to which a message stays in memory while it comes in.
+    pub memory_per_message: usize,
+    /// Bytes that all messages together may take in memory; beyond, they go to the spool folder.
+    pub memory_for_messages: usize,
+}
+
+/// A plugin of the chain.
+#[derive(Clone, Debug)]
+pub struct PluginConfig {
+    /// Its name, unique in the chain.
+    pub name: Arc<str>,
+    /// Where it runs.
+    pub kind: PluginKind,
+    /// What a program is to load for it.
+    pub source: Source,
+    /// Its own settings, without the core's.
+    pub settings: BTreeMap<String, Value>,
+    /// What the operator set of the uniform settings.
+    pub policy: Policy,
+    /// The operator's `loglevel`.
+    pub loglevel: Option<LevelChange>,
+    /// The operator's deadline for one hook.
+    pub timeout: Option<Duration>,
+    /// Only ask it where this holds.
+    pub when: Option<super::When>,
+    /// Where it stands in the file, to say so in errors.
+    pub location: super::Location,
+}
+
+/// Where a plugin runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginKind {
+    /// In the daemon: the built-in of that name (`badmailfrom` for a plugin called `badmailfrom:2`).
+    BuiltIn(String),
+    /// In a process that we start. Plugins with an equal program share it.
+    Run(Program),
+    /// In a process that somebody else keeps running: the Unix socket to reach it.
+    Attach(PathBuf),
+}
+
+/// A program that we start as a plugin process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The command and its arguments.
+    pub argv: Vec<String>,
+    /// What is added to its environment.
+    pub env: BTreeMap<String, String>,
+    /// How many workers there are at least and at most.
+    pub workers: (usize, usize),
+    /// A name that keeps plugins with the same command in processes of their own.
+    pub process: Option<String>,
+}
+
+/// What a program is to load for a plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The file or name.
+    pub name: Option<String>,
+    /// Folders to look for it in.
+    pub dirs: Vec<PathBuf>,
+    /// Arguments of a plugin line.
+    pub args: Vec<String>,
+}
+
+/// The operator's `loglevel` of a plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LevelChange {
+    /// This level for all of its lines.
+    Fixed(Level),
+    /// So many steps more talkative, or graver.
+    Shift(i8),
+}

@@ -1,0 +1,1 @@
+//! Plugin processes: spawning, the handshake, workers, supervision.
