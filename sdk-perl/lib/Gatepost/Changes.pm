@@ -38,7 +38,8 @@ sub _plain {
         return !grep { !_plain($_, $room, $depth + 1) } values %$value;
     }
     return if ref $value || ref \$value eq 'GLOB';
-    return ($$room -= 2 * length $value) >= 0;
+    # A byte beyond ASCII may become two on the wire.
+    return ($$room -= length($value) * ($value =~ /[^\x00-\x7f]/ ? 2 : 1)) >= 0;
 }
 
 # The plugin may go on editing what it stored; what is sent is what it was.

@@ -21,7 +21,7 @@ my @envelope = qw(sender recipients);
 
 # Not `path`: it would make the core write every small message to disk. Bodies are read by calls, and only by the
 # plugins that look at them.
-my @message = (@envelope, qw(size header body_start));
+my @message = (@envelope, qw(size header header_end body_start));
 
 my $none    = sub { () };
 my $address = sub {

@@ -25,8 +25,9 @@ use Gatepost::Settings;
 use Qpsmtpd::Constants;
 use Qpsmtpd::Plugin;
 
-# The plugin whose code is running, for the message when it ends the process.
-our $running;
+# The plugin whose code is running, and in which hook (undef while it is loaded): for the message when it ends the
+# process. Not `local`, since exit undoes that before anybody can look.
+our ($running, $running_hook);
 
 sub new {
     my ($class, %args) = @_;
@@ -40,6 +41,7 @@ sub load {
     my @errors;
     for my $about (@$plugins) {
         my @problems = eval { $self->_load($about) };
+        undef $running;
         @problems = ({path => [], message => _reason($@)}) if $@;
         push @errors, map { {plugin => $about->{name}, %$_} } @problems;
     }
@@ -57,7 +59,7 @@ sub _reason {
 sub _load {
     my ($self, $about) = @_;
     my $name = $about->{name};
-    local $running = $name;
+    ($running, $running_hook) = ($name, undef);
     my $source = $about->{source} // $self->{default_source} // $name;
     my @args = @{$about->{args} // []};
     @args = @{$self->{default_args} // []} if !@args && !defined $about->{source};
@@ -152,6 +154,14 @@ sub _session {
     return $self->{sessions}{$id} //= Gatepost::Session->new;
 }
 
+# For tests: a session's daemon object, and a plugin by its name.
+sub session_qp { $_[0]->_session($_[1])->qp }
+
+sub plugin {
+    my ($self, $name) = @_;
+    return (map { $_->{plugin} } grep { $_->{name} eq $name } @{$self->{plugins}})[0];
+}
+
 sub run {
     my ($self, $message) = @_;
     my $hook  = $message->{hook};
@@ -164,7 +174,8 @@ sub run {
 
     local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
     local ($Gatepost::Log::holding, $Gatepost::Log::held, $Gatepost::Changes::list) = (1, undef, []);
-    local $running;
+    my @outer = ($running, $running_hook);
+    $running_hook = $hook;
     my @results;
     my ($rc, @reply, $turn, $stop);
     # One eval for all plugins, entered again after one that died: an eval for each would cost more than most hooks.
@@ -194,6 +205,7 @@ sub run {
             push @results, Gatepost::Outcome::failure($turn, _reason($error));
         }
     }
+    ($running, $running_hook) = @outer;
     return \@results;
 }
 
@@ -208,7 +220,7 @@ sub event {
         my $qp = $session->qp;
         my @arguments = Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection);
         local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
-        local $running;
+        $running_hook = $hook;
         for my $turn (@turns) {
             $running = $turn->{name};
             for my $code (@{$turn->{code}}) {
@@ -218,6 +230,7 @@ sub event {
             }
         }
     }
+    undef $running;
     $self->_forget($hook, $message->{session});
     return;
 }

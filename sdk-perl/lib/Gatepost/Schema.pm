@@ -88,15 +88,20 @@ sub frame {
 }
 
 my $change = record(
-    op => text(), scope => text(), name => text(), value => any(), at => text(), nth => integer(),
-    address => text(), add => integer(), reason => text(), message => text(), text => text(),
+    op => text(), scope => text(), name => text(), value => any(),
+    address => text(), add => integer(), nth => integer(), reason => text(), message => text(), text => text(),
 );
-my $flag_change = record(op => text(), value => boolean());
+# The one key whose type depends on `op`: a header's value is bytes, a note's anything, relay_client's a flag.
+my %change = (
+    relay_client => record(op => text(), value => boolean()),
+    (map { $_ => record(op => text(), name => text(), value => bytes(), at => text(), nth => integer()) }
+        qw(add_header replace_header)),
+);
 
 our $RESULT = record(
     plugin => text(), disposition => text(), message => text(), verdict => text(), code => integer(),
     enhanced => text(), reply => list_of(text()),
-    changes => list_of(sub { $_[0]{op} eq 'relay_client' ? $flag_change->($_[0]) : $change->($_[0]) }),
+    changes => list_of(sub { ($change{$_[0]{op}} // $change)->($_[0]) }),
     values => list_of(text()), defer => text(),
 );
 

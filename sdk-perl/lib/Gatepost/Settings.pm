@@ -22,12 +22,12 @@ use Gatepost::MessagePack qw(pack_integer pack_boolean);
 use Gatepost::Schema;
 
 my %duration = (ms => 1, s => 1000, m => 60_000, h => 3_600_000, d => 86_400_000);
-my %size     = (b => 1, kb => 1000, mb => 1000**2, gb => 1000**3, kib => 1024, mib => 1024**2, gib => 1024**3);
+my %size     = (b => 1, kb => 1024, mb => 1024**2, gb => 1024**3);
 
 sub _unit {
-    my ($value, $units, $plain) = @_;
+    my ($value, $units, $bare) = @_;
     my ($number, $unit) = $value =~ /\A\s*([0-9]+)\s*([A-Za-z]*)\s*\z/ or return;
-    my $factor = $unit eq '' ? $plain : $units->{lc $unit};
+    my $factor = $unit eq '' ? $bare : $units->{lc $unit};
     return defined $factor ? $number * $factor : undef;
 }
 
@@ -36,7 +36,7 @@ my %accept = (
     integer  => sub { !ref $_[0] && $_[0] =~ /\A-?[0-9]{1,15}\z/ ? 0 + $_[0] : undef },
     boolean  => sub { ref $_[0] eq 'HASH' || ref $_[0] eq 'ARRAY' || "$_[0]" !~ /\A(?:1|0|true|false)?\z/
                         ? undef : "$_[0]" =~ /\A(?:1|true)\z/ ? 1 : 0 },
-    duration => sub { ref $_[0] ? undef : _unit($_[0], \%duration, 1) },
+    duration => sub { ref $_[0] ? undef : _unit($_[0], \%duration, undef) },
     size     => sub { ref $_[0] ? undef : _unit($_[0], \%size, 1) },
     list     => sub { ref $_[0] eq 'ARRAY' && !grep({ ref } @{$_[0]}) ? $_[0] : undef },
     map      => sub { ref $_[0] eq 'HASH' ? $_[0] : undef },
@@ -70,16 +70,16 @@ sub check {
         if (defined $given->{$name}) {
             my $value = $accept{$setting->{type}}->($given->{$name});
             if (defined $value) { $settings{$name} = $value }
-            else { push @errors, {path => [$name], message => "$name should be $wanted{$setting->{type}}"} }
+            else { push @errors, {path => [$name], message => "`$name` should be $wanted{$setting->{type}}"} }
         }
-        elsif ($setting->{required}) { push @errors, {path => [$name], message => "$name is missing"} }
+        elsif ($setting->{required}) { push @errors, {path => [$name], message => "`$name` is missing"} }
         elsif (defined $setting->{default}) {
             $settings{$name} = $accept{$setting->{type}}->($setting->{default});
         }
     }
     for my $name (grep { !$known{$_} } sort keys %$given) {
         my $all = join ', ', map { $_->{name} } @$declared;
-        push @errors, {path => [$name], message => "there is no setting $name; there are: " . ($all || 'none')};
+        push @errors, {path => [$name], message => "unknown setting `$name`; there are: " . ($all || 'none')};
     }
     return (\%settings, @errors);
 }

@@ -91,9 +91,7 @@ sub _init {
         hostname => $message->{hostname} // 'localhost', scratch_dir => $message->{scratch_dir},
         worker => $message->{worker} // 1,
     );
-    $self->{loading} = 1;
     my @errors = $self->{host}->load($message->{plugins} // []);
-    $self->{loading} = 0;
     if (@errors) {
         $self->{channel}->send(Gatepost::Schema::message_init_error({errors => \@errors}));
         $self->{failed} = 1;
@@ -191,9 +189,10 @@ sub log {
 sub ended {
     my ($self, $code) = @_;
     return if $$ != $self->{pid} || !defined $Gatepost::Host::running;
-    my $where = $self->{loading} ? 'while it was loaded' : "in the hook $Qpsmtpd::Plugin::current_hook";
+    my $hook = $Gatepost::Host::running_hook;
+    my $where = defined $hook ? "in the hook $hook" : 'while it was loaded';
     print STDERR "gatepost-perl: the plugin $Gatepost::Host::running called exit($code) $where\n";
-    if ($self->{loading}) {
+    if (!defined $hook) {
         $self->{channel}->send(Gatepost::Schema::message_init_error({
             errors => [{plugin => $Gatepost::Host::running, path => [], message => "called exit($code) $where"}],
         }));

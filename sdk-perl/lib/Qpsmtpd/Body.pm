@@ -35,18 +35,9 @@ sub body_write {
 sub body_resetpos {
     my $self = shift;
     $self->{_line} = $self->{_memory_start} // 0;
-    $self->{_offset} = $self->_separator;
+    $self->{_offset} = $self->{_fields}{header_end} // 0;
     $self->{_piece} = '';
     return 1;
-}
-
-# The offset of the empty line that body_start follows; the header's bytes alone when there is no such line.
-sub _separator {
-    my $self = shift;
-    my $start = $self->{_fields}{body_start};
-    return 0 unless $start;
-    my $end = Gatepost::Core::message_read($start > 1 ? $start - 2 : 0, $start > 1 ? 2 : 1);
-    return $start - ($end eq "\r\n" ? 2 : $end =~ /\n\z/ ? 1 : 0);
 }
 
 sub body_getline {
