@@ -86,7 +86,8 @@ sub fields { [@CONNECTION_FIELDS, @{$HOOK{$_[0]}[0]}] }
 
 sub arguments {
     my ($hook, $args, $connection) = @_;
-    return $HOOK{$hook}[1]->($args // {}, $connection);
+    my $known = $HOOK{$hook} or return;
+    return $known->[1]->($args // {}, $connection);
 }
 
 1;

@@ -5,8 +5,8 @@ package Gatepost::Host;
 #
 # load(\@plugins)  the list of `init`; gives a list of errors as for `init_error`
 # ready()          the list of plugins for `ready`
-# run(\%message)   a hook: gives a reference to the list of result entries, each a hash as in the protocol. Those of
-#                  plugins with nothing to say are shared, and have their encoded form in _bytes
+# run(\%message)   a hook: gives a reference to the list of result entries, each a hash as in the protocol, and their
+#                  encoded form if it is known. Entries of plugins with nothing to say are shared, encoded in _bytes
 # event(\%message) an event
 
 use strict;
@@ -86,7 +86,7 @@ sub _load {
     }
     push @{$self->{plugins}}, {
         name => $name, plugin => $plugin, declared => \@declared, reads => _mentions_notes($path),
-        quiet => {plugin => $name, _bytes => $Gatepost::Schema::RESULT->({plugin => $name})},
+        quiet => _quiet($name),
     };
     return;
 }
@@ -164,49 +164,66 @@ sub plugin {
 
 sub run {
     my ($self, $message) = @_;
-    my $hook  = $message->{hook};
-    my $table = $self->{table}{$hook} // {};
-    my @turns = map { $table->{$_} // {quiet => {plugin => $_}, code => []} } @{$message->{plugins} // []};
+    my $hook = $message->{hook};
+    my $segment = $self->{segments}{$hook}{join "\n", @{$message->{plugins} // []}} //= $self->_segment($message);
+    my $turns = $segment->{turns};
     my $session = $self->_session($message->{session});
-    my $transaction = $session->update($message, exists $message->{notes} || grep { $_->{reads} } @turns);
+    my $transaction = $session->update($message, $segment->{reads} || exists $message->{notes});
     my $qp = $session->qp;
-    my @arguments = $table ? Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection) : ();
+    my @arguments = Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection);
 
     local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
     local ($Gatepost::Log::holding, $Gatepost::Log::held, $Gatepost::Changes::list) = (1, undef, []);
     my @outer = ($running, $running_hook);
     $running_hook = $hook;
-    my @results;
-    my ($rc, @reply, $turn, $stop);
+    my ($pid, $i, $stop, @spoken) = ($self->{pid}, 0, 0);
+    my ($turn, $rc, @reply);
     # One eval for all plugins, entered again after one that died: an eval for each would cost more than most hooks.
-    while (!$stop && @turns) {
+    while (!$stop && $i < @$turns) {
         my $lived = eval {
-            while ($turn = shift @turns) {
+            no warnings 'numeric';
+            while ($i < @$turns) {
+                $turn = $turns->[$i++];
                 $running = $turn->{name};
                 $rc = DECLINED;
+                # Further code of the same plugin for the same hook.
                 for my $code (@{$turn->{code}}) {
                     ($rc, @reply) = $code->($turn->{plugin}, $transaction, @arguments);
-                    POSIX::_exit(255) if $$ != $self->{pid};
-                    last unless defined $rc && $rc eq DECLINED;
-                    # The rest of this condition is the plugin's other code for the same hook.
+                    POSIX::_exit(255) if $$ != $pid;
+                    last unless defined $rc && $rc == DECLINED;
                 }
-                if (defined $rc && $rc eq DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list) {
-                    push @results, $turn->{quiet};
-                    next;
-                }
-                push @results, Gatepost::Outcome::entry($turn, $qp, $hook, $rc, \@reply);
-                if ($results[-1]{verdict} && $results[-1]{verdict} ne 'declined') { $stop = 1; last }
+                next if defined $rc && $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
+                my $entry = $spoken[$i - 1] = Gatepost::Outcome::entry($turn, $qp, $hook, $rc, \@reply);
+                last if $stop = $entry->{verdict} && $entry->{verdict} ne 'declined';
             }
             1;
         };
         if (!$lived) {
             my $error = $@;
-            POSIX::_exit(255) if $$ != $self->{pid};
-            push @results, Gatepost::Outcome::failure($turn, _reason($error));
+            POSIX::_exit(255) if $$ != $pid;
+            $spoken[$i - 1] = Gatepost::Outcome::failure($turn, _reason($error));
         }
     }
     ($running, $running_hook) = @outer;
-    return \@results;
+    return @$segment{qw(quiet bytes)} unless @spoken;
+    return [map { $spoken[$_] // $turns->[$_]{quiet} } 0 .. $i - 1];
+}
+
+# What running these plugins in this order needs, found once.
+sub _segment {
+    my ($self, $message) = @_;
+    my $table = $self->{table}{$message->{hook}} // {};
+    my @turns = map { $table->{$_} // {name => $_, quiet => _quiet($_), code => []} } @{$message->{plugins} // []};
+    my @quiet = map { $_->{quiet} } @turns;
+    return {
+        turns => \@turns, quiet => \@quiet, bytes => join('', map { $_->{_bytes} } @quiet),
+        reads => scalar grep({ $_->{reads} } @turns),
+    };
+}
+
+sub _quiet {
+    my $name = shift;
+    return {plugin => $name, _bytes => $Gatepost::Schema::RESULT->({plugin => $name})};
 }
 
 sub event {

@@ -95,7 +95,7 @@ sub results {
         ++$self->{number} if $hook eq 'reset_transaction';
         return [Gatepost::Test::Result->new({}, [$self->{memory}->take_log])];
     }
-    my $results = $self->_within(sub { $self->{host}->run(\%message) });
+    my ($results) = $self->_within(sub { $self->{host}->run(\%message) });
     my @log = $self->{memory}->take_log;
     $self->_keep($_) for map { @{$_->{changes} // []} } @$results;
     return [map {

@@ -108,13 +108,12 @@ sub _hook {
     my ($self, $message) = @_;
     my $id = $message->{id};
     return unless defined $id;
-    my $results = [];
+    my ($results, $entries) = ([]);
     if (!delete $self->{cancelled}{$id}) {
         local $self->{current} = $id;
-        $results = $self->{host}->run($message);
+        ($results, $entries) = $self->{host}->run($message);
     }
-    my $entries = '';
-    $entries .= $_->{_bytes} // $Gatepost::Schema::RESULT->($_) for @$results;
+    $entries //= join '', map { $_->{_bytes} // $Gatepost::Schema::RESULT->($_) } @$results;
     if (length $entries > $MAX_ENTRIES) {
         $entries = join '', map {
             $Gatepost::Schema::RESULT->({
