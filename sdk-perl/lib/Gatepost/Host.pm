@@ -66,7 +66,7 @@ sub _load {
 
     my $path  = Gatepost::Loader::find($source, $about->{dirs});
     my $class = Gatepost::Loader::load($name, $path);
-    my $plugin = $class->new(_name => $name);
+    my $plugin = $class->new(_name => $name, _dirs => $about->{dirs} // []);
     my @declared = Gatepost::Settings::declared($plugin);
     my $given = $about->{settings} // {};
     my ($settings, @errors) = @declared ? Gatepost::Settings::check(\@declared, $given) : {%$given};

@@ -10,7 +10,8 @@ package Gatepost::Test;
 #   is $result->verdict, 'deny';
 #
 # new(%args): plugin (the file), name, args (list), settings (hash); config, dns as in Gatepost::Memory; connection,
-# transaction (hashes of the protocol's fields, to begin with); message (the whole message, as text or bytes).
+# transaction (hashes of the protocol's fields, to begin with), notes => {connection => {...}, transaction => {...}};
+# message (the whole message, as text or bytes).
 # Dies with the reasons if the plugin does not load.
 #
 # The session lasts as long as the object: what one hook changed the next one finds. Several plugins in a chain:
@@ -19,6 +20,7 @@ package Gatepost::Test;
 use strict;
 use warnings;
 
+use File::Basename ();
 use Gatepost::Core;
 use Gatepost::Host;
 use Gatepost::Memory;
@@ -34,6 +36,7 @@ sub new {
             direction => 'inbound', relay_client => 0, karma => 0, auth_results => [], %{$args{connection} // {}},
         },
         transaction => {%{$args{transaction} // {}}}, number => 1,
+        notes => {map { $_ => {%{$args{notes}{$_} // {}}} } qw(connection transaction)},
     }, $class;
     $self->message($args{message}) if defined $args{message};
 
@@ -42,7 +45,7 @@ sub new {
     my @errors = $self->_within(sub {
         $self->{host}->load([map {
             my $file = $_->{plugin};
-            {name => $_->{name} // _name($file), source => $file, args => $_->{args} // [], settings => $_->{settings} // {}}
+            {name => $_->{name} // _name($file), source => $file, dirs => [File::Basename::dirname($file)], args => $_->{args} // [], settings => $_->{settings} // {}}
         } @plugins]);
     });
     die join('', map { "$_->{plugin}: " . (@{$_->{path} // []} ? join('.', @{$_->{path}}) . ': ' : '') . "$_->{message}\n" } @errors)
@@ -87,12 +90,15 @@ sub results {
     my ($self, $hook, %arguments) = @_;
     my %message = (
         hook => $hook, session => 'test', transaction => $self->{number}, plugins => $self->{names}, args => \%arguments,
-        connection => $self->{connection}, transaction_fields => $self->{transaction},
+        connection => $self->{connection}, transaction_fields => $self->{transaction}, notes => $self->{notes},
     );
     $self->{memory}->take_log;
     if (Gatepost::Hooks::is_event($hook)) {
         $self->_within(sub { $self->{host}->event(\%message) });
-        ++$self->{number} if $hook eq 'reset_transaction';
+        if ($hook eq 'reset_transaction') {
+            ++$self->{number};
+            $self->{notes}{transaction} = {};
+        }
         return [Gatepost::Test::Result->new({}, [$self->{memory}->take_log])];
     }
     my ($results) = $self->_within(sub { $self->{host}->run(\%message) });
@@ -104,9 +110,13 @@ sub results {
     } @$results];
 }
 
-# Header edits are the core's business between hooks: it would send the edited block.
+# What the core would do between hooks: keep the notes, and send the edited header block.
 sub _keep {
     my ($self, $change) = @_;
+    if ($change->{op} eq 'note') {
+        my $notes = $self->{notes}{$change->{scope}};
+        defined $change->{value} ? $notes->{$change->{name}} = $change->{value} : delete $notes->{$change->{name}};
+    }
     return unless $change->{op} =~ /_header\z/;
     my $header = $self->transaction->header or return;
     my $bytes = $header->as_string;

@@ -2,7 +2,7 @@ package Qpsmtpd::Plugin;
 
 # The base class of every plugin file. A plugin is a plain hash; _args holds its arguments and settings where the
 # plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _name,
-# _settings, _registered, _resolver.
+# _dirs, _settings, _registered, _resolver.
 
 use strict;
 use warnings;
@@ -44,6 +44,17 @@ sub register_hook {
     die $self->plugin_name . ": there is no hook \"$hook\"\n" unless Gatepost::Hooks::is_known($hook);
     my $list = $self->{_registered}{$hook} //= [];
     $unshift ? unshift @$list, $method : push @$list, $method;
+    return;
+}
+
+# Makes another plugin file the parent of this one, compiled once more for it alone.
+sub isa_plugin {
+    my ($self, $parent) = @_;
+    require Gatepost::Loader;
+    my $base = Gatepost::Loader::load("$self->{_name}/isa/$parent", Gatepost::Loader::find($parent, $self->{_dirs}));
+    no strict 'refs';
+    my $isa = \@{ref($self) . '::ISA'};
+    unshift @$isa, $base unless grep { $_ eq $base } @$isa;
     return;
 }
 
