@@ -6,6 +6,7 @@ use Gatepost::Changes;
 use Gatepost::Core;
 use Gatepost::Loader;
 use Gatepost::Memory;
+use Gatepost::Needs;
 use Gatepost::Session;
 use Gatepost::Settings;
 use Qpsmtpd::Address;
@@ -149,7 +150,24 @@ subtest settings => sub {
     ];
 };
 
-subtest 'names and levels' => sub {
+subtest 'what a plugin is sent' => sub {
+    my $needs = sub {
+        my $needs = Gatepost::Needs::_of($_[0]);
+        return join ' ', (sort keys %{$needs->{fields}}), $needs->{notes}[0] ? "NOTES @{$needs->{notes}}" : ();
+    };
+    my $all = join ' ', (sort(Gatepost::Hooks::all_fields())), 'NOTES *';
+    is $needs->('sub hook_connect { return DENY if $_[0]->connection->remote_ip =~ /^10/ }'), 'remote_ip';
+    is $needs->('return DECLINED if $self->is_immune; $self->adjust_karma(-1)'), 'immune karma relay_client NOTES whitelistsender';
+    is $needs->('$transaction->body_getline'), 'body_start header_end size';
+    is $needs->('$self->get_reject("no")'), 'naughty NOTES naughty_reject_type';
+    is $needs->('use strict; use POSIX qw(floor); eval { require Net::DNS }; $x->notes("a")'), 'NOTES *';
+    is $needs->("=head1 NAME\n\nuse My::Site; header\n\n=cut\nsub x {}\n# sender\n__END__\nrecipient"), '', 'only code counts';
+    is $needs->($_), $all, $_
+        for 'use My::Site;', 'require My::Site', 'eval { require My::Site }', 'eval "use $x"', '$self->isa_plugin("x")', "use My::Site 'x';",
+        'require $file;', "  do '/etc/site.pl';";
+};
+
+subtest 'names and levels'  => sub {
     is Gatepost::Loader::package_name($_->[0]), $_->[1], $_->[0]
         for ['queue/qmail-queue', 'queue::qmail_2dqueue'], ['ident/p0f:2', 'ident::p0f_3a2'], ['a', 'a'];
     my $memory = local $Gatepost::Core::backend = Gatepost::Memory->new;

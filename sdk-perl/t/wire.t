@@ -39,8 +39,7 @@ my %tests = (
         is_deeply $plugin->{policy}, {on_error => 'skip'};
         is_deeply [map { $_->{hook} } @{$plugin->{hooks}}], ['rcpt'];
         my %fields = map { $_ => 1 } @{$plugin->{hooks}[0]{fields}};
-        ok $fields{remote_ip} && $fields{sender} && $fields{recipients}, 'fields of the phase';
-        ok !$fields{path} && !$fields{header}, 'and not more';
+        is_deeply \%fields, {recipients => 1, naughty => 1}, 'the fields that the file has words for';
         is_deeply $plugin->{hooks}[0]{reads}, ['*'], 'notes, since the file has the word';
     },
     verdicts => sub {
@@ -163,6 +162,22 @@ my %tests = (
         like rcpt($core, 'config')->{message}, qr/^died: config: cancelled: timeout/, 'a call ends at once';
         is_deeply $core->wait_for('result'), {kind => 'result', id => 2, results => []}, 'what has not begun is not run';
         is_deeply rcpt($core, 'deny')->{reply}, ['no'];
+    },
+    'a config hook within a call for it' => sub {
+        my $core = core([$say, {name => 'edits', source => "$FindBin::RealBin/plugins/edits"}]);
+        $core->{answers}{config} = sub {
+            my ($params, undef, $call) = @_;
+            $core->send($core->hook_message(config => args => {name => 'mine'}, plugins => ['edits']));
+            my $nested = $core->wait_for('result');
+            is_deeply $nested->{results}, [{plugin => 'edits', verdict => 'ok', values => ['one', 'two']}], 'is run at once';
+            return {ok => {values => $nested->{results}[0]{values}}};
+        };
+        my $message = $core->hook_message(rcpt => args => {address => 'config@example.org'}, plugins => ['say']);
+        $core->send($message);
+        my $result = $core->wait_for('result');
+        is $result->{id}, $message->{id};
+        is_deeply $result->{results}[0]{reply}, ['one|two'];
+        is_deeply [map { $_->{level} } grep { $_->{kind} eq 'log' } @{$core->{heard}}], ['warn'], 'and a hook that is never called is named';
     },
     'results too large' => sub {
         my $core = core([$say]);

@@ -82,7 +82,15 @@ sub is_known  { $known{$_[0]} }
 sub is_served { $HOOK{$_[0]} }
 sub is_event  { my $hook = $HOOK{$_[0]}; $hook && $hook->[2] }
 
-sub fields { [@CONNECTION_FIELDS, @{$HOOK{$_[0]}[0]}] }
+sub all_fields { (@CONNECTION_FIELDS, @message) }
+
+# What a plugin that needs the fields in %$needed asks for with a hook. The arguments of received_line need `hello`.
+sub fields {
+    my ($hook, $needed) = @_;
+    return [
+        grep { $needed->{$_} || $hook eq 'received_line' && $_ eq 'hello' } @CONNECTION_FIELDS, @{$HOOK{$hook}[0]}
+    ];
+}
 
 sub arguments {
     my ($hook, $args, $connection) = @_;

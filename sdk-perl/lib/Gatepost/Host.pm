@@ -18,6 +18,7 @@ use Gatepost::Core;
 use Gatepost::Hooks;
 use Gatepost::Loader;
 use Gatepost::Log;
+use Gatepost::Needs;
 use Gatepost::Outcome;
 use Gatepost::Schema;
 use Gatepost::Session;
@@ -84,18 +85,12 @@ sub _load {
     if (ref $plugin->{_args} eq 'HASH') {
         exists $pairs{$_} or $plugin->{_args}{$_} = $settings->{$_} for keys %$given;
     }
+    my $needs = Gatepost::Needs::of_file($path);
     push @{$self->{plugins}}, {
-        name => $name, plugin => $plugin, declared => \@declared, reads => _mentions_notes($path),
+        name => $name, plugin => $plugin, declared => \@declared, reads => $needs->{notes}, fields => $needs->{fields},
         quiet => _quiet($name),
     };
     return;
-}
-
-# Notes are sent with a hook only to plugins whose file has the word at all.
-sub _mentions_notes {
-    open my $handle, '<', $_[0] or return 1;
-    local $/;
-    return <$handle> =~ /\bnotes\b/ ? 1 : 0;
 }
 
 # What a hook needs is looked up here, once: a segment of many plugins must cost little more than one of one.
@@ -131,8 +126,8 @@ sub ready {
     for my $entry (@{$self->{plugins}}) {
         my @hooks = map {
             {
-                hook => $_, fields => Gatepost::Hooks::fields($_),
-                $entry->{reads} ? (reads => ['*']) : (),
+                hook => $_, fields => Gatepost::Hooks::fields($_, $entry->{fields}),
+                @{$entry->{reads}} ? (reads => $entry->{reads}) : (),
                 Gatepost::Hooks::is_event($_) ? (mode => 'observe') : (),
             }
         } grep { $self->{table}{$_}{$entry->{name}} } sort keys %{$self->{table}};
@@ -168,7 +163,7 @@ sub run {
     my $segment = $self->{segments}{$hook}{join "\n", @{$message->{plugins} // []}} //= $self->_segment($message);
     my $turns = $segment->{turns};
     my $session = $self->_session($message->{session});
-    my $transaction = $session->update($message, $segment->{reads} || exists $message->{notes});
+    my $transaction = $session->update($message, $segment->{all_notes});
     my $qp = $session->qp;
     my @arguments = Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection);
 
@@ -217,7 +212,7 @@ sub _segment {
     my @quiet = map { $_->{quiet} } @turns;
     return {
         turns => \@turns, quiet => \@quiet, bytes => join('', map { $_->{_bytes} } @quiet),
-        reads => scalar grep({ $_->{reads} } @turns),
+        all_notes => scalar grep({ "@{$_->{reads} // []}" eq '*' } @turns),
     };
 }
 
@@ -233,7 +228,7 @@ sub event {
     my @turns = grep { $_ } map { $table->{$_} } @{$message->{plugins} // []};
     if (@turns) {
         my $session = $self->_session($message->{session});
-        my $transaction = $session->update($message, exists $message->{notes});
+        my $transaction = $session->update($message);
         my $qp = $session->qp;
         my @arguments = Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection);
         local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);

@@ -15,9 +15,10 @@ sub new {
 
 sub qp { $_[0]{qp} }
 
-# Takes over what a hook or event carries. $reads: one of its plugins asked for notes.
+# Takes over what a hook or event carries. $all_notes: it has all the notes there are, so that one that is missing was
+# removed.
 sub update {
-    my ($self, $message, $reads) = @_;
+    my ($self, $message, $all_notes) = @_;
     my $qp = $self->{qp};
     my $connection = $qp->connection;
     $connection->update($message->{connection}) if $message->{connection};
@@ -25,10 +26,10 @@ sub update {
     my $transaction = $self->_transaction($message);
     $transaction->update($message->{transaction_fields}) if $message->{transaction_fields};
 
-    if ($reads) {
+    if ($all_notes || $message->{notes}) {
         my $notes = $message->{notes} // {};
-        $connection->merge_notes($notes->{connection} // {});
-        $transaction->merge_notes($notes->{transaction} // {});
+        $connection->merge_notes($notes->{connection} // {}, $all_notes);
+        $transaction->merge_notes($notes->{transaction} // {}, $all_notes);
     }
     return $transaction;
 }

@@ -90,7 +90,7 @@ sub results {
     my ($self, $hook, %arguments) = @_;
     my %message = (
         hook => $hook, session => 'test', transaction => $self->{number}, plugins => $self->{names}, args => \%arguments,
-        connection => $self->{connection}, transaction_fields => $self->{transaction}, notes => $self->{notes},
+        $self->_subscribed($hook),
     );
     $self->{memory}->take_log;
     if (Gatepost::Hooks::is_event($hook)) {
@@ -110,6 +110,19 @@ sub results {
     } @$results];
 }
 
+# As from the core: nothing but what one of the plugins asked for.
+sub _subscribed {
+    my ($self, $hook) = @_;
+    my @hooks = grep { $_->{hook} eq $hook } map { @{$_->{hooks}} } @{$self->{host}->ready};
+    my %wanted = map { $_ => 1 } map { @{$_->{fields}} } @hooks;
+    my %message = map { my $fields = $self->{$_}; $_ => {map { $_ => $fields->{$_} } grep { $wanted{$_} } keys %$fields} }
+        qw(connection transaction);
+    return (
+        connection => $message{connection}, transaction_fields => $message{transaction},
+        grep({ $_->{reads} } @hooks) ? (notes => $self->{notes}) : (),
+    );
+}
+
 # What the core would do between hooks: keep the notes, and send the edited header block.
 sub _keep {
     my ($self, $change) = @_;
@@ -117,7 +130,22 @@ sub _keep {
         my $notes = $self->{notes}{$change->{scope}};
         defined $change->{value} ? $notes->{$change->{name}} = $change->{value} : delete $notes->{$change->{name}};
     }
-    return unless $change->{op} =~ /_header\z/;
+    my ($connection, $transaction, $op) = (@$self{qw(connection transaction)}, $change->{op});
+    if    ($op eq 'karma')        { $connection->{karma} += $change->{add} }
+    elsif ($op eq 'relay_client') { $connection->{relay_client} = $change->{value} }
+    elsif ($op eq 'remote_host')  { $connection->{remote_host} = $change->{name} }
+    elsif ($op eq 'immune')       { $connection->{immune} = $change->{reason} }
+    elsif ($op eq 'naughty')      { $connection->{naughty} = $change->{message} }
+    elsif ($op eq 'auth_result')  { $connection->{auth_results} = [@{$connection->{auth_results}}, $change->{text}] }
+    elsif ($op eq 'quarantine')   { $transaction->{quarantine} = $change->{reason} }
+    elsif ($op eq 'set_sender')   { $transaction->{sender} = $change->{address} }
+    elsif ($op eq 'add_recipient') {
+        $transaction->{recipients} = [@{$transaction->{recipients} // []}, $change->{address}];
+    }
+    elsif ($op eq 'remove_recipient') {
+        $transaction->{recipients} = [grep { $_ ne $change->{address} } @{$transaction->{recipients} // []}];
+    }
+    return unless $op =~ /_header\z/;
     my $header = $self->transaction->header or return;
     my $bytes = $header->as_string;
     $bytes =~ s/\n/\r\n/g;

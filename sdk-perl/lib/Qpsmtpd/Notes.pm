@@ -23,9 +23,9 @@ sub notes {
 }
 
 # Takes what the core holds for a hook whose plugins read notes. A note that was mirrored from here and is unchanged
-# keeps its Perl value (and identity); one that was mirrored and is gone was removed by another plugin.
+# keeps its Perl value (and identity). If these are $all notes, one that was mirrored and is gone was removed.
 sub merge_notes {
-    my ($self, $incoming) = @_;
+    my ($self, $incoming, $all) = @_;
     my ($notes, $mirrored) = ($self->{_notes} //= {}, $self->{_mirrored} //= {});
     for my $key (keys %$incoming) {
         my $value = _plain($incoming->{$key});
@@ -33,6 +33,7 @@ sub merge_notes {
         next if exists $notes->{$key} && _text($notes->{$key}) eq _text($value);
         $notes->{$key} = $value;
     }
+    return unless $all;
     my @gone = grep { !exists $incoming->{$_} } keys %$mirrored;
     delete @$notes{@gone};
     delete @$mirrored{@gone};
