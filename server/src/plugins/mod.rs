@@ -11,6 +11,7 @@ mod helo;
 mod lists;
 mod naughty;
 mod patterns;
+mod queue;
 mod rcpt_ok;
 mod relay;
 #[cfg(test)]
@@ -31,6 +32,9 @@ pub fn all() -> Vec<Definition> {
         rcpt_ok::DEFINITION,
         naughty::DEFINITION,
         headers::DEFINITION,
+        queue::maildir::DEFINITION,
+        queue::smtp_forward::DEFINITION,
+        queue::discard::DEFINITION,
     ]
 }
 
