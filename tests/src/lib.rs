@@ -1,1 +1,7 @@
-//! Black-box tests and benchmarks of Gatepost.
+//! What the black-box tests and benchmarks of Gatepost share: the daemon as a process, and the programs beside it.
+
+pub mod mixed;
+pub mod programs;
+pub mod server;
+pub mod smtp;
+pub mod wait;

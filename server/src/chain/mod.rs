@@ -75,14 +75,25 @@ impl Chain {
         self.fields.has(field)
     }
 
-    /// The plugins that take part in a hook, in order.
-    pub fn plugins_at(&self, hook: Hook) -> impl Iterator<Item = &str> {
-        let steps = self.observers[hook as usize]
+    /// Who is asked at a hook, in order; plugins that are asked in one request stand together.
+    pub fn asked_at(&self, hook: Hook) -> impl Iterator<Item = Vec<&str>> {
+        self.steps[hook as usize]
             .iter()
-            .chain(&self.steps[hook as usize]);
-        steps
-            .flat_map(Step::members)
+            .map(|step| self.names(step))
+    }
+
+    /// Who is told of a hook without being asked.
+    pub fn told_of(&self, hook: Hook) -> impl Iterator<Item = &str> {
+        self.observers[hook as usize]
+            .iter()
+            .flat_map(|step| self.names(step))
+    }
+
+    fn names(&self, step: &Step) -> Vec<&str> {
+        step.members()
+            .iter()
             .map(|member| &*self.members[*member].name)
+            .collect()
     }
 
     /// Puts a hook to the plugins, applies what they change, and says what was decided. For events: tells, and returns `Declined` at once.
@@ -94,10 +105,10 @@ impl Chain {
         message: Option<&dyn Message>,
     ) -> Decision {
         self.tell(visit, hook, args);
-        if !visit.owed.is_empty() {
-            if let Some(decision) = self.collect(visit, hook).await {
-                return decision;
-            }
+        if !visit.owed.is_empty()
+            && let Some(decision) = self.collect(visit, hook).await
+        {
+            return decision;
         }
         for step in &self.steps[hook as usize] {
             let decision = match step {

@@ -155,10 +155,6 @@ async fn the_first_that_does_not_decline_decides_and_the_next_sees_what_it_chang
     assert_eq!(decision.verdict, Verdict::Deny);
     assert_eq!(decision.plugin.as_deref(), Some("two"));
     assert_eq!(decision.lines, ["no such user here"]);
-    assert_eq!(
-        chain.plugins_at(Hook::Rcpt).collect::<Vec<_>>(),
-        ["one", "two", "three"]
-    );
     assert!(!chain.asks(Hook::Mail));
 }
 
@@ -172,6 +168,10 @@ async fn neighbours_in_one_process_are_one_request_and_a_stranger_between_them_p
         local("x", Hook::Mail, |_| Outcome::declined()),
         foreign("c", &host, &hooks, &[], Policy::default()),
     ]);
+    assert_eq!(
+        chain.asked_at(Hook::Mail).collect::<Vec<_>>(),
+        [vec!["a", "b"], vec!["x"], vec!["c"]]
+    );
     run(&chain, &mut Visit::default(), Hook::Mail).await;
     assert_eq!(
         *host.asked.lock().unwrap(),

@@ -31,6 +31,8 @@ pub struct Config {
     pub bare_newlines: BareNewlines,
     /// The chain, in order.
     pub plugins: Vec<PluginConfig>,
+    /// What works, but surely not as it was meant.
+    pub warnings: super::Mistakes,
 }
 
 /// How log lines are written.
@@ -116,6 +118,8 @@ pub struct PluginConfig {
     pub when: Option<super::When>,
     /// Where it stands in the file, to say so in errors.
     pub location: super::Location,
+    /// Where its settings stand in the file, for [`super::Mistakes::from_settings`].
+    pub spans: super::Spans,
 }
 
 /// Where a plugin runs.
@@ -153,11 +157,24 @@ pub struct Source {
     pub args: Vec<String>,
 }
 
-/// The operator's `loglevel` of a plugin.
+/// The `loglevel` of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LevelChange {
     /// This level for all of its lines.
     Fixed(Level),
     /// So many steps more talkative, or graver.
     Shift(i8),
+}
+
+impl LevelChange {
+    /// Reads a level's name or number, or a step such as `+1` or `-2`, at most 7.
+    pub fn parse(text: &str) -> Option<LevelChange> {
+        if !text.starts_with(['+', '-']) {
+            return Level::parse(text).map(LevelChange::Fixed);
+        }
+        let steps = text.parse().ok()?;
+        (-7..=7)
+            .contains(&steps)
+            .then_some(LevelChange::Shift(steps))
+    }
 }

@@ -1,1 +1,43 @@
 //! A conversation: the engine, which knows no protocol, and each protocol on it.
+
+mod engine;
+mod input;
+mod reply;
+pub mod smtp;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use gatepost_protocol::Direction;
+
+use crate::chain::Chain;
+use crate::config::Config;
+use crate::message::Spool;
+
+pub use engine::{Next, Protocol, converse};
+pub use input::LineFault;
+pub use wire::{End, Pace, Stop, Stream, Wire};
+
+/// What all conversations share.
+pub struct Shared {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The plugins.
+    pub chain: Arc<Chain>,
+    /// Where messages wait while they come in.
+    pub spool: Arc<Spool>,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Names the session; unique as long as the daemon runs.
+    pub session: Box<str>,
+    /// Their address.
+    pub remote: Option<SocketAddr>,
+    /// Ours.
+    pub local: Option<SocketAddr>,
+    /// What the listener is for.
+    pub direction: Direction,
+}

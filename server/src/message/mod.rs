@@ -1,1 +1,13 @@
 //! The message as bytes: the spool, the end of data, the trace headers.
+
+mod block;
+pub mod data;
+mod date;
+mod intake;
+pub mod spool;
+mod spooled;
+pub mod trace;
+
+pub use intake::Intake;
+pub use spool::Spool;
+pub use spooled::Spooled;

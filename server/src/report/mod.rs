@@ -1,26 +1,76 @@
-//! What happened: the log.
+//! What happened: the log, on standard error, a line for each thing worth knowing.
+//!
+//! A line is written by the calling task into a bounded queue; a thread of its own carries the queue to standard error.
+//! Where that is stuck, lines are dropped and counted, and the daemon goes on.
+
+mod library;
+mod line;
+mod queue;
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use gatepost_protocol::{Disposition, Hook, Level};
 
-/// Whether lines of this level are written at all.
-pub fn enabled(_level: Level) -> bool {
-    true
+use crate::config::LogFormat;
+use line::Line;
+use queue::Queue;
+
+static LOG: OnceLock<Log> = OnceLock::new();
+/// One more than the most talkative level that is logged; 0 until [`start`].
+static LEVELS: AtomicU8 = AtomicU8::new(0);
+/// How long [`flush`] waits for a standard error that may be stuck.
+const FLUSH: Duration = Duration::from_secs(1);
+
+struct Log {
+    format: LogFormat,
+    queue: &'static Queue,
 }
 
-/// Writes a line.
-pub fn line(
-    _level: Level,
-    session: &str,
-    hook: Option<Hook>,
-    plugin: &str,
-    text: std::fmt::Arguments<'_>,
-) {
-    eprintln!("{session} {hook:?} {plugin}: {text}");
+/// Starts the log: lines of `level` and graver go to standard error, and so do the warnings and errors of libraries.
+/// Before it nothing is logged. Called again, it changes the level only.
+///
+/// # Errors
+/// The writing thread could not be started.
+pub fn start(level: Level, format: LogFormat) -> std::io::Result<()> {
+    if LOG.get().is_none() {
+        // Lives as long as the daemon.
+        let queue: &'static Queue = Box::leak(Box::default());
+        if LOG.set(Log { format, queue }).is_ok() {
+            std::thread::Builder::new()
+                .name("log".to_owned())
+                .spawn(move || queue.carry(std::io::stderr(), format))?;
+            library::listen();
+        }
+    }
+    LEVELS.store(level as u8 + 1, Ordering::Relaxed);
+    Ok(())
 }
 
-/// Writes what a plugin found.
+/// Whether lines of a level are logged; costs next to nothing, for whoever would have to gather a text first.
+pub fn enabled(level: Level) -> bool {
+    (level as u8) < LEVELS.load(Ordering::Relaxed)
+}
+
+/// Logs a line. `session` is empty where there is none; `plugin` is the plugin, or the room of the core. Control
+/// characters become `?`, and a text is cut at 8 KiB.
+pub fn line(level: Level, session: &str, hook: Option<Hook>, plugin: &str, text: fmt::Arguments) {
+    write(&Line {
+        level,
+        session,
+        hook,
+        plugin,
+        disposition: None,
+        text,
+    });
+}
+
+/// Logs what a plugin found, as `fail, NAUGHTY, listed in zen.example.net`. `mark` is `tolerated` or `NAUGHTY` where
+/// the policy made something else of a failure; the message may be empty.
 pub fn disposition(
-    _level: Level,
+    level: Level,
     session: &str,
     hook: Hook,
     plugin: &str,
@@ -28,8 +78,84 @@ pub fn disposition(
     mark: Option<&str>,
     message: &str,
 ) {
-    eprintln!(
-        "{session} ({hook}) {plugin}: {}, {mark:?} {message}",
-        disposition.name()
-    );
+    let found = Found {
+        disposition,
+        mark: mark.unwrap_or_default(),
+        message,
+    };
+    write(&Line {
+        level,
+        session,
+        hook: Some(hook),
+        plugin,
+        disposition: Some(disposition),
+        text: format_args!("{found}"),
+    });
+}
+
+/// Waits until all lines are out, a second at most. For the end of the daemon.
+pub fn flush() {
+    if let Some(log) = LOG.get() {
+        log.queue.flush(FLUSH);
+    }
+}
+
+/// `fail, NAUGHTY, listed in zen.example.net`
+struct Found<'a> {
+    disposition: Disposition,
+    mark: &'a str,
+    message: &'a str,
+}
+
+impl fmt::Display for Found<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.disposition.name())?;
+        for text in [self.mark, self.message] {
+            if !text.is_empty() {
+                f.write_str(", ")?;
+                f.write_str(text)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write(line: &Line<'_>) {
+    if enabled(line.level)
+        && let Some(log) = LOG.get()
+    {
+        line::with(line, log.format, |bytes| log.queue.push(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_comes_first() {
+        for (disposition, mark, message, text) in [
+            (
+                Disposition::Fail,
+                "NAUGHTY",
+                "listed in zen.example.net",
+                "fail, NAUGHTY, listed in zen.example.net",
+            ),
+            (Disposition::Fail, "tolerated", "", "fail, tolerated"),
+            (
+                Disposition::Skip,
+                "",
+                "no vip header",
+                "skip, no vip header",
+            ),
+            (Disposition::Pass, "", "", "pass"),
+        ] {
+            let found = Found {
+                disposition,
+                mark,
+                message,
+            };
+            assert_eq!(found.to_string(), text);
+        }
+    }
 }

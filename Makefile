@@ -1,0 +1,24 @@
+# Thin names for the commands behind them. `make setup`, `make test` and `make bench` get what a machine lacks, and say what and why;
+# `make run` needs Rust, Python 3 and Perl and installs nothing.
+
+.PHONY: help run setup test bench
+
+help:
+	@echo 'make run      build Gatepost and run it on 127.0.0.1:2525, with the chain of plugin-examples/gatepost.toml'
+	@echo 'make test     run every test in every language'
+	@echo 'make bench    measure it against its peers, and write docs/performance.md; QUICK=1 for a short run'
+	@echo 'make setup    install what tests and benchmarks need beside Rust, Python 3 and Perl'
+
+run:
+	cargo build --release --workspace --bins
+	target/release/gatepost run -c plugin-examples/gatepost.toml
+
+setup:
+	@tests/scripts/setup
+
+test: setup
+	@tests/scripts/test
+
+bench: setup
+	cargo build --release --workspace --bins
+	PATH="$(CURDIR)/.venv/bin:$$PATH" target/release/bench $(if $(QUICK),--quick) --write docs/performance.md

@@ -1,0 +1,109 @@
+//! From a `hook` message to the session and arguments that a plugin sees: what was subscribed, the rest empty.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::session::{Args, Direction, Naughty, Session};
+use crate::wire::{ArgsMessage, HookMessage};
+use crate::{Address, HeaderBlock, Hook, Value, Verdict};
+
+/// The session.
+pub(super) fn session(message: &HookMessage<'_>) -> Session {
+    let mut session = Session {
+        id: message.session.as_ref().into(),
+        ..Session::default()
+    };
+    session.transaction.number = message.transaction.unwrap_or_default();
+    let owned = |text: &Option<Cow<'_, str>>| text.as_ref().map(|text| text.to_string());
+    if let Some(fields) = &message.connection {
+        let connection = &mut session.connection;
+        connection.remote = socket(fields.remote_ip.as_deref(), fields.remote_port);
+        connection.local = socket(fields.local_ip.as_deref(), fields.local_port);
+        connection.remote_host = owned(&fields.remote_host);
+        connection.direction = match fields.direction.as_deref() {
+            Some("submission") => Direction::Submission,
+            Some("relay") => Direction::Relay,
+            _ => Direction::Inbound,
+        };
+        connection.hello = owned(&fields.hello).map(Cow::Owned);
+        connection.hello_host = owned(&fields.hello_host);
+        connection.relay_client = fields.relay_client.unwrap_or_default();
+        connection.immune = owned(&fields.immune);
+        connection.naughty = owned(&fields.naughty).map(|message| Naughty {
+            plugin: String::new(),
+            message,
+            verdict: Verdict::Deny,
+        });
+        connection.karma = fields.karma.unwrap_or_default();
+        connection.authenticated = owned(&fields.authenticated);
+        connection.auth_results = fields.auth_results.as_deref().unwrap_or_default().to_vec();
+    }
+    if let Some(fields) = &message.transaction_fields {
+        let transaction = &mut session.transaction;
+        transaction.sender = fields.sender.as_deref().cloned();
+        transaction.sender_parameters = fields
+            .sender_parameters
+            .as_deref()
+            .cloned()
+            .unwrap_or_default();
+        transaction.recipients = fields.recipients.as_deref().unwrap_or_default().to_vec();
+        transaction.size = fields.size.unwrap_or_default();
+        transaction.header = fields
+            .header
+            .as_ref()
+            .map(|header| HeaderBlock::parse(header.to_vec().into()));
+        transaction.path = fields.path.as_deref().map(Into::into);
+        transaction.header_end = fields.header_end.unwrap_or_default();
+        transaction.body_start = fields.body_start.unwrap_or_default();
+        transaction.quarantine = owned(&fields.quarantine);
+    }
+    if let Some(notes) = &message.notes {
+        let copy = |notes: &BTreeMap<Cow<'_, str>, Cow<'_, Value>>| {
+            notes
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.clone().into_owned()))
+                .collect()
+        };
+        session.connection.notes = copy(&notes.connection);
+        session.transaction.notes = copy(&notes.transaction);
+    }
+    session
+}
+
+fn socket(ip: Option<&str>, port: Option<u16>) -> Option<SocketAddr> {
+    let ip: IpAddr = ip?.parse().ok()?;
+    Some(SocketAddr::new(ip, port.unwrap_or_default()))
+}
+
+/// The arguments.
+pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
+    let text = |text: &'a Option<Cow<'_, str>>| Cow::Borrowed(text.as_deref().unwrap_or_default());
+    match hook {
+        Hook::Helo | Hook::Ehlo => Args::Host(text(&message.host)),
+        Hook::Mail | Hook::Rcpt => Args::Address {
+            address: message
+                .address
+                .as_deref()
+                .map_or(Cow::Owned(Address::null()), Cow::Borrowed),
+            parameters: message
+                .parameters
+                .as_deref()
+                .map_or(Cow::Owned(BTreeMap::new()), Cow::Borrowed),
+        },
+        Hook::Vrfy | Hook::Help => Args::Argument(text(&message.argument)),
+        Hook::UnrecognizedCommand => Args::Command {
+            command: text(&message.command),
+            argument: text(&message.argument),
+        },
+        Hook::Deny | Hook::Ok => Args::Decided {
+            plugin: text(&message.plugin),
+            hook: message.hook.unwrap_or(Hook::Connect),
+            verdict: message.verdict.unwrap_or(Verdict::Declined),
+            message: text(&message.message),
+        },
+        Hook::ReceivedLine => Args::Default(text(&message.default)),
+        Hook::Config => Args::Name(text(&message.name)),
+        _ => Args::None,
+    }
+}

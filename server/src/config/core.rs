@@ -1,0 +1,336 @@
+//! The settings of the daemon itself: everything but the chain.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gatepost_protocol::settings::Kind;
+use gatepost_protocol::{Direction, Level, Value, address};
+
+use super::reader::{Item, Keys, Reader};
+use super::types::{BareNewlines, Config, Limits, Listen, LogFormat};
+
+const KB: usize = 1 << 10;
+const MB: usize = 1 << 20;
+
+/// Parts of the configuration that are promised and not built yet.
+const LATER: &[(&str, &str)] = &[
+    (
+        "domain",
+        "settings of their own for domains are not there yet; remove this table",
+    ),
+    (
+        "user",
+        "settings of their own for users are not there yet; remove this table",
+    ),
+];
+
+/// Where mail comes in if the file names no listener.
+const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_size: 50 * MB as u64,
+            max_command_line: 2048,
+            max_data_line: 64 * KB,
+            max_header: 256 * KB,
+            max_recipients: 1000,
+            max_transactions: 1000,
+            max_errors: 20,
+            command_timeout: Duration::from_secs(5 * 60),
+            data_timeout: Duration::from_secs(3 * 60),
+            session_timeout: Duration::from_secs(60 * 60),
+            max_connections: 2000,
+            max_connections_per_ip: 20,
+            memory_per_message: 2 * MB,
+            memory_for_messages: 64 * MB,
+        }
+    }
+}
+
+/// Reads all but `[[plugin]]` and `sdk_perl`; what is wrong or missing has its default.
+pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
+    for (key, message) in LATER {
+        if let Some(span) = keys.refused(key) {
+            reader.mistake(span, *message);
+        }
+    }
+    let hostname = keys.get("hostname").and_then(|item| hostname(reader, item));
+    let spool_dir = keys
+        .get("spool_dir")
+        .and_then(|item| reader.some_text(item))
+        .map_or_else(|| PathBuf::from("./spool"), PathBuf::from);
+    let state = keys.get("state").and_then(|item| state(reader, item));
+    Config {
+        hostname: hostname.unwrap_or_else(system_hostname),
+        state: state.unwrap_or_else(|| spool_dir.join("state")),
+        spool_dir,
+        flat_files: keys.get("flat_files").and_then(|item| folder(reader, item)),
+        loglevel: keys
+            .get("loglevel")
+            .and_then(|item| reader.level(item))
+            .unwrap_or(Level::Info),
+        log_format: keys
+            .get("log_format")
+            .and_then(|item| reader.word(item, &["text", "json"], log_format))
+            .unwrap_or_default(),
+        listen: listeners(reader, keys.get("listen")),
+        limits: keys
+            .get("limits")
+            .map(|item| limits(reader, item))
+            .unwrap_or_default(),
+        bare_newlines: keys
+            .get("bare_newlines")
+            .and_then(|item| reader.word(item, &["reject", "keep"], bare_newlines))
+            .unwrap_or_default(),
+        plugins: Vec::new(),
+        warnings: Default::default(),
+    }
+}
+
+fn hostname(reader: &mut Reader, item: &Item<'_>) -> Option<String> {
+    let name = reader.text(item)?;
+    if address::is_domain(name) || address::is_literal(name) {
+        return Some(name.to_owned());
+    }
+    let message = format!(
+        "\"{name}\" is no host name; write one like \"mx.example.org\", or an address like \"[192.0.2.1]\""
+    );
+    reader.mistake(item.span(), message);
+    None
+}
+
+/// The kernel's name for this machine, or `localhost` where it has none that SMTP can say.
+fn system_hostname() -> String {
+    ["/proc/sys/kernel/hostname", "/etc/hostname"]
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .map(|name| name.trim().to_owned())
+        .find(|name| address::is_domain(name))
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+fn state(reader: &mut Reader, item: &Item<'_>) -> Option<PathBuf> {
+    let text = reader.text(item)?;
+    match text.split_once(':') {
+        Some(("file", path)) if !path.is_empty() => return Some(path.into()),
+        Some(("redis" | "rediss", _)) => reader.mistake(
+            item.span(),
+            "the state store in Redis is not there yet; write \"file:PATH\"",
+        ),
+        _ => reader.mistake(
+            item.span(),
+            "expected \"file:PATH\", such as \"file:/var/lib/gatepost/state\"",
+        ),
+    }
+    None
+}
+
+/// A folder that must be there.
+fn folder(reader: &mut Reader, item: &Item<'_>) -> Option<PathBuf> {
+    let path = PathBuf::from(reader.some_text(item)?);
+    if path.is_dir() {
+        return Some(path);
+    }
+    let what = if path.exists() {
+        "is no folder"
+    } else {
+        "does not exist"
+    };
+    reader.mistake(item.span(), format!("`{}` {what}", path.display()));
+    None
+}
+
+fn log_format(value: &Value) -> Option<LogFormat> {
+    match value.as_text()? {
+        "text" => Some(LogFormat::Text),
+        "json" => Some(LogFormat::Json),
+        _ => None,
+    }
+}
+
+fn bare_newlines(value: &Value) -> Option<BareNewlines> {
+    match value.as_text()? {
+        "reject" => Some(BareNewlines::Reject),
+        "keep" => Some(BareNewlines::Keep),
+        _ => None,
+    }
+}
+
+fn listeners(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> {
+    let Some(item) = item else {
+        return vec![Listen {
+            addr: DEFAULT_LISTEN.into(),
+            direction: Direction::Inbound,
+        }];
+    };
+    let mut listeners: Vec<Listen> = Vec::new();
+    for table in reader.tables("listen", item) {
+        let Some(mut keys) = reader.table(table) else {
+            continue;
+        };
+        let addr = keys.get("addr");
+        only(reader, &mut keys, "protocol", "smtp", &["lmtp"]);
+        only(reader, &mut keys, "tls", "off", &["starttls", "implicit"]);
+        if let Some(span) = keys.refused("proxy_from") {
+            reader.mistake(
+                span,
+                "the PROXY protocol is not there yet; remove this line",
+            );
+        }
+        let words = ["inbound", "submission", "relay"];
+        let direction = keys
+            .get("direction")
+            .and_then(|item| reader.word(item, &words, direction))
+            .unwrap_or_default();
+        keys.finish(reader);
+        let Some(item) = addr else {
+            reader.mistake(
+                table.span(),
+                "`addr` is missing: the address and port to listen on, such as \"0.0.0.0:25\"",
+            );
+            continue;
+        };
+        let Some(addr) = reader.address(item) else {
+            continue;
+        };
+        if let Some(other) = listeners.iter().find(|other| clash(other.addr, addr)) {
+            let message = if other.addr == addr {
+                format!("{addr} is already listened on above")
+            } else {
+                format!("{addr} and {} above cannot both be listened on", other.addr)
+            };
+            reader.mistake(item.span(), message);
+            continue;
+        }
+        listeners.push(Listen { addr, direction });
+    }
+    listeners
+}
+
+/// Whether the second of two sockets would find its address in use. Port 0 is a free one each time.
+fn clash(one: std::net::SocketAddr, other: std::net::SocketAddr) -> bool {
+    let covers = one.ip() == other.ip()
+        || one.is_ipv4() == other.is_ipv4()
+            && (one.ip().is_unspecified() || other.ip().is_unspecified());
+    one.port() != 0 && one.port() == other.port() && covers
+}
+
+/// A key that has one value today; the others it will have are refused by name.
+fn only(reader: &mut Reader, keys: &mut Keys<'_>, key: &'static str, word: &str, later: &[&str]) {
+    let Some(item) = keys.get(key) else { return };
+    let found = item.get_ref().as_str();
+    if let Some(later) = found.filter(|found| later.contains(found)) {
+        let message = format!("\"{later}\" is not there yet; only \"{word}\" is");
+        reader.mistake(item.span(), message);
+    } else if found != Some(word) {
+        reader.mistake(item.span(), format!("expected \"{word}\""));
+    }
+}
+
+fn direction(value: &Value) -> Option<Direction> {
+    [Direction::Inbound, Direction::Submission, Direction::Relay]
+        .into_iter()
+        .find(|direction| value.as_text() == Some(direction.name()))
+}
+
+fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {
+    let mut limits = Limits::default();
+    let Some(mut keys) = reader.table(item) else {
+        return limits;
+    };
+    const COUNTED: u64 = 1_000_000;
+    const IN_MEMORY: u64 = 16 << 20;
+    let mut number = |key, kind, least, most, suffix: &str| {
+        let item = keys.get(key)?;
+        reader.number(item, kind, least, most, suffix)
+    };
+    let mut size = |key, least, most, suffix: &str, to: &mut usize| {
+        if let Some(value) = number(key, Kind::Size, least, most, suffix) {
+            *to = usize::try_from(value).unwrap_or(usize::MAX);
+        }
+    };
+    size(
+        "max_command_line",
+        512,
+        1 << 16,
+        " bytes (RFC 5321 \u{a7}4.5.3.1.4)",
+        &mut limits.max_command_line,
+    );
+    size(
+        "max_data_line",
+        1000,
+        IN_MEMORY,
+        " bytes (RFC 5321 \u{a7}4.5.3.1.6)",
+        &mut limits.max_data_line,
+    );
+    size(
+        "max_header",
+        1000,
+        IN_MEMORY,
+        " bytes",
+        &mut limits.max_header,
+    );
+    size(
+        "memory_per_message",
+        0,
+        1 << 30,
+        " bytes",
+        &mut limits.memory_per_message,
+    );
+    size(
+        "memory_for_messages",
+        0,
+        1 << 40,
+        " bytes",
+        &mut limits.memory_for_messages,
+    );
+    if let Some(value) = number("max_size", Kind::Size, 1, 1 << 40, " bytes") {
+        limits.max_size = value;
+    }
+    let mut count = |key, to: &mut usize| {
+        if let Some(value) = number(key, Kind::Integer, 1, COUNTED, "") {
+            *to = usize::try_from(value).unwrap_or(usize::MAX);
+        }
+    };
+    count("max_recipients", &mut limits.max_recipients);
+    count("max_connections", &mut limits.max_connections);
+    count("max_connections_per_ip", &mut limits.max_connections_per_ip);
+    let mut count = |key, to: &mut u32| {
+        if let Some(value) = number(key, Kind::Integer, 1, COUNTED, "") {
+            *to = u32::try_from(value).unwrap_or(u32::MAX);
+        }
+    };
+    count("max_transactions", &mut limits.max_transactions);
+    count("max_errors", &mut limits.max_errors);
+    let mut time = |key, to: &mut Duration| {
+        if let Some(value) = keys.get(key).and_then(|item| reader.duration(item)) {
+            *to = value;
+        }
+    };
+    time("command_timeout", &mut limits.command_timeout);
+    time("data_timeout", &mut limits.data_timeout);
+    time("session_timeout", &mut limits.session_timeout);
+    warn(reader, &keys, &limits);
+    keys.finish(reader);
+    limits
+}
+
+fn warn(reader: &mut Reader, keys: &Keys<'_>, limits: &Limits) {
+    if let Some(span) = keys.key_span("max_recipients")
+        && limits.max_recipients < 100
+    {
+        reader.warning(
+            span,
+            "RFC 5321 \u{a7}4.5.3.1.8 wants at least 100 recipients to be taken; other servers may not split a message",
+        );
+    }
+    if let Some(span) = keys.key_span("memory_per_message")
+        && limits.memory_per_message > limits.memory_for_messages
+    {
+        reader.warning(
+            span,
+            "one message may take more memory than `memory_for_messages` grants all of them",
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! A message is complete: the plugins judge it, and one of them takes it.
+
+use std::time::SystemTime;
+
+use gatepost_protocol::{Args, Field, Hook, Level, Message, Verdict};
+
+use super::{Smtp, verdict};
+use crate::chain::Decision;
+use crate::dialog::{End, Next, Stream, Wire};
+use crate::message::{Spooled, trace};
+
+impl Smtp {
+    /// From the end of data to its reply (RFC 5321 §6.1): 250 only when a queue plugin keeps the message.
+    pub(super) async fn deliver<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        mut message: Spooled,
+    ) -> Result<Next, End> {
+        if let Some(reply) = self.prepare(&mut message).await {
+            self.log_refused(&reply);
+            return Ok(self.say(wire.output(), &reply));
+        }
+        for hook in [Hook::DataPostHeaders, Hook::DataPost, Hook::QueuePre] {
+            if hook == Hook::DataPost {
+                self.add_trace(&message).await;
+            }
+            let decision = self.ask(hook, &Args::None, Some(&message)).await;
+            if decision.verdict.is_denial() || decision.verdict == Verdict::Done {
+                return Ok(self.refuse(wire.output(), hook, &decision));
+            }
+        }
+        if wire.is_gone().await {
+            // Nobody would see our 250: the client will send the message again, and must not find it delivered twice.
+            self.log_refused("the client left before the reply");
+            return Err(End::Gone(None));
+        }
+        let decision = self.ask(Hook::Queue, &Args::None, Some(&message)).await;
+        if decision.verdict != Verdict::Ok {
+            return Ok(self.refuse(wire.output(), Hook::Queue, &decision));
+        }
+        let (session, transaction) = (&self.visit.session, &self.visit.session.transaction);
+        let usual = format!("250 2.0.0 Queued as {}.{}", session.id, transaction.number);
+        let (recipients, size) = (transaction.recipients.len(), transaction.size);
+        match &transaction.sender {
+            Some(sender) => self.log(
+                Level::Info,
+                Some(Hook::Queue),
+                format_args!("queued, from {sender}, {recipients} recipients, {size} bytes"),
+            ),
+            None => {}
+        }
+        self.say_decided(wire.output(), &usual, &decision, false);
+        self.ask(Hook::QueuePost, &Args::None, Some(&message)).await;
+        Ok(Next::Go)
+    }
+
+    /// Gives the reply to a verdict that ends a message's way.
+    pub(super) fn refuse(&mut self, output: &mut Vec<u8>, hook: Hook, decision: &Decision) -> Next {
+        let plugin = decision.plugin.as_deref().unwrap_or("nobody took it");
+        match decision.verdict {
+            Verdict::Done => self.log_refused(&format!("{plugin} dealt with it")),
+            _ => self.log_refused(plugin),
+        }
+        match self.settle(output, hook, decision) {
+            Some(next) => next,
+            None => self.say(output, verdict::NOT_QUEUED),
+        }
+    }
+
+    pub(super) fn log_refused(&self, why: &str) {
+        let transaction = &self.visit.session.transaction;
+        let (recipients, size) = (transaction.recipients.len(), transaction.size);
+        if let Some(sender) = &transaction.sender {
+            self.log(
+                Level::Info,
+                None,
+                format_args!(
+                    "refused, from {sender}, {recipients} recipients, {size} bytes: {why}"
+                ),
+            );
+        }
+    }
+
+    /// Makes the message ready for plugins. An error is the reply.
+    async fn prepare(&mut self, message: &mut Spooled) -> Option<String> {
+        if self
+            .visit
+            .session
+            .transaction
+            .header
+            .as_ref()
+            .is_some_and(trace::loops)
+        {
+            return Some("554 5.4.6 Too many hops: the message goes in circles".to_owned());
+        }
+        if self.shared.chain.wants(Field::Path) {
+            match message.path().await {
+                Ok(path) => self.visit.session.transaction.path = Some(path),
+                Err(error) => return Some(self.no_storage(&error)),
+            }
+        }
+        None
+    }
+
+    /// Puts our trace headers above the message.
+    async fn add_trace(&mut self, message: &dyn Message) {
+        let hostname = self.shared.config.hostname.clone();
+        let default = trace::received(&self.visit.session, &hostname, SystemTime::now());
+        let args = Args::Default(default.as_str().into());
+        let decision = self.ask(Hook::ReceivedLine, &args, Some(message)).await;
+        let instead = match decision.verdict {
+            Verdict::Ok => &decision.values[..],
+            _ => &[],
+        };
+        let session = &mut self.visit.session;
+        if let Some(header) = &mut session.transaction.header {
+            let results = &session.connection.auth_results;
+            if let Err(error) = trace::add(header, &hostname, results, &default, instead) {
+                let plugin = decision.plugin.as_deref().unwrap_or_default();
+                self.log(
+                    Level::Warn,
+                    Some(Hook::ReceivedLine),
+                    format_args!(
+                        "the Received header of {plugin} is none, the usual one stands: {error}"
+                    ),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The envelope: MAIL, RCPT, RSET (RFC 5321 §3.3, §4.1.4).
+
+use std::borrow::Cow;
+
+use gatepost_protocol::{Args, Hook, Verdict};
+
+use super::{Smtp, parse, verdict};
+use crate::dialog::Next;
+
+impl Smtp {
+    pub(super) async fn mail(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
+        let limits = &self.shared.config.limits;
+        if self.visit.session.connection.hello.is_none() {
+            return self.say(output, "503 5.5.1 Say EHLO or HELO first");
+        }
+        if self.visit.session.transaction.number > 0 {
+            return self.say(
+                output,
+                "503 5.5.1 A transaction is open; end it with DATA or RSET",
+            );
+        }
+        let parsed =
+            parse::path(argument, parse::Path::Reverse).and_then(|(sender, parameters)| {
+                parse::mail_parameters(&parameters, limits.max_size)?;
+                Ok((sender, parameters))
+            });
+        let (sender, parameters) = match parsed {
+            Ok(parsed) => parsed,
+            Err(reply) => return self.say(output, reply),
+        };
+        if self.transactions >= limits.max_transactions {
+            // 421 and not 452: a client that connects anew can go on at once (RFC 5321 §3.8).
+            self.say(
+                output,
+                "421 4.7.0 Too many transactions in a session; connect again",
+            );
+            return Next::Close;
+        }
+        self.transactions += 1;
+        self.visit.session.transaction.number = self.transactions;
+        let args = Args::Address {
+            address: Cow::Borrowed(&sender),
+            parameters: Cow::Borrowed(&parameters),
+        };
+        let decision = self.ask(Hook::Mail, &args, None).await;
+        if let Some(next) = self.settle(output, Hook::Mail, &decision) {
+            self.reset().await;
+            return next;
+        }
+        let transaction = &mut self.visit.session.transaction;
+        transaction.sender = Some(sender);
+        transaction.sender_parameters = parameters;
+        self.say_decided(output, "250 2.1.0 Sender OK", &decision, false)
+    }
+
+    pub(super) async fn rcpt(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
+        if self.visit.session.transaction.sender.is_none() {
+            return self.say(output, "503 5.5.1 Say MAIL first");
+        }
+        let (recipient, parameters) = match parse::path(argument, parse::Path::Forward) {
+            Ok((_, parameters)) if !parameters.is_empty() => {
+                return self.say(output, parse::UNKNOWN_PARAMETER);
+            }
+            Ok(parsed) => parsed,
+            Err(reply) => return self.say(output, reply),
+        };
+        if self.visit.session.transaction.recipients.len()
+            >= self.shared.config.limits.max_recipients
+        {
+            // RFC 5321 §4.5.3.1.10.
+            return self.say(
+                output,
+                "452 4.5.3 Too many recipients; send the others a message of their own",
+            );
+        }
+        let args = Args::Address {
+            address: Cow::Borrowed(&recipient),
+            parameters: Cow::Borrowed(&parameters),
+        };
+        let decision = self.ask(Hook::Rcpt, &args, None).await;
+        if let Some(next) = self.settle(output, Hook::Rcpt, &decision) {
+            return next;
+        }
+        if decision.verdict != Verdict::Ok {
+            return self.say(output, verdict::NOBODY_RELAYS);
+        }
+        self.visit.session.transaction.recipients.push(recipient);
+        self.say_decided(output, "250 2.1.5 Recipient OK", &decision, false)
+    }
+
+    pub(super) async fn rset(&mut self, output: &mut Vec<u8>) -> Next {
+        let decision = self.ask(Hook::Rset, &Args::None, None).await;
+        self.reset().await;
+        self.settle(output, Hook::Rset, &decision)
+            .unwrap_or_else(|| self.say(output, "250 2.0.0 Reset"))
+    }
+}

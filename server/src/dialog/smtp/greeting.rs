@@ -1,0 +1,75 @@
+//! The start of a session: connect, HELO, EHLO (RFC 5321 §3.1, §3.2).
+
+use std::borrow::Cow;
+
+use gatepost_protocol::{Args, EnhancedCode, Hook, Level};
+
+use super::{Smtp, parse};
+use crate::dialog::{Next, reply};
+
+impl Smtp {
+    pub(super) async fn connect(&mut self, output: &mut Vec<u8>) -> Next {
+        let remote = self.visit.session.connection.remote;
+        match remote {
+            Some(remote) => self.log(
+                Level::Debug,
+                Some(Hook::Connect),
+                format_args!("connection from {remote}"),
+            ),
+            None => self.log(
+                Level::Debug,
+                Some(Hook::Connect),
+                format_args!("connection"),
+            ),
+        }
+        let decision = self.ask(Hook::Connect, &Args::None, None).await;
+        if let Some(next) = self.settle(output, Hook::Connect, &decision) {
+            return next;
+        }
+        let greeting = format!("220 {} ESMTP Gatepost", self.shared.config.hostname);
+        self.say(output, &greeting)
+    }
+
+    pub(super) async fn hello(
+        &mut self,
+        output: &mut Vec<u8>,
+        extended: bool,
+        argument: &[u8],
+    ) -> Next {
+        let (hook, name) = if extended {
+            (Hook::Ehlo, "EHLO")
+        } else {
+            (Hook::Helo, "HELO")
+        };
+        let Some(host) = parse::host(argument) else {
+            let text = format!("501 5.5.4 Syntax: {name} your.host.name or {name} [your address]");
+            return self.say(output, &text);
+        };
+        let args = Args::Host(Cow::Borrowed(host));
+        let decision = self.ask(hook, &args, None).await;
+        if let Some(next) = self.settle(output, hook, &decision) {
+            return next;
+        }
+        // A second greeting is a RSET as well (RFC 5321 §4.1.4).
+        self.reset().await;
+        let connection = &mut self.visit.session.connection;
+        connection.hello = Some(Cow::Borrowed(name));
+        connection.hello_host = Some(host.to_owned());
+        let config = &self.shared.config;
+        let welcome = format!("{} greets {host}", config.hostname);
+        if !extended {
+            return self.say_decided(output, &format!("250 {welcome}"), &decision, false);
+        }
+        let size = format!("SIZE {}", config.limits.max_size);
+        let offers = [
+            &welcome,
+            "PIPELINING",
+            &size,
+            "8BITMIME",
+            "ENHANCEDSTATUSCODES",
+            "HELP",
+        ];
+        reply::write_lines(output, 250, None::<EnhancedCode>, &offers);
+        Next::Go
+    }
+}

@@ -1,0 +1,290 @@
+//! SMTP (RFC 5321) on the engine: the table of commands, and what their handlers share.
+
+mod data;
+mod deliver;
+mod envelope;
+mod greeting;
+mod other;
+mod parse;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Arguments;
+use std::sync::Arc;
+
+use gatepost_protocol::{Args, Connection, Hook, Level, Message, Session, Transaction, Verdict};
+
+use super::reply::{self, Usual};
+use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
+use crate::chain::{Decision, Visit};
+use crate::report;
+
+/// Whose lines these are in the log.
+const LOGGED_AS: &str = "smtp";
+
+/// The commands of SMTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// RFC 5321 §4.1.1.1.
+    Helo,
+    /// RFC 5321 §4.1.1.1.
+    Ehlo,
+    /// RFC 5321 §4.1.1.2.
+    Mail,
+    /// RFC 5321 §4.1.1.3.
+    Rcpt,
+    /// RFC 5321 §4.1.1.4.
+    Data,
+    /// RFC 5321 §4.1.1.5.
+    Rset,
+    /// RFC 5321 §4.1.1.6.
+    Vrfy,
+    /// RFC 5321 §4.1.1.8.
+    Help,
+    /// RFC 5321 §4.1.1.9.
+    Noop,
+    /// RFC 5321 §4.1.1.10.
+    Quit,
+}
+
+/// A session in SMTP.
+pub struct Smtp {
+    shared: Arc<Shared>,
+    visit: Visit,
+    /// Transactions that were begun.
+    transactions: u32,
+    /// Commands that were refused for good.
+    errors: u32,
+    /// No command came yet.
+    is_first: bool,
+}
+
+/// Holds a session over a stream, to its end.
+pub async fn serve<S: Stream>(stream: S, client: Client, shared: Arc<Shared>, stop: Stop) {
+    let limits = &shared.config.limits;
+    let pace = Pace {
+        max_line: limits.max_command_line,
+        command: limits.command_timeout,
+        data: limits.data_timeout,
+        session: limits.session_timeout,
+    };
+    let wire = Wire::new(stream, pace, stop);
+    super::converse(wire, Smtp::new(client, shared)).await;
+}
+
+impl Smtp {
+    fn new(client: Client, shared: Arc<Shared>) -> Smtp {
+        let connection = Connection {
+            remote: client.remote,
+            local: client.local,
+            direction: client.direction,
+            ..Connection::default()
+        };
+        let visit = Visit::new(Session {
+            id: client.session,
+            connection,
+            ..Session::default()
+        });
+        Smtp {
+            shared,
+            visit,
+            transactions: 0,
+            errors: 0,
+            is_first: true,
+        }
+    }
+
+    /// Puts a hook to the chain.
+    async fn ask(
+        &mut self,
+        hook: Hook,
+        args: &Args<'_>,
+        message: Option<&dyn Message>,
+    ) -> Decision {
+        self.shared
+            .chain
+            .run(&mut self.visit, hook, args, message)
+            .await
+    }
+
+    /// Ends the transaction at hand, if there is one.
+    async fn reset(&mut self) {
+        if self.visit.session.transaction.number > 0 {
+            self.ask(Hook::ResetTransaction, &Args::None, None).await;
+            self.visit.session.transaction = Transaction::default();
+        }
+    }
+
+    /// Gives a reply of our own.
+    fn say(&mut self, output: &mut Vec<u8>, text: &str) -> Next {
+        reply::write(output, text);
+        let code = Usual::of(text).code;
+        self.count(code, text);
+        Next::Go
+    }
+
+    /// Gives the reply to a verdict that decides a command: a denial, or `done`. `None`: the command goes on.
+    fn settle(&mut self, output: &mut Vec<u8>, hook: Hook, decision: &Decision) -> Option<Next> {
+        if decision.verdict == Verdict::Done {
+            if !decision.lines.is_empty() {
+                self.say_decided(output, verdict::done(hook), decision, true);
+            }
+            return Some(Next::Go);
+        }
+        let (usual, next) = verdict::denial(hook, decision.verdict)?;
+        self.say_decided(output, usual, decision, false);
+        Some(next)
+    }
+
+    /// Gives a reply in the plugin's words, or else the usual one.
+    fn say_decided(
+        &mut self,
+        output: &mut Vec<u8>,
+        usual: &str,
+        decision: &Decision,
+        any_class: bool,
+    ) -> Next {
+        let code = reply::write_decided(output, Usual::of(usual), decision, any_class);
+        let text = decision.lines.first().map_or(usual, String::as_str);
+        self.count(code, text);
+        Next::Go
+    }
+
+    fn count(&mut self, code: u16, text: &str) {
+        if code >= 400 {
+            self.log(
+                Level::Debug,
+                None,
+                format_args!("refused with {code}: {text}"),
+            );
+        }
+        // What is refused for now only is no mistake of the client's: a long list of recipients may get 452 a hundred times.
+        if code >= 500 {
+            self.errors += 1;
+        }
+    }
+
+    fn log(&self, level: Level, hook: Option<Hook>, text: Arguments<'_>) {
+        report::line(level, &self.visit.session.id, hook, LOGGED_AS, text);
+    }
+}
+
+impl Protocol for Smtp {
+    type Verb = Verb;
+
+    const VERBS: &'static [(&'static str, Verb)] = &[
+        ("MAIL", Verb::Mail),
+        ("RCPT", Verb::Rcpt),
+        ("DATA", Verb::Data),
+        ("QUIT", Verb::Quit),
+        ("EHLO", Verb::Ehlo),
+        ("HELO", Verb::Helo),
+        ("RSET", Verb::Rset),
+        ("NOOP", Verb::Noop),
+        ("VRFY", Verb::Vrfy),
+        ("HELP", Verb::Help),
+    ];
+
+    async fn start<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Next, End> {
+        Ok(self.connect(wire.output()).await)
+    }
+
+    async fn command<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        verb: Option<Verb>,
+        name: &[u8],
+        argument: &[u8],
+    ) -> Result<Next, End> {
+        let is_first = std::mem::take(&mut self.is_first);
+        let errors = self.errors;
+        let output = wire.output();
+        let next = match verb {
+            Some(Verb::Mail) => self.mail(output, argument).await,
+            Some(Verb::Rcpt) => self.rcpt(output, argument).await,
+            // Boxed: its state is big, and most connections are not in it.
+            Some(Verb::Data) => Box::pin(self.data(wire, argument)).await?,
+            Some(Verb::Quit) => self.quit(output).await,
+            Some(Verb::Ehlo) => self.hello(output, true, argument).await,
+            Some(Verb::Helo) => self.hello(output, false, argument).await,
+            Some(Verb::Rset) => self.rset(output).await,
+            Some(Verb::Noop) => self.noop(output).await,
+            Some(Verb::Vrfy) => self.vrfy(output, argument).await,
+            Some(Verb::Help) => self.help(output, argument).await,
+            None => self.unrecognized(output, is_first, name, argument).await,
+        };
+        Ok(self.limit_errors(wire.output(), errors, next))
+    }
+
+    fn fault(&mut self, output: &mut Vec<u8>, fault: LineFault) -> Next {
+        self.is_first = false;
+        let errors = self.errors;
+        let (text, next) = match fault {
+            LineFault::TooLong => ("500 5.5.2 Line too long", Next::Go),
+            LineFault::Endless => ("500 5.5.2 Line too long, and no end of it", Next::Close),
+            LineFault::BareCr => ("500 5.5.2 A CR stands alone in the line", Next::Go),
+            // To go on would mean to guess where the client's commands begin, and that is what smuggling lives on.
+            LineFault::BareLf => (
+                "500 5.5.2 Lines end in CRLF, not in LF alone (RFC 5321 section 2.3.8)",
+                Next::Close,
+            ),
+            LineFault::Nul => ("501 5.5.2 A NUL stands in the line", Next::Go),
+        };
+        self.say(output, text);
+        self.limit_errors(output, errors, next)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.visit.session.transaction.number > 0
+    }
+
+    async fn finish(&mut self, output: &mut Vec<u8>, end: &End) {
+        let (reply, why) = match end {
+            End::Closed => (None, "closed"),
+            End::Gone(None) => (None, "the client hung up"),
+            End::Gone(Some(_)) => (None, "the connection broke"),
+            End::Idle => (
+                Some("421 4.4.2 You were silent for too long"),
+                "the client was silent for too long",
+            ),
+            End::TooLong => (
+                Some("421 4.4.2 The session took too long"),
+                "the session took too long",
+            ),
+            End::Deaf => (None, "the client does not read our replies"),
+            End::Stopped => (
+                Some("421 4.3.2 The server is stopping; come again"),
+                "the server is stopping",
+            ),
+        };
+        if let Some(reply) = reply {
+            super::reply::write(output, reply);
+        }
+        self.reset().await;
+        self.ask(Hook::Disconnect, &Args::None, None).await;
+        match end {
+            End::Gone(Some(error)) => self.log(
+                Level::Debug,
+                Some(Hook::Disconnect),
+                format_args!("{why}: {error}"),
+            ),
+            _ => self.log(Level::Debug, Some(Hook::Disconnect), format_args!("{why}")),
+        }
+    }
+}
+
+impl Smtp {
+    /// Ends the session after too many refused commands.
+    fn limit_errors(&mut self, output: &mut Vec<u8>, before: u32, next: Next) -> Next {
+        if next == Next::Go
+            && self.errors > before
+            && self.errors >= self.shared.config.limits.max_errors
+        {
+            reply::write(output, "421 4.7.0 Too many errors");
+            return Next::Close;
+        }
+        next
+    }
+}

@@ -1,0 +1,97 @@
+//! Commands beside the way of a message: NOOP, VRFY, HELP, QUIT, and those we do not know.
+
+use std::borrow::Cow;
+
+use gatepost_protocol::{Args, Hook, Verdict};
+
+use super::{Smtp, parse};
+use crate::dialog::Next;
+
+/// Commands of RFCs that we do not implement: 502 and not 500 (RFC 5321 §4.2.4).
+const NOT_IMPLEMENTED: [&str; 9] = [
+    "AUTH", "BDAT", "ETRN", "EXPN", "SAML", "SEND", "SOML", "STARTTLS", "TURN",
+];
+
+/// How HTTP begins: a browser that a page sends to our port, to have its lines taken for commands.
+const HTTP: [&str; 8] = [
+    "GET", "POST", "PUT", "HEAD", "DELETE", "CONNECT", "OPTIONS", "PATCH",
+];
+
+impl Smtp {
+    pub(super) async fn noop(&mut self, output: &mut Vec<u8>) -> Next {
+        let decision = self.ask(Hook::Noop, &Args::None, None).await;
+        if let Some(next) = self.settle(output, Hook::Noop, &decision) {
+            return next;
+        }
+        self.say_decided(output, "250 2.0.0 OK", &decision, false)
+    }
+
+    pub(super) async fn vrfy(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
+        if argument.trim_ascii().is_empty() {
+            return self.say(output, "501 5.5.4 Syntax: VRFY address");
+        }
+        let args = Args::Argument(Cow::Owned(parse::printable(argument)));
+        let decision = self.ask(Hook::Vrfy, &args, None).await;
+        if let Some(next) = self.settle(output, Hook::Vrfy, &decision) {
+            if decision.verdict == Verdict::Deny {
+                self.reset().await;
+            }
+            return next;
+        }
+        if decision.verdict == Verdict::Ok {
+            return self.say_decided(output, "250 2.1.5 User OK", &decision, false);
+        }
+        // Who could be told from who could not would be of use to spammers alone (RFC 5321 §7.3).
+        self.say(output, "252 2.1.5 Cannot say; send a message and see")
+    }
+
+    pub(super) async fn help(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
+        let args = Args::Argument(Cow::Owned(parse::printable(argument)));
+        let decision = self.ask(Hook::Help, &args, None).await;
+        if let Some(next) = self.settle(output, Hook::Help, &decision) {
+            return next;
+        }
+        let usual = "214 2.0.0 Commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT";
+        self.say_decided(output, usual, &decision, false)
+    }
+
+    pub(super) async fn quit(&mut self, output: &mut Vec<u8>) -> Next {
+        let decision = self.ask(Hook::Quit, &Args::None, None).await;
+        let is_done = decision.verdict == Verdict::Done;
+        if !is_done || !decision.lines.is_empty() {
+            let usual = format!(
+                "221 2.0.0 {} closes the connection",
+                self.shared.config.hostname
+            );
+            self.say_decided(output, &usual, &decision, is_done);
+        }
+        Next::Quit
+    }
+
+    pub(super) async fn unrecognized(
+        &mut self,
+        output: &mut Vec<u8>,
+        is_first: bool,
+        name: &[u8],
+        argument: &[u8],
+    ) -> Next {
+        let command = parse::printable(name).to_uppercase();
+        if is_first && HTTP.contains(&command.as_str()) {
+            self.say(output, "502 5.5.1 This is SMTP, not HTTP");
+            return Next::Close;
+        }
+        let args = Args::Command {
+            command: Cow::Borrowed(&command),
+            argument: Cow::Owned(parse::printable(argument)),
+        };
+        let hook = Hook::UnrecognizedCommand;
+        let decision = self.ask(hook, &args, None).await;
+        if let Some(next) = self.settle(output, hook, &decision) {
+            return next;
+        }
+        if NOT_IMPLEMENTED.contains(&command.as_str()) {
+            return self.say(output, "502 5.5.1 Command not implemented");
+        }
+        self.say(output, "500 5.5.1 Unrecognized command")
+    }
+}

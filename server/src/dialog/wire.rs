@@ -1,0 +1,280 @@
+//! A client's stream with its limits: lines and data in, replies out, and a deadline on every wait.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::input::{Input, LineFault};
+
+/// Anything to hold a conversation over.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// What a buffer may keep while its connection waits.
+const IDLE_BUFFER: usize = 512;
+/// Replies that wait for the client to read them.
+const MAX_OUTPUT: usize = 64 * 1024;
+
+/// What a client may use up of the wire.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Bytes of a command line, its CRLF included.
+    pub max_line: usize,
+    /// Waiting for a command, and for the client to read a reply.
+    pub command: Duration,
+    /// Waiting for the next block of data.
+    pub data: Duration,
+    /// The whole conversation.
+    pub session: Duration,
+}
+
+/// How conversations are told to stop.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// At the next moment that suits the client: between transactions.
+    pub soon: CancellationToken,
+    /// At once.
+    pub now: CancellationToken,
+}
+
+/// Why a conversation ends.
+#[derive(Debug)]
+pub enum End {
+    /// We said goodbye.
+    Closed,
+    /// The client hung up, or its connection broke.
+    Gone(Option<io::Error>),
+    /// The client sent nothing for too long.
+    Idle,
+    /// The whole conversation took too long.
+    TooLong,
+    /// The client does not read our replies.
+    Deaf,
+    /// We are to stop.
+    Stopped,
+}
+
+/// A client's stream.
+pub struct Wire<S> {
+    stream: S,
+    pace: Pace,
+    stop: Stop,
+    clock: Clock,
+    input: Input,
+    output: Vec<u8>,
+}
+
+impl<S: Stream> Wire<S> {
+    /// A wire over a stream; the whole conversation's time begins.
+    pub fn new(stream: S, pace: Pace, stop: Stop) -> Wire<S> {
+        let now = Instant::now();
+        Wire {
+            stream,
+            clock: Clock {
+                ends: now + pace.session,
+                alarm: Box::pin(tokio::time::sleep_until(now + pace.command)),
+            },
+            pace,
+            stop,
+            input: Input::default(),
+            output: Vec::new(),
+        }
+    }
+
+    /// Reads a line into `line`, without its CRLF. Replies are sent first, where no whole line is waiting. `busy` says that the client is in
+    /// the middle of something, which a stop lets it finish.
+    pub async fn line(
+        &mut self,
+        line: &mut Vec<u8>,
+        busy: bool,
+    ) -> Result<Result<(), LineFault>, End> {
+        let stop = if busy {
+            &self.stop.now
+        } else {
+            &self.stop.soon
+        }
+        .clone();
+        loop {
+            if stop.is_cancelled() {
+                return Err(End::Stopped);
+            }
+            if let Some(found) = self.input.line(line, self.pace.max_line) {
+                return Ok(found);
+            }
+            self.flush().await?;
+            self.fill(&stop).await?;
+        }
+    }
+
+    /// Reads a block of data into `room`: what is waiting first. Never returns 0.
+    pub async fn data(&mut self, room: &mut [u8]) -> Result<usize, End> {
+        let waiting = self.input.take(room);
+        if waiting > 0 {
+            return Ok(waiting);
+        }
+        self.flush().await?;
+        let mut buffer = ReadBuf::new(room);
+        let stream = &mut self.stream;
+        let read = |cx: &mut Context<'_>| Pin::new(&mut *stream).poll_read(cx, &mut buffer);
+        if !self.input.finished {
+            self.clock
+                .wait(self.pace.data, &self.stop.now, read)
+                .await?;
+        }
+        match buffer.filled().len() {
+            0 => Err(End::Gone(None)),
+            length => Ok(length),
+        }
+    }
+
+    /// Gives back what was read as data, and belongs to the next lines.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        self.input.put_back(bytes);
+    }
+
+    /// Whether the client hung up and waits for nothing. One that closed its side behind a whole line has said all it had to say, and still
+    /// listens.
+    pub async fn is_gone(&mut self) -> bool {
+        if !self.input.finished && self.input.is_empty() {
+            // Lets the runtime look at its sockets, so that what it knows of this one is fresh.
+            tokio::task::yield_now().await;
+            let (input, stream) = (&mut self.input, &mut self.stream);
+            let polled = std::future::poll_fn(|cx| Poll::Ready(input.poll_fill(stream, cx))).await;
+            if let Poll::Ready(Err(_)) = polled {
+                return true;
+            }
+        }
+        self.input.finished && !self.input.has_line()
+    }
+
+    /// Where replies are written; sent by [`Wire::flush`], at the latest when there is nothing to do but wait for the client.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Whether so many replies wait that they should be sent now.
+    pub fn is_full(&self) -> bool {
+        self.output.len() > MAX_OUTPUT
+    }
+
+    /// Sends the replies that wait.
+    pub async fn flush(&mut self) -> Result<(), End> {
+        let mut sent = 0;
+        while sent < self.output.len() {
+            let (stream, rest) = (&mut self.stream, &self.output[sent..]);
+            let write = |cx: &mut Context<'_>| Pin::new(&mut *stream).poll_write(cx, rest);
+            let written = self
+                .clock
+                .wait(self.pace.command, &self.stop.now, write)
+                .await;
+            match written {
+                Ok(0) => return Err(End::Gone(None)),
+                Ok(written) => sent += written,
+                Err(End::Idle) => return Err(End::Deaf),
+                Err(end) => return Err(end),
+            }
+        }
+        self.output.clear();
+        self.output.shrink_to(IDLE_BUFFER);
+        Ok(())
+    }
+
+    /// Sends what waits and closes our side. With `linger`, reads on for a moment: closing on unread input would reset the connection, and
+    /// the client might never see the last reply.
+    pub async fn close(mut self, linger: Option<Duration>) {
+        // A stop in force must not keep the last reply from being sent.
+        self.stop = Stop::default();
+        (self.pace.command, self.clock.ends) = (FAREWELL, Instant::now() + FAREWELL);
+        if self.flush().await.is_err() {
+            return;
+        }
+        let shutdown = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
+        let closed = tokio::time::timeout(FAREWELL, shutdown).await;
+        if let (Ok(Ok(())), Some(linger)) = (closed, linger) {
+            let drain = async {
+                let never = CancellationToken::new();
+                while self.fill(&never).await.is_ok() {
+                    self.input = Input::default();
+                }
+            };
+            // Either way it is over.
+            let _ = tokio::time::timeout(linger, drain).await;
+        }
+    }
+
+    /// Adds to the input.
+    async fn fill(&mut self, stop: &CancellationToken) -> Result<(), End> {
+        let (input, stream) = (&mut self.input, &mut self.stream);
+        if !input.finished {
+            self.clock
+                .wait(self.pace.command, stop, |cx| input.poll_fill(stream, cx))
+                .await?;
+        }
+        if self.input.finished {
+            return Err(End::Gone(None));
+        }
+        Ok(())
+    }
+}
+
+/// How long a client gets to take our last words.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The deadlines of a conversation, on one timer: it is only set anew when it rings too early, or would ring too late, so that a command
+/// costs no work on timers.
+struct Clock {
+    ends: Instant,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Clock {
+    /// Waits for the work, at most so long.
+    async fn wait<T>(
+        &mut self,
+        at_most: Duration,
+        stop: &CancellationToken,
+        mut work: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Result<T, End> {
+        let mut stopped = pin!(stop.cancelled());
+        let now = Instant::now();
+        if now >= self.ends {
+            return Err(End::TooLong);
+        }
+        let deadline = (now + at_most).min(self.ends);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = work(cx) {
+                return Poll::Ready(done.map_err(|error| End::Gone(Some(error))));
+            }
+            if stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(End::Stopped));
+            }
+            ready!(self.poll_alarm(deadline, cx));
+            let end = if deadline == self.ends {
+                End::TooLong
+            } else {
+                End::Idle
+            };
+            Poll::Ready(Err(end))
+        })
+        .await
+    }
+
+    fn poll_alarm(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if deadline < self.alarm.deadline() {
+            self.alarm.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(self.alarm.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            self.alarm.as_mut().reset(deadline);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `make bench`: Gatepost beside its peers, in one run, on loopback.
+//!
+//! Absolute rates say little on a machine that other things share, so what counts are ratios: every subject of a comparison is measured in
+//! each round, one after the other, and the ratio is taken within the round. The median of the rounds is shown.
+
+mod disk;
+mod load;
+mod machine;
+mod memory;
+mod postfix;
+mod rounds;
+mod table;
+mod throughput;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use table::Table;
+
+/// How much is measured.
+pub struct Effort {
+    /// Rounds of each comparison.
+    pub rounds: usize,
+    /// The messages of a run are divided by this.
+    pub divisor: usize,
+    /// Idle connections.
+    pub connections: usize,
+}
+
+const FULL: Effort = Effort {
+    rounds: 7,
+    divisor: 1,
+    connections: 10_000,
+};
+
+const QUICK: Effort = Effort {
+    rounds: 3,
+    divisor: 5,
+    connections: 1000,
+};
+
+fn main() -> ExitCode {
+    let mut effort = &FULL;
+    let mut document = None;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--quick" => effort = &QUICK,
+            "--write" => document = arguments.next().map(PathBuf::from),
+            _ => {
+                eprintln!("usage: bench [--quick] [--write FILE]");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let mut text = machine::describe(effort);
+    println!("{text}");
+    for measure in [throughput::discard, throughput::durable, memory::measure] {
+        for table in measure(effort) {
+            let table = table.to_string();
+            println!("{table}");
+            text.push('\n');
+            text.push_str(&table);
+        }
+    }
+    match document.map(|file| table::insert(&file, &text)) {
+        Some(Err(error)) => {
+            eprintln!("the figures could not be written: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// What a run measures: some tables.
+type Tables = Vec<Table>;

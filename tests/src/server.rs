@@ -1,0 +1,128 @@
+//! The daemon as a process in a folder of its own, for tests: what goes wrong panics.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use gatepost::cli::transcript::{Daemon, Dialogue, Head, Mailbox, Places, Stage, files, text_of};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::programs;
+use crate::wait::until;
+
+/// A running daemon. It is killed when dropped, and its folder removed.
+pub struct Server {
+    daemon: Daemon,
+    dir: TempDir,
+}
+
+impl Server {
+    /// Starts the daemon with the head of a dialogue: a configuration of which only what matters is said (docs/testing.md).
+    pub fn start(head: &str) -> Server {
+        Server::start_inside(head, |_| Vec::new())
+    }
+
+    /// The same below another program, such as strace: `wrap` gets the server's folder and returns the words before the daemon's command.
+    pub fn start_inside(head: &str, wrap: impl Fn(&Path) -> Vec<OsString>) -> Server {
+        let text = format!("# a test\n{head}\n---\nclose\n");
+        let (dir, places) = new_folder();
+        let head = Dialogue::parse(Path::new("a test"), &text)
+            .and_then(|dialogue| Head::of(&dialogue, &places))
+            .unwrap_or_else(|mistake| panic!("{mistake}"));
+        let mut words = wrap(dir.path());
+        words.push(gatepost().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        let daemon = Daemon::start(command, &head, dir.path());
+        Server {
+            daemon: daemon.unwrap_or_else(|why| panic!("{why}")),
+            dir,
+        }
+    }
+
+    /// Where it listens and what it writes to.
+    pub fn stage(&self) -> &Stage {
+        self.daemon.stage()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.stage().address
+    }
+
+    /// The folder of this server: `mail`, `spool`, `config`, `gatepost.toml`.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        self.daemon.pid()
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.stage().log.since(0)
+    }
+
+    /// Waits for a log line whose text, without time and session, satisfies `wanted`.
+    pub fn wait_for_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        until(what, || {
+            self.log().into_iter().find(|line| wanted(text_of(line)))
+        })
+    }
+
+    /// The files of all delivered messages.
+    pub fn delivered(&self) -> Vec<PathBuf> {
+        Mailbox::new(&self.stage().mail).unseen(None)
+    }
+
+    /// The one message that was delivered; waits for it, and panics if there are more.
+    pub fn message(&self) -> Vec<u8> {
+        let files = until("a delivered message", || {
+            Some(self.delivered()).filter(|files| !files.is_empty())
+        });
+        assert_eq!(files.len(), 1, "{files:?}");
+        std::fs::read(&files[0]).expect("a delivered message can be read")
+    }
+
+    /// The files in the spool.
+    pub fn spooled(&self) -> Vec<PathBuf> {
+        files(&self.stage().spool)
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.daemon.signal(signal).expect("the daemon runs");
+    }
+
+    /// Waits for its end, and for the last of its log.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.daemon.wait().unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Stops it as an operator would, and waits for its end.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+}
+
+/// The daemon's program.
+pub fn gatepost() -> PathBuf {
+    programs::bin().join("gatepost")
+}
+
+/// A folder for a daemon, and the places that its configuration may name.
+pub fn new_folder() -> (TempDir, Places) {
+    let dir = TempDir::with_prefix("gatepost-").expect("a temporary folder");
+    let places = Places {
+        dir: dir.path().to_owned(),
+        root: programs::root(),
+        bin: programs::bin(),
+    };
+    (dir, places)
+}

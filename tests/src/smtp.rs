@@ -1,0 +1,82 @@
+//! A plain SMTP client, for tests that do more than a dialogue file can say.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::wait::PATIENCE;
+
+/// A connection to the daemon. Everything that goes wrong panics: it is what a test is about.
+pub struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects, and reads the greeting.
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).expect("the daemon takes a connection");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a time limit can be set");
+        stream.set_nodelay(true).expect("an option can be set");
+        let mut client = Client {
+            reader: BufReader::new(stream),
+        };
+        client.expect("220");
+        client
+    }
+
+    /// Connects, and says EHLO.
+    pub fn greet(address: SocketAddr) -> Client {
+        let mut client = Client::connect(address);
+        client.ask("EHLO client.example", "250");
+        client
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.reader
+            .get_mut()
+            .write_all(bytes)
+            .expect("the daemon reads");
+    }
+
+    /// Reads a reply to its last line; empty when the daemon hung up.
+    pub fn reply(&mut self) -> String {
+        let mut reply = String::new();
+        loop {
+            let start = reply.len();
+            let read = self.reader.read_line(&mut reply).expect("a reply");
+            if read == 0 || reply.as_bytes().get(start + 3) == Some(&b' ') {
+                return reply;
+            }
+        }
+    }
+
+    /// Reads a reply that must begin with a code.
+    pub fn expect(&mut self, code: &str) -> String {
+        let reply = self.reply();
+        assert!(reply.starts_with(code), "{code} expected, {reply:?} came");
+        reply
+    }
+
+    /// Sends a command and reads its reply, which must begin with a code.
+    pub fn ask(&mut self, command: &str, code: &str) -> String {
+        self.send(format!("{command}\r\n").as_bytes());
+        self.expect(code)
+    }
+
+    /// Opens a transaction, up to and with the 354.
+    pub fn open_message(&mut self) {
+        self.ask("MAIL FROM:<alice@client.example>", "250");
+        self.ask("RCPT TO:<bob@example.org>", "250");
+        self.ask("DATA", "354");
+    }
+
+    /// Sends a whole message, which must hold CRLF lines and no line with a dot at its beginning; returns the last reply.
+    pub fn deliver(&mut self, message: &[u8]) -> String {
+        self.open_message();
+        self.send(message);
+        self.send(b".\r\n");
+        self.reply()
+    }
+}

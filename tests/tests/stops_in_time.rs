@@ -1,0 +1,49 @@
+//! SIGTERM: no new connections, idle sessions are told, the message that is on its way arrives, and the daemon is gone in time.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use gatepost_tests::server::Server;
+use gatepost_tests::smtp::Client;
+use gatepost_tests::wait::until;
+use nix::sys::signal::Signal;
+
+/// What an operator's `systemctl stop` is willing to wait is 90 seconds; with nothing going on it should be next to nothing.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn with_nothing_going_on_it_stops_at_once() {
+    let mut server = Server::start("");
+    let mut idle = Client::greet(server.address());
+    let started = Instant::now();
+    server.signal(Signal::SIGTERM);
+    idle.expect("421");
+    assert_eq!(idle.reply(), "");
+    assert!(server.wait().success());
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_message_on_its_way_arrives() {
+    let mut server = Server::start("");
+    let mut client = Client::greet(server.address());
+    client.open_message();
+    client.send(b"Subject: on its way\r\n\r\nhalf of it\r\n");
+    server.signal(Signal::SIGTERM);
+    until("the daemon to take no more connections", || {
+        TcpStream::connect(server.address()).err()
+    });
+    client.send(b"the other half\r\n.\r\n");
+    client.expect("250");
+    assert!(server.wait().success());
+    let message = server.message();
+    assert!(message.ends_with(b"\r\n\r\nhalf of it\r\nthe other half\r\n"));
+    assert!(server.spooled().is_empty());
+}
+
+#[test]
+fn an_interrupt_from_the_keyboard_is_the_same() {
+    let mut server = Server::start("");
+    server.signal(Signal::SIGINT);
+    assert!(server.wait().success());
+}
