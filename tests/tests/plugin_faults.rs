@@ -128,7 +128,9 @@ impl Bench {
 
     async fn end(self) {
         let began = Instant::now();
-        self.processes.shutdown(Duration::from_millis(500)).await;
+        let ending = self.processes.shutdown(Duration::from_millis(500));
+        let ended = tokio::time::timeout(Duration::from_secs(10), ending).await;
+        assert!(ended.is_ok(), "a process is there for ever");
         assert!(began.elapsed() < Duration::from_secs(3));
         let scratch = std::fs::read_dir(self.spool.path().join("plugins")).unwrap();
         let left: Vec<_> = scratch.map(|entry| entry.unwrap().path()).collect();
@@ -210,6 +212,17 @@ async fn a_death_in_a_hook_is_told_with_its_exit_status() {
     let says = "bad gave no answer at rcpt, after ";
     fault("dies-in-hook", says, true).await;
     fault("dies-in-hook", ": it exited with status 3", true).await;
+}
+
+#[tokio::test]
+async fn what_a_dead_process_leaves_behind_holds_up_nothing_and_is_ended() {
+    fault("leaves-a-child", ": it exited with status 3", true).await;
+    let left = std::fs::read_dir("/proc").unwrap().filter_map(|process| {
+        let command = std::fs::read(process.ok()?.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).into_owned();
+        command.contains("left-by-misbehave").then_some(command)
+    });
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[tokio::test]
