@@ -56,6 +56,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// Whether a frame has begun and not come to its end. Meant for after [`FrameReader::next`] was dropped while it waited.
+    pub fn within_frame(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
     /// The next payload, if it has come in whole already.
     pub fn buffered(&mut self) -> Result<Option<Bytes>, ChannelError> {
         let Some(head) = self.buffer.first_chunk::<4>() else {
@@ -143,6 +148,14 @@ impl FrameWriter {
         pending.extend_from_slice(rest);
         self.more.notify_one();
         Ok(())
+    }
+
+    /// How many bytes wait for the other end to read.
+    pub fn waiting(&self) -> usize {
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
     }
 
     /// Writes what had to wait, for ever; returns only when the channel fails.

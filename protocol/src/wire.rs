@@ -21,7 +21,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Hello => "hello", Init => "init", Ready => "ready", InitError => "init_error", HookMessage<'static> => "hook",
+    Hello => "hello", Init => "init", Ready => "ready", InitError => "init_error", HookMessage<'_> => "hook",
     ResultMessage => "result", Late => "verdict", Cancel => "cancel", CallMessage => "call", ReplyMessage => "reply",
     Log => "log", Failed => "error", Goodbye => "goodbye",
 }
@@ -208,7 +208,7 @@ pub struct HookMessage<'a> {
 #[serde(transparent)]
 pub struct EventMessage<'a>(pub HookMessage<'a>);
 
-impl Kind for EventMessage<'static> {
+impl Kind for EventMessage<'_> {
     const KIND: &'static str = "event";
 }
 

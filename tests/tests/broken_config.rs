@@ -8,7 +8,7 @@ use gatepost_protocol::{Definition, SettingError};
 
 /// What is said on standard error about the configuration of a folder.
 fn said_about(folder: &Path) -> String {
-    std::env::set_current_dir(folder).unwrap();
+    std::env::set_current_dir(folder).expect("the folder is there");
     match config::load(Some(Path::new("gatepost.toml")), &definitions()) {
         Ok(config) => format!("no mistake was found in {config:?}\n"),
         Err(mistakes) => format!("{mistakes}\n"),
@@ -39,8 +39,8 @@ fn definitions() -> Vec<Definition> {
 fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("broken-config");
     let mut folders: Vec<PathBuf> = std::fs::read_dir(root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("the folders are there")
+        .map(|entry| entry.expect("the folder can be read").path())
         .collect();
     folders.sort();
     folders

@@ -20,7 +20,7 @@ const SETTLED_AFTER: i64 = 2;
 /// A folder of flat files. What was read is kept, and read again when a file it came from has changed: each call asks
 /// the file system, so that a change holds from the next call on.
 ///
-/// Calls block for the file system: a `stat` of each file, about a microsecond where the folder is local.
+/// Calls block for the file system: a `stat` of each file, a few microseconds where the folder is local.
 #[derive(Debug)]
 pub struct FlatFiles {
     dir: Option<PathBuf>,
@@ -328,6 +328,7 @@ mod tests {
     fn what_has_settled_is_read_once() {
         let (_dir, flat) = folder(&[("list", "a")]);
         let first = flat.lines("list");
+        assert!(!flat.cache.lock().unwrap()["list"].reading.settled);
         flat.cache
             .lock()
             .unwrap()

@@ -78,16 +78,18 @@ pub fn disposition(
     mark: Option<&str>,
     message: &str,
 ) {
-    let between = |text: &str| if text.is_empty() { "" } else { ", " };
-    let mark = mark.unwrap_or_default();
-    let (name, before_mark, before_message) = (disposition.name(), between(mark), between(message));
+    let found = Found {
+        disposition,
+        mark: mark.unwrap_or_default(),
+        message,
+    };
     write(&Line {
         level,
         session,
         hook: Some(hook),
         plugin,
         disposition: Some(disposition),
-        text: format_args!("{name}{before_mark}{mark}{before_message}{message}"),
+        text: format_args!("{found}"),
     });
 }
 
@@ -98,10 +100,62 @@ pub fn flush() {
     }
 }
 
+/// `fail, NAUGHTY, listed in zen.example.net`
+struct Found<'a> {
+    disposition: Disposition,
+    mark: &'a str,
+    message: &'a str,
+}
+
+impl fmt::Display for Found<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.disposition.name())?;
+        for text in [self.mark, self.message] {
+            if !text.is_empty() {
+                f.write_str(", ")?;
+                f.write_str(text)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 fn write(line: &Line<'_>) {
     if enabled(line.level)
         && let Some(log) = LOG.get()
     {
         line::with(line, log.format, |bytes| log.queue.push(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_comes_first() {
+        for (disposition, mark, message, text) in [
+            (
+                Disposition::Fail,
+                "NAUGHTY",
+                "listed in zen.example.net",
+                "fail, NAUGHTY, listed in zen.example.net",
+            ),
+            (Disposition::Fail, "tolerated", "", "fail, tolerated"),
+            (
+                Disposition::Skip,
+                "",
+                "no vip header",
+                "skip, no vip header",
+            ),
+            (Disposition::Pass, "", "", "pass"),
+        ] {
+            let found = Found {
+                disposition,
+                mark,
+                message,
+            };
+            assert_eq!(found.to_string(), text);
+        }
     }
 }

@@ -69,7 +69,10 @@ impl Queue {
                 });
             }
             let _ = out.flush();
-            std::thread::sleep(GATHER);
+            // A burst is not to fill the queue meanwhile.
+            if lines.len() < MAX_WAITING / 4 {
+                std::thread::sleep(GATHER);
+            }
         }
     }
 

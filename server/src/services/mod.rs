@@ -1,1 +1,130 @@
-//! What plugins may ask of the core: DNS, flat files, the state store.
+//! What plugins may ask of the core: the log, the DNS, flat files and the state store (docs/protocol.md §8).
+//!
+//! [`Core`] answers built-ins directly; the host answers the calls of child processes with the same value.
+
+mod dns;
+mod state;
+#[cfg(test)]
+pub(crate) mod test_dns;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost_protocol::services::ServiceErrorCode;
+use gatepost_protocol::{BoxFuture, DnsAnswer, Level, RecordType, ServiceError, Services};
+
+pub use dns::DnsConfig;
+
+/// Reads a flat file by name: its lines without comments, none where there is no such file, or what is wrong with it and where.
+pub type FlatFiles = Arc<dyn Fn(&str) -> Result<Vec<String>, String> + Send + Sync>;
+
+/// Takes a plugin's line for the log: the plugin's name, the level, the message.
+pub type LogLine = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
+
+/// The services of this daemon, one value for all plugins.
+pub struct Core {
+    dns: Arc<dns::Dns>,
+    flat_files: FlatFiles,
+    state: Arc<state::State>,
+    log: LogLine,
+}
+
+impl Core {
+    /// Nothing is opened before a plugin asks for it. `state` is the store's file.
+    pub fn new(dns: DnsConfig, flat_files: FlatFiles, state: PathBuf, log: LogLine) -> Core {
+        Core {
+            dns: Arc::new(dns::Dns::new(dns)),
+            flat_files,
+            state: Arc::new(state::State::new(state)),
+            log,
+        }
+    }
+}
+
+impl Services for Core {
+    fn log(&self, plugin: &str, level: Level, message: &str) {
+        (self.log)(plugin, level, message);
+    }
+
+    fn dns(
+        &self,
+        name: &str,
+        kind: RecordType,
+    ) -> BoxFuture<'static, Result<DnsAnswer, ServiceError>> {
+        let (dns, name) = (Arc::clone(&self.dns), name.to_owned());
+        Box::pin(async move { dns.lookup(&name, kind).await })
+    }
+
+    fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
+        // The files are cached: what is there is there at once, and a plugin that only needs this answers without waiting.
+        let lines = (self.flat_files)(name)
+            .map_err(|message| ServiceError::new(ServiceErrorCode::Failed, message));
+        Box::pin(std::future::ready(lines))
+    }
+
+    fn state_get(&self, key: &str) -> BoxFuture<'static, Result<Option<Vec<u8>>, ServiceError>> {
+        let (state, key) = (Arc::clone(&self.state), key.to_owned());
+        Box::pin(async move { state.get(key).await })
+    }
+
+    fn state_set(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
+        let (state, key) = (Arc::clone(&self.state), key.to_owned());
+        Box::pin(async move { state.set(key, value, ttl).await })
+    }
+
+    fn state_add(
+        &self,
+        key: &str,
+        add: i64,
+        ttl: Option<Duration>,
+    ) -> BoxFuture<'static, Result<i64, ServiceError>> {
+        let (state, key) = (Arc::clone(&self.state), key.to_owned());
+        Box::pin(async move { state.add(key, add, ttl).await })
+    }
+
+    fn state_delete(&self, key: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
+        let (state, key) = (Arc::clone(&self.state), key.to_owned());
+        Box::pin(async move { state.delete(key).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn log_and_config_go_where_they_were_plugged_in() {
+        let logged = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&logged);
+        let dir = tempfile::tempdir().unwrap();
+        let core = Core::new(
+            DnsConfig::default(),
+            Arc::new(|name| match name {
+                "rcpthosts" => Ok(vec!["example.org".to_owned()]),
+                other => Err(format!("{other}: permission denied")),
+            }),
+            dir.path().join("state"),
+            Arc::new(move |plugin, level, message| {
+                sink.lock()
+                    .unwrap()
+                    .push(format!("{plugin} {} {message}", level.name()));
+            }),
+        );
+        core.log("vip", Level::Notice, "hello");
+        assert_eq!(*logged.lock().unwrap(), ["vip notice hello"]);
+        assert_eq!(core.config("rcpthosts").await.unwrap(), ["example.org"]);
+        let error = core.config("secret").await.unwrap_err();
+        assert_eq!(error.to_string(), "secret: permission denied");
+        assert!(
+            !dir.path().join("state").exists(),
+            "nobody asked for the store"
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! A plugin that misbehaves on purpose, each time in the way its argument names. It speaks the protocol frame by frame, so that it can get
+//! wrong what an SDK would not let it.
+//!
+//! It answers `rcpt`. What the argument names happens when a recipient's address begins with `bad`; everybody else is answered properly, so
+//! that a test can see how the neighbours fare. Some arguments are for the start, and happen at once.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, exit};
+use std::thread::sleep;
+use std::time::Duration;
+
+use gatepost_protocol::frame;
+use gatepost_protocol::wire::{
+    Cancel, Entry, Failed, Hello, HookMessage, Init, Log, Ready, ReadyHook, ReadyPlugin,
+    ResultMessage,
+};
+use gatepost_protocol::{Disposition, PROTOCOL, VERSION, Verdict};
+
+const MODES: &[&str] = &[
+    // At the start.
+    "dies-before-hello",
+    "slow-hello",
+    "wrong-version",
+    "prints-to-stdout",
+    // At a bad recipient.
+    "dies-in-hook",
+    "gives-up",
+    "garbage",
+    "half-frame",
+    "huge-length",
+    "two-gigabytes",
+    "zero-length",
+    "answers-twice",
+    "unknown-id",
+    "never-answers",
+    "answers-after-cancel",
+    "floods",
+    "wrong-plugin-name",
+    "unknown-verdict",
+    "nonsense-code",
+    "two-results-too-many",
+    "bad-change",
+    "ignores-sigterm",
+    "closes-channel",
+    "stops-reading",
+    "behaves",
+];
+
+fn main() -> ExitCode {
+    let mode = std::env::args().nth(1).unwrap_or_default();
+    if !MODES.contains(&&*mode) {
+        eprintln!("say how to misbehave: {}", MODES.join(", "));
+        return ExitCode::from(2);
+    }
+    if mode == "ignores-sigterm" && std::env::var_os("DEAF").is_none() {
+        // A signal that is ignored stays so in the program that takes the place of this one.
+        let me = std::env::current_exe().unwrap_or_default();
+        let error = Command::new("sh")
+            .args(["-c", "trap '' TERM; DEAF=1 exec \"$0\" ignores-sigterm"])
+            .arg(me)
+            .exec();
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    match misbehave(&mode) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn misbehave(mode: &str) -> std::io::Result<()> {
+    if mode == "dies-before-hello" {
+        eprintln!("there is no such library");
+        exit(7);
+    }
+    let mut channel = Channel {
+        source: File::open("/proc/self/fd/3")?,
+        sink: File::options().write(true).open("/proc/self/fd/4")?,
+    };
+    if mode == "slow-hello" {
+        sleep(Duration::from_secs(3600));
+    }
+    channel.send(&Hello {
+        protocol: PROTOCOL.to_owned(),
+        version: match mode {
+            "wrong-version" => vec![VERSION[0] + 1, 4],
+            _ => VERSION.to_vec(),
+        },
+        server: None,
+        sdk: Some("misbehave 0".to_owned()),
+        features: ["cancel", "defer", "segments"].map(str::to_owned).to_vec(),
+        max_frame: None,
+    })?;
+    let mut cancelled = None;
+    while let Some((kind, payload)) = channel.receive()? {
+        match &*kind {
+            "init" => {
+                let init: Init = decode(&payload)?;
+                channel.send(&ready(&init))?;
+            }
+            "hook" => {
+                let hook: HookMessage = decode(&payload)?;
+                if mode == "prints-to-stdout" {
+                    println!("a stray print\nand \x1b[31mmore");
+                }
+                let address = hook.args.address.as_ref().map(|address| address.as_str());
+                if address.is_some_and(|address| address.starts_with("bad")) {
+                    cancelled = channel.go_wrong(mode, &hook)?;
+                } else {
+                    channel.send(&result(&hook, Verdict::Declined))?;
+                }
+            }
+            "cancel" => {
+                let cancel: Cancel = decode(&payload)?;
+                if let Some(late) =
+                    cancelled.take_if(|late: &mut ResultMessage| late.id == cancel.id)
+                {
+                    channel.send(&late)?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn decode<T: frame::Kind>(payload: &[u8]) -> std::io::Result<T> {
+    frame::decode(payload).map_err(std::io::Error::other)
+}
+
+fn ready(init: &Init) -> Ready {
+    let rcpt = ReadyHook {
+        hook: "rcpt".to_owned(),
+        ..ReadyHook::default()
+    };
+    let plugins = init.plugins.iter().map(|plugin| ReadyPlugin {
+        name: plugin.name.clone(),
+        hooks: vec![rcpt.clone()],
+        ..ReadyPlugin::default()
+    });
+    Ready {
+        concurrency: 16,
+        plugins: plugins.collect(),
+    }
+}
+
+/// The answer of the segment's plugins: all decline but the last, which has this verdict.
+fn result(hook: &HookMessage<'_>, verdict: Verdict) -> ResultMessage {
+    let mut results: Vec<Entry> = hook
+        .plugins
+        .iter()
+        .map(|plugin| Entry {
+            plugin: plugin.to_string(),
+            disposition: Some(Disposition::Pass),
+            message: Some("all is well".to_owned()),
+            ..Entry::default()
+        })
+        .collect();
+    if let Some(last) = results.last_mut() {
+        last.verdict = Some(verdict);
+    }
+    ResultMessage {
+        id: hook.id.unwrap_or_default(),
+        results,
+    }
+}
+
+struct Channel {
+    source: File,
+    sink: File,
+}
+
+impl Channel {
+    fn send<T: frame::Kind>(&mut self, message: &T) -> std::io::Result<()> {
+        let bytes = frame::encode(message).map_err(std::io::Error::other)?;
+        self.sink.write_all(&bytes)
+    }
+
+    /// A message's kind and payload; `None` at the end of the channel.
+    fn receive(&mut self) -> std::io::Result<Option<(String, Vec<u8>)>> {
+        let mut head = [0; 4];
+        if self.source.read(&mut head[..1])? == 0 {
+            return Ok(None);
+        }
+        self.source.read_exact(&mut head[1..])?;
+        let mut payload = vec![0; frame::length(head).map_err(std::io::Error::other)?];
+        self.source.read_exact(&mut payload)?;
+        let kind = frame::check(&payload).map_err(std::io::Error::other)?;
+        Ok(Some((kind.to_owned(), payload)))
+    }
+
+    /// Returns what to send when the request is cancelled.
+    fn go_wrong(
+        &mut self,
+        mode: &str,
+        hook: &HookMessage<'_>,
+    ) -> std::io::Result<Option<ResultMessage>> {
+        let mut good = result(hook, Verdict::Declined);
+        match mode {
+            "dies-in-hook" => exit(3),
+            "gives-up" => self.send(&Failed {
+                message: "the database is gone".to_owned(),
+            })?,
+            "garbage" => self.sink.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")?,
+            "half-frame" => self.sink.write_all(&[0, 0, 1, 0, 0x82, 0xa4])?,
+            "huge-length" => self.sink.write_all(&[0xff; 4])?,
+            "two-gigabytes" => self.sink.write_all(&[0x80, 0, 0, 0])?,
+            "zero-length" => self.sink.write_all(&[0; 4])?,
+            "answers-twice" => {
+                self.send(&good)?;
+                self.send(&good)?;
+            }
+            "unknown-id" => {
+                let id = good.id;
+                good.id += 1_000_000;
+                self.send(&good)?;
+                good.id = id;
+                self.send(&good)?;
+            }
+            "answers-after-cancel" => return Ok(Some(good)),
+            "floods" => self.flood(hook.id).and_then(|()| self.send(&good))?,
+            "wrong-plugin-name" => {
+                good.results[0].plugin = "somebody else".to_owned();
+                self.send(&good)?;
+            }
+            "unknown-verdict" => self.send_edited(&good, b"declined", b"perhaps!")?,
+            "nonsense-code" => {
+                good.results[0].code = Some(999);
+                self.send(&good)?;
+            }
+            "two-results-too-many" => {
+                good.results.extend(vec![Entry::default(); 2]);
+                self.send(&good)?;
+            }
+            "bad-change" => {
+                // No SDK has a word for it, so it is put where another of the same length stands.
+                good.results[0].changes = Some(vec![gatepost_protocol::Change::Karma { add: 1 }]);
+                self.send_edited(&good, b"\xa5karma", b"\xa5chaos")?;
+            }
+            "closes-channel" => {
+                // What takes the place of this program has neither descriptor.
+                let mut shell = Command::new("sh");
+                return Err(shell.args(["-c", "exec 3<&- 4>&-; exec sleep 600"]).exec());
+            }
+            "stops-reading" => sleep(Duration::from_secs(3600)),
+            // "never-answers", "ignores-sigterm", and those that are wrong from the start.
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn flood(&mut self, hook: Option<u64>) -> std::io::Result<()> {
+        let line = "x".repeat(10_000);
+        for number in 0..2000 {
+            println!("{number} {line}");
+            eprintln!("{number} {line}");
+            self.send(&Log {
+                level: "info".to_owned(),
+                message: format!("{number} {line}"),
+                plugin: None,
+                hook,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sends a message in which some bytes were replaced by as many others.
+    fn send_edited(
+        &mut self,
+        message: &ResultMessage,
+        from: &[u8],
+        to: &[u8],
+    ) -> std::io::Result<()> {
+        let mut bytes = frame::encode(message).map_err(std::io::Error::other)?;
+        let found = bytes.windows(from.len()).position(|window| window == from);
+        if let Some(at) = found {
+            bytes[at..at + to.len()].copy_from_slice(to);
+        }
+        self.sink.write_all(&bytes)
+    }
+}

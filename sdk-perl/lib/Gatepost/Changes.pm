@@ -1,0 +1,53 @@
+package Gatepost::Changes;
+
+# Where the objects that plugins edit (connection, transaction, header, notes) say what was changed. While a plugin
+# runs in a hook $list collects its changes for the result; outside of hooks, and in events, which have no result,
+# it is undef and the edit stays in this process.
+
+use strict;
+use warnings;
+
+our $list;
+
+# Limits of the core (64 KiB a note), with room for the framing.
+my $MAX_NOTE  = 60_000;
+my $MAX_DEPTH = 8;
+
+sub record {
+    push @$list, {@_} if $list;
+    return;
+}
+
+# Notes with live objects, and large ones, stay in this process, where qpsmtpd plugins expect them. True if mirrored.
+sub note {
+    my ($scope, $name, $value) = @_;
+    return unless $list;
+    my $room = $MAX_NOTE - length $name;
+    return unless _plain($value, \$room, 0);
+    push @$list, {op => 'note', scope => $scope, name => $name, value => _copy($value)};
+    return 1;
+}
+
+sub _plain {
+    my ($value, $room, $depth) = @_;
+    return if $depth > $MAX_DEPTH || ($$room -= 9) < 0;
+    return 1 unless defined $value;
+    if (ref $value eq 'ARRAY') { return !grep { !_plain($_, $room, $depth + 1) } @$value }
+    if (ref $value eq 'HASH') {
+        $$room -= length for keys %$value;
+        return !grep { !_plain($_, $room, $depth + 1) } values %$value;
+    }
+    return if ref $value || ref \$value eq 'GLOB';
+    # A byte beyond ASCII may become two on the wire.
+    return ($$room -= length($value) * ($value =~ /[^\x00-\x7f]/ ? 2 : 1)) >= 0;
+}
+
+# The plugin may go on editing what it stored; what is sent is what it was.
+sub _copy {
+    my $value = shift;
+    return ref $value eq 'ARRAY' ? [map { _copy($_) } @$value]
+         : ref $value eq 'HASH'  ? {map { $_ => _copy($value->{$_}) } keys %$value}
+         :                         $value;
+}
+
+1;

@@ -1,0 +1,113 @@
+package Gatepost::Channel;
+
+# Frames in and out over two descriptors (or one socket, both ways). Reading takes all that is there in one system
+# call, writing waits until the reader would block, so a burst of hooks costs two calls in all.
+#
+# new($in, $out)   takes open handles
+# from_environment takes those of GATEPOST_FD, and makes them close-on-exec
+# next_frame()     the next frame's map, or undef at end of file; dies "CODE: explanation" on a broken frame
+
+use strict;
+use warnings;
+
+use Errno qw(EINTR EPIPE ECONNRESET);
+use Fcntl qw(F_GETFD F_SETFD FD_CLOEXEC);
+use Gatepost::Codec ();
+use Gatepost::Schema ();
+
+sub new {
+    my ($class, $in, $out) = @_;
+    binmode $_ for $in, $out;
+    my (undef, $decode) = Gatepost::Codec::decoder();
+    return bless {in => $in, out => $out, buffer => '', at => 0, pending => '', decode => $decode, pid => $$}, $class;
+}
+
+sub from_environment {
+    my ($class, $value) = @_;
+    my ($read, $write) = $value =~ /\A([0-9]{1,6})(?:,([0-9]{1,6}))?\z/
+        or die "GATEPOST_FD is \"$value\"; it should be two descriptors like 3,4, or one like 3\n";
+    my $in  = _adopt($read, defined $write ? '<' : '+<');
+    my $out = defined $write ? _adopt($write, '>') : $in;
+    return $class->new($in, $out);
+}
+
+# A plugin's child that kept these open would hide from both sides that the other has gone.
+sub _adopt {
+    my ($fd, $mode) = @_;
+    if ($fd <= 2) {
+        open my $away, "$mode&", $fd or die "GATEPOST_FD names descriptor $fd: $!\n";
+        open my $null, $mode, '/dev/null' or die "/dev/null: $!\n";
+        require POSIX;
+        POSIX::dup2(fileno $null, $fd);
+        return _close_on_exec($away);
+    }
+    open my $handle, "$mode&=", $fd or die "GATEPOST_FD names descriptor $fd: $!\n";
+    return _close_on_exec($handle);
+}
+
+sub _close_on_exec {
+    my $handle = shift;
+    my $flags = fcntl $handle, F_GETFD, 0 or die "cannot read descriptor flags: $!\n";
+    fcntl $handle, F_SETFD, $flags | FD_CLOEXEC or die "cannot set close-on-exec: $!\n";
+    return $handle;
+}
+
+sub send { $_[0]{pending} .= $_[1] }
+
+# Gives undef, and forgets what was to be sent, when the other side is gone.
+sub flush {
+    my $self = shift;
+    return 1 if $self->{pending} eq '' || $$ != $self->{pid};
+    my $done = 0;
+    while ($done < length $self->{pending}) {
+        my $n = syswrite $self->{out}, $self->{pending}, length($self->{pending}) - $done, $done;
+        if (defined $n) { $done += $n }
+        elsif ($! != EINTR) {
+            my $error = $!;
+            $self->{pending} = '';
+            return if $error == EPIPE || $error == ECONNRESET;
+            die "write: $error\n";
+        }
+    }
+    $self->{pending} = '';
+    return 1;
+}
+
+sub next_frame {
+    my $self = shift;
+    while (1) {
+        my $have = length($self->{buffer}) - $self->{at};
+        if ($have >= 4) {
+            my $n = unpack 'N', substr $self->{buffer}, $self->{at}, 4;
+            die "empty: a frame of length 0\n" unless $n;
+            die "too_long: a frame of $n bytes, $Gatepost::Schema::MAX_FRAME is the limit\n"
+                if $n > $Gatepost::Schema::MAX_FRAME;
+            if ($have >= 4 + $n) {
+                my $body = substr $self->{buffer}, $self->{at} + 4, $n;
+                $self->{at} += 4 + $n;
+                return $self->{decode}->($body);
+            }
+        }
+        $self->_fill($have) or return;
+    }
+}
+
+sub _fill {
+    my ($self, $have) = @_;
+    $self->flush or return;
+    $self->{buffer} = $have ? substr $self->{buffer}, $self->{at} : '';
+    $self->{at} = 0;
+    while (1) {
+        my $n = sysread $self->{in}, $self->{buffer}, 65536, $have;
+        return 1 if $n;
+        if (defined $n) {
+            die "truncated: the channel ended within a frame\n" if $have;
+            return;
+        }
+        next if $! == EINTR;
+        return if $! == ECONNRESET;
+        die "read: $!\n";
+    }
+}
+
+1;

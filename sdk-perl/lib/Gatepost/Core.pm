@@ -1,0 +1,53 @@
+package Gatepost::Core;
+
+# What a plugin may ask of the daemon. $backend answers: a Gatepost::Worker (the wire) or a Gatepost::Memory (tests).
+# A backend has call($method, \%params) -> hash of the reply, or dies with a Gatepost::Core::Error; and
+# log($level name, $plugin or undef, $message).
+
+use strict;
+use warnings;
+
+our $backend;
+
+# What init said: hostname, scratch_dir (may be undef), worker.
+our %about = (hostname => 'localhost');
+
+sub call {
+    my ($method, %params) = @_;
+    die Gatepost::Core::Error->new('failed', "$method: no core is connected") unless $backend;
+    return $backend->call($method, \%params);
+}
+
+# Dies with code `temporary` when the answer is not known now.
+sub dns {
+    my ($name, $type) = @_;
+    my $answer = call('dns', name => $name, type => $type // 'A');
+    return wantarray ? @{$answer->{records} // []} : $answer->{status};
+}
+
+sub config       { @{call('config', name => $_[0])->{values} // []} }
+sub state_get    { call('state/get', key => $_[0])->{value} }
+sub state_set    { call('state/set', key => $_[0], value => $_[1], ttl_ms => $_[2]); return }
+sub state_add    { call('state/add', key => $_[0], add => $_[1], ttl_ms => $_[2])->{value} }
+sub state_delete { call('state/delete', key => $_[0]); return }
+sub more_time    { call('more_time', ms => $_[0]); return }
+
+# Bytes of the message as received; shorter than $length only at its end.
+sub message_read {
+    my ($offset, $length) = @_;
+    return call('message/read', offset => $offset, length => $length)->{data} // '';
+}
+
+package Gatepost::Core::Error;
+
+use overload '""' => sub { "$_[0]{message} ($_[0]{code})" }, fallback => 1;
+
+sub new {
+    my ($class, $code, $message) = @_;
+    return bless {code => $code, message => $message}, $class;
+}
+
+sub code    { $_[0]{code} }
+sub message { $_[0]{message} }
+
+1;

@@ -1,0 +1,258 @@
+package Gatepost::Host;
+
+# Holds any number of plugins and runs them: what qpsmtpd's core did with a hook. No wire in here; Gatepost::Worker
+# feeds it from the core, Gatepost::Test from a test.
+#
+# load(\@plugins)  the list of `init`; gives a list of errors as for `init_error`
+# ready()          the list of plugins for `ready`
+# run(\%message)   a hook: gives a reference to the list of result entries, each a hash as in the protocol, and their
+#                  encoded form if it is known. Entries of plugins with nothing to say are shared, encoded in _bytes
+# event(\%message) an event
+
+use strict;
+use warnings;
+
+use POSIX ();
+use Gatepost::Changes;
+use Gatepost::Core;
+use Gatepost::Hooks;
+use Gatepost::Loader;
+use Gatepost::Log;
+use Gatepost::Needs;
+use Gatepost::Outcome;
+use Gatepost::Schema;
+use Gatepost::Session;
+use Gatepost::Settings;
+use Qpsmtpd::Constants;
+use Qpsmtpd::Plugin;
+
+# The plugin whose code is running, and in which hook (undef while it is loaded): for the message when it ends the
+# process. Not `local`, since exit undoes that before anybody can look.
+our ($running, $running_hook);
+
+sub new {
+    my ($class, %args) = @_;
+    return bless {
+        plugins => [], table => {}, sessions => {}, pid => $$, default_source => $args{source}, default_args => $args{args},
+    }, $class;
+}
+
+sub load {
+    my ($self, $plugins) = @_;
+    my @errors;
+    for my $about (@$plugins) {
+        my @problems = eval { $self->_load($about) };
+        undef $running;
+        @problems = ({path => [], message => _reason($@)}) if $@;
+        push @errors, map { {plugin => $about->{name}, %$_} } @problems;
+    }
+    return @errors if @errors;
+    $self->_prepare;
+    return;
+}
+
+sub _reason {
+    my $text = "$_[0]";
+    $text =~ s/\s+\z//;
+    return $text;
+}
+
+sub _load {
+    my ($self, $about) = @_;
+    my $name = $about->{name};
+    ($running, $running_hook) = ($name, undef);
+    my $source = $about->{source} // $self->{default_source} // $name;
+    my @args = @{$about->{args} // []};
+    @args = @{$self->{default_args} // []} if !@args && !defined $about->{source};
+
+    my $path  = Gatepost::Loader::find($source, $about->{dirs});
+    my $class = Gatepost::Loader::load($name, $path);
+    my $plugin = $class->new(_name => $name, _dirs => $about->{dirs} // []);
+    my @declared = Gatepost::Settings::declared($plugin);
+    my $given = $about->{settings} // {};
+    my ($settings, @errors) = @declared ? Gatepost::Settings::check(\@declared, $given) : {%$given};
+    return @errors if @errors;
+
+    my %pairs = @args % 2 ? () : @args;
+    $plugin->{_settings} = $settings;
+    $plugin->{_args} = {%$settings, %pairs};
+    my $qp = Qpsmtpd::SMTP->new;
+    {
+        local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, undef);
+        $plugin->_register($qp, @args);
+    }
+    # Most plugins replace _args in register, by their arguments and defaults.
+    if (ref $plugin->{_args} eq 'HASH') {
+        exists $pairs{$_} or $plugin->{_args}{$_} = $settings->{$_} for keys %$given;
+    }
+    my $needs = Gatepost::Needs::of_file($path);
+    push @{$self->{plugins}}, {
+        name => $name, plugin => $plugin, declared => \@declared, reads => $needs->{notes}, fields => $needs->{fields},
+        quiet => _quiet($name),
+    };
+    return;
+}
+
+# What a hook needs is looked up here, once: a segment of many plugins must cost little more than one of one.
+sub _prepare {
+    my $self = shift;
+    %Qpsmtpd::SMTP::hooks = ();
+    for my $entry (@{$self->{plugins}}) {
+        my ($name, $plugin) = @$entry{qw(name plugin)};
+        my $registered = $plugin->{_registered} // {};
+        for my $hook (sort keys %$registered) {
+            my @code = map { ref $_ ? $_ : $plugin->can($_) // _missing($_) } @{$registered->{$hook}};
+            if (!Gatepost::Hooks::is_served($hook)) {
+                Gatepost::Log::line($name, LOGWARN, "the hook $hook is not called by Gatepost");
+                next;
+            }
+            $self->{table}{$hook}{$name} = {%$entry, code => \@code};
+            push @{$Qpsmtpd::SMTP::hooks{$hook}},
+                map { my $code = $_; {name => $plugin->plugin_name, code => sub { $code->($plugin, @_) }} } @code;
+        }
+    }
+    return;
+}
+
+sub _missing {
+    my $method = shift;
+    return sub { die "the method $method, which the plugin registered, does not exist\n" };
+}
+
+# A hook that dies was skipped in qpsmtpd; the operator's on_error wins over this default.
+sub ready {
+    my $self = shift;
+    my @ready;
+    for my $entry (@{$self->{plugins}}) {
+        my @hooks = map {
+            {
+                hook => $_, fields => Gatepost::Hooks::fields($_, $entry->{fields}),
+                @{$entry->{reads}} ? (reads => $entry->{reads}) : (),
+                Gatepost::Hooks::is_event($_) ? (mode => 'observe') : (),
+            }
+        } grep { $self->{table}{$_}{$entry->{name}} } sort keys %{$self->{table}};
+        my $args = $entry->{plugin}{_args};
+        my $level = ref $args eq 'HASH' ? $args->{loglevel} : undef;
+        $level = Qpsmtpd::Constants::severity($level) if defined $level && $level =~ /\A[0-7]\z/;
+        push @ready, {
+            name => $entry->{name}, hooks => \@hooks,
+            policy => {on_error => 'skip', defined $level && $level =~ /\A(?:[a-z]+|[+-][0-9])\z/ ? (loglevel => $level) : ()},
+            @{$entry->{declared}} ? (settings => [Gatepost::Settings::announced(@{$entry->{declared}})]) : (),
+        };
+    }
+    return \@ready;
+}
+
+sub _session {
+    my ($self, $id) = @_;
+    return Gatepost::Session->new unless defined $id;
+    return $self->{sessions}{$id} //= Gatepost::Session->new;
+}
+
+# For tests: a session's daemon object, and a plugin by its name.
+sub session_qp { $_[0]->_session($_[1])->qp }
+
+sub plugin {
+    my ($self, $name) = @_;
+    return (map { $_->{plugin} } grep { $_->{name} eq $name } @{$self->{plugins}})[0];
+}
+
+sub run {
+    my ($self, $message) = @_;
+    my $hook = $message->{hook};
+    my $segment = $self->{segments}{$hook}{join "\n", @{$message->{plugins} // []}} //= $self->_segment($message);
+    my $turns = $segment->{turns};
+    my $session = $self->_session($message->{session});
+    my $transaction = $session->update($message, $segment->{all_notes});
+    my $qp = $session->qp;
+    my @arguments = Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection);
+
+    local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
+    local ($Gatepost::Log::holding, $Gatepost::Log::held, $Gatepost::Changes::list) = (1, undef, []);
+    my @outer = ($running, $running_hook);
+    $running_hook = $hook;
+    my ($pid, $i, $stop, @spoken) = ($self->{pid}, 0, 0);
+    my ($turn, $rc, @reply);
+    # One eval for all plugins, entered again after one that died: an eval for each would cost more than most hooks.
+    while (!$stop && $i < @$turns) {
+        my $lived = eval {
+            no warnings 'numeric';
+            while ($i < @$turns) {
+                $turn = $turns->[$i++];
+                $running = $turn->{name};
+                $rc = DECLINED;
+                # Further code of the same plugin for the same hook.
+                for my $code (@{$turn->{code}}) {
+                    ($rc, @reply) = $code->($turn->{plugin}, $transaction, @arguments);
+                    POSIX::_exit(255) if $$ != $pid;
+                    last unless defined $rc && $rc == DECLINED;
+                }
+                next if defined $rc && $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
+                my $entry = $spoken[$i - 1] = Gatepost::Outcome::entry($turn, $qp, $hook, $rc, \@reply);
+                last if $stop = $entry->{verdict} && $entry->{verdict} ne 'declined';
+            }
+            1;
+        };
+        if (!$lived) {
+            my $error = $@;
+            POSIX::_exit(255) if $$ != $pid;
+            $spoken[$i - 1] = Gatepost::Outcome::failure($turn, _reason($error));
+        }
+    }
+    ($running, $running_hook) = @outer;
+    return @$segment{qw(quiet bytes)} unless @spoken;
+    return [map { $spoken[$_] // $turns->[$_]{quiet} } 0 .. $i - 1];
+}
+
+# What running these plugins in this order needs, found once.
+sub _segment {
+    my ($self, $message) = @_;
+    my $table = $self->{table}{$message->{hook}} // {};
+    my @turns = map { $table->{$_} // {name => $_, quiet => _quiet($_), code => []} } @{$message->{plugins} // []};
+    my @quiet = map { $_->{quiet} } @turns;
+    return {
+        turns => \@turns, quiet => \@quiet, bytes => join('', map { $_->{_bytes} } @quiet),
+        all_notes => scalar grep({ "@{$_->{reads} // []}" eq '*' } @turns),
+    };
+}
+
+sub _quiet {
+    my $name = shift;
+    return {plugin => $name, _bytes => $Gatepost::Schema::RESULT->({plugin => $name})};
+}
+
+sub event {
+    my ($self, $message) = @_;
+    my $hook  = $message->{hook};
+    my $table = $self->{table}{$hook} // {};
+    my @turns = grep { $_ } map { $table->{$_} } @{$message->{plugins} // []};
+    if (@turns) {
+        my $session = $self->_session($message->{session});
+        my $transaction = $session->update($message);
+        my $qp = $session->qp;
+        my @arguments = Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection);
+        local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
+        $running_hook = $hook;
+        for my $turn (@turns) {
+            $running = $turn->{name};
+            for my $code (@{$turn->{code}}) {
+                eval { $code->($turn->{plugin}, $transaction, @arguments); 1 }
+                    or Gatepost::Log::line($turn->{name}, LOGCRIT, "died in $hook: " . _reason($@));
+                POSIX::_exit(255) if $$ != $self->{pid};
+            }
+        }
+    }
+    undef $running;
+    $self->_forget($hook, $message->{session});
+    return;
+}
+
+sub _forget {
+    my ($self, $hook, $id) = @_;
+    return unless defined $id && $self->{sessions}{$id};
+    if    ($hook eq 'disconnect')        { delete $self->{sessions}{$id} }
+    elsif ($hook eq 'reset_transaction') { $self->{sessions}{$id}->end_transaction }
+    return;
+}
+
+1;

@@ -1,0 +1,63 @@
+package Gatepost::Loader;
+
+# Turns a plugin file into a package of its own, as qpsmtpd does: strict, with Qpsmtpd::Constants, a subclass of
+# Qpsmtpd::Plugin. The same file may be loaded under several names, each with its own globals.
+#
+# find($source, \@dirs) -> path; load($name, $path) -> class. Both die with what to do about it.
+
+use strict;
+use warnings;
+
+use Qpsmtpd::Plugin;
+
+# `rcpt_ok:2` is rcpt_ok loaded once more.
+sub find {
+    my ($source, $dirs) = @_;
+    my @dirs = @{$dirs // []};
+    my @tried;
+    for my $file ($source, $source =~ s/:[0-9]+\z//r) {
+        for my $path ($file =~ m{\A/} ? $file : ((map { "$_/$file" } @dirs), $file)) {
+            return $path if -f $path;
+            push @tried, $path;
+        }
+        last if $file !~ /:/ && $source eq $file;
+    }
+    my %seen;
+    die "no such plugin file; looked for " . join(', ', grep { !$seen{$_}++ } @tried) . "\n";
+}
+
+# qpsmtpd's spelling of a plugin's name as a package: queue/qmail-queue is queue::qmail_2dqueue.
+sub package_name {
+    my $name = shift;
+    $name =~ s{([^A-Za-z0-9_/])}{sprintf '_%2x', ord $1}ge;
+    $name =~ s{(^|/)([0-9])}{$1 . sprintf '_%2x', ord $2}ge;
+    $name =~ s{/}{::}g;
+    return $name;
+}
+
+sub load {
+    my ($name, $path) = @_;
+    open my $handle, '<', $path or die "$path: $!\n";
+    my $text = do { local $/; <$handle> };
+    close $handle;
+    my $plugin_name = package_name($name);
+    my $class = "Qpsmtpd::Plugin::$plugin_name";
+    _compile(join "\n",
+        "package $class;",
+        'use Qpsmtpd::Constants;',
+        'use vars qw(@ISA);',
+        'use strict;',
+        '@ISA = qw(Qpsmtpd::Plugin);',
+        "sub plugin_name { '$plugin_name' }",
+        qq(#line 1 "$path"),
+        $text);
+    die $@ =~ s/\s+\z//r . "\n" if $@;
+    return $class;
+}
+
+1;
+
+# At the end of the file, so that the plugin's text sees none of its variables.
+no strict;
+no warnings;
+sub _compile { eval "$_[0]\n;1" and $@ = '' }

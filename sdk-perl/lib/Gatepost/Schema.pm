@@ -1,0 +1,144 @@
+package Gatepost::Schema;
+
+# What goes over the wire, as types: text(), bytes(), integer(), boolean(), list_of(TYPE), map_of(TYPE), any() and
+# record(KEY => TYPE, ...). A type is a code reference from a value to its MessagePack bytes.
+#
+# message_* build whole frames, length included. A record leaves out every key whose value is undef: the protocol
+# takes nil and absent for the same.
+
+use strict;
+use warnings;
+
+use Scalar::Util 'blessed';
+use Gatepost::MessagePack qw(pack_text pack_bytes pack_integer pack_boolean map_head array_head);
+
+our $MAX_FRAME = 1_048_576;
+our @VERSION   = (1, 0);
+our $PROTOCOL  = 'gatepost-plugin';
+our @FEATURES  = qw(cancel segments);
+
+sub text    { \&pack_text }
+sub bytes   { \&pack_bytes }
+sub integer { \&pack_integer }
+sub boolean { \&pack_boolean }
+
+sub list_of {
+    my $type = shift;
+    return sub { array_head(scalar @{$_[0]}) . join '', map { $type->($_) } @{$_[0]} };
+}
+
+sub map_of {
+    my $type = shift;
+    return sub {
+        my $map = $_[0];
+        return map_head(scalar keys %$map) . join '', map { pack_text($_) . $type->($map->{$_}) } sort keys %$map;
+    };
+}
+
+sub record {
+    my @fields;
+    while (my ($key, $type) = splice @_, 0, 2) {
+        push @fields, [$key, pack_text($key), $type];
+    }
+    return sub {
+        my ($n, $out) = (0, '');
+        for my $field (@fields) {
+            my $value = $_[0]{$field->[0]};
+            next unless defined $value;
+            ++$n;
+            $out .= $field->[1] . $field->[2]->($value);
+        }
+        return map_head($n) . $out;
+    };
+}
+
+# Data without a schema (notes). Perl cannot tell 7 from "7", and a guess that is right today turns `007` into 7
+# tomorrow, so every scalar is text; readers in other languages convert. Booleans are recognised as JSON::PP's.
+sub any {
+    return \&_any;
+}
+
+sub _any {
+    my $value = $_[0];
+    return "\xc0" unless defined $value;
+    if (ref $value eq 'HASH')  { return map_of(\&_any)->($value) }
+    if (ref $value eq 'ARRAY') { return list_of(\&_any)->($value) }
+    if (ref $value eq 'Gatepost::Schema::Encoded') { return $$value }
+    if (blessed $value && $value->isa('JSON::PP::Boolean')) { return pack_boolean($$value) }
+    return pack_text($value);
+}
+
+# A value whose type the caller knows where the schema says any().
+sub encoded {
+    my $bytes = shift;
+    return bless \$bytes, 'Gatepost::Schema::Encoded';
+}
+
+# The key `kind` first, so that a person who looks at the bytes sees at once what they are.
+sub message {
+    my ($kind, @fields) = @_;
+    my $record = record(kind => text(), @fields);
+    return sub { frame($record->({kind => $kind, %{$_[0]}})) };
+}
+
+sub frame {
+    my $n = length $_[0];
+    die "too_long: a message of $n bytes, $MAX_FRAME is the limit\n" if $n > $MAX_FRAME;
+    return pack('N', $n) . $_[0];
+}
+
+my $change = record(
+    op => text(), scope => text(), name => text(), value => any(),
+    address => text(), add => integer(), nth => integer(), reason => text(), message => text(), text => text(),
+);
+# The one key whose type depends on `op`: a header's value is bytes, a note's anything, relay_client's a flag.
+my %change = (
+    relay_client => record(op => text(), value => boolean()),
+    (map { $_ => record(op => text(), name => text(), value => bytes(), at => text(), nth => integer()) }
+        qw(add_header replace_header)),
+);
+
+our $RESULT = record(
+    plugin => text(), disposition => text(), message => text(), verdict => text(), code => integer(),
+    enhanced => text(), reply => list_of(text()),
+    changes => list_of(sub { ($change{$_[0]{op}} // $change)->($_[0]) }),
+    values => list_of(text()), defer => text(),
+);
+
+my $hook = record(
+    hook => text(), mode => text(), fields => list_of(text()), reads => list_of(text()), timeout_ms => integer(),
+);
+my $setting = record(name => text(), type => text(), default => any(), required => boolean(), help => text());
+my $ready_plugin = record(
+    name => text(), hooks => list_of($hook), settings => list_of($setting),
+    policy => record(reject => any(), reject_type => text(), on_error => text(), loglevel => text()),
+);
+my $params = record(
+    name => text(), type => text(), key => text(), value => bytes(), ttl_ms => integer(), add => integer(),
+    offset => integer(), length => integer(), ms => integer(),
+);
+
+*message_hello = message(
+    hello => protocol => text(), version => list_of(integer()), sdk => text(), features => list_of(text()),
+);
+*message_ready = message(ready => concurrency => integer(), plugins => list_of($ready_plugin));
+*message_init_error = message(
+    init_error => errors => list_of(record(
+        plugin => text(), message => text(),
+        path => list_of(sub { $_[0] =~ /\A[0-9]+\z/ ? pack_integer($_[0]) : pack_text($_[0]) }),
+    )),
+);
+*message_call = message(call => id => integer(), for => integer(), method => text(), params => $params);
+*message_log  = message(log => level => text(), message => text(), plugin => text(), for => integer());
+*message_error = message(error => message => text());
+
+# A result is put together by hand: $entries holds the encoded entries already, $count says how many.
+my $result_head = map_head(3) . pack_text('kind') . pack_text('result') . pack_text('id');
+my $results_key = pack_text('results');
+
+sub message_result {
+    my ($id, $count, $entries) = @_;
+    return frame($result_head . pack_integer($id) . $results_key . array_head($count) . $entries);
+}
+
+1;

@@ -1,0 +1,203 @@
+package Gatepost::Worker;
+
+# The plugin's end of one channel: handshake, hooks one by one in the order they came, calls to the core in between.
+#
+# serve() returns the exit code when the channel ends. It is also the backend of Gatepost::Core.
+
+use strict;
+use warnings;
+
+use Gatepost;
+use Gatepost::Core;
+use Gatepost::Host;
+use Gatepost::Schema;
+
+# Hooks wait in our pipe rather than in the core: the next one is there when this one is done.
+my $CONCURRENCY = 64;
+
+# Entries above this, and what stands around them, would not fit into a frame.
+my $MAX_ENTRIES = $Gatepost::Schema::MAX_FRAME - 4096;
+
+sub new {
+    my ($class, $channel, %args) = @_;
+    return bless {
+        channel => $channel, host => Gatepost::Host->new(%args), pid => $$, waiting => [], cancelled => {}, calls => 0,
+    }, $class;
+}
+
+my %handler = (hello => \&_hello, init => \&_init, hook => \&_hook, event => \&_event, cancel => \&_cancel);
+
+sub serve {
+    my $self = shift;
+    local $Gatepost::Core::backend = $self;
+    $self->{channel}->send(Gatepost::Schema::message_hello({
+        protocol => $Gatepost::Schema::PROTOCOL, version => \@Gatepost::Schema::VERSION,
+        sdk => "gatepost-perl $Gatepost::VERSION", features => \@Gatepost::Schema::FEATURES,
+    }));
+    while (my $message = $self->_next) {
+        my $handler = $handler{$message->{kind} // ''} or next;
+        $self->$handler($message);
+        return $self->{exit} if defined $self->{exit};
+    }
+    return $self->{failed} // 0;
+}
+
+sub _next {
+    my $self = shift;
+    return shift @{$self->{waiting}} if @{$self->{waiting}};
+    return $self->_frame;
+}
+
+# What breaks the protocol leaves nothing to hold on to.
+sub _frame {
+    my $self = shift;
+    my $message = eval { $self->{channel}->next_frame };
+    return $message unless $@;
+    chomp(my $reason = $@);
+    $self->_give_up("broken frame from the core: $reason");
+    return;
+}
+
+sub _give_up {
+    my ($self, $reason) = @_;
+    print STDERR "gatepost-perl: $reason\n";
+    $self->{exit} = 1;
+    $self->{channel}->flush;
+    exit 1;
+}
+
+sub _hello {
+    my ($self, $message) = @_;
+    my ($theirs, $ours) = map { join '.', @$_ } $message->{version} // [], \@Gatepost::Schema::VERSION;
+    my $protocol = $message->{protocol} // '';
+    my ($major) = @{$message->{version} // []};
+    return $self->{greeted} = 1
+        if $protocol eq $Gatepost::Schema::PROTOCOL && defined $major && $major == $Gatepost::Schema::VERSION[0];
+
+    my $server = $message->{server} // 'the core';
+    my $reason = $protocol ne $Gatepost::Schema::PROTOCOL
+        ? "$server speaks the protocol \"$protocol\"; gatepost-perl speaks $Gatepost::Schema::PROTOCOL"
+        : "$server speaks plugin protocol $theirs, gatepost-perl $Gatepost::VERSION speaks $ours: upgrade "
+            . (($major // 0) > $Gatepost::Schema::VERSION[0] ? 'sdk-perl' : 'the core');
+    $self->{channel}->send(Gatepost::Schema::message_error({message => $reason}));
+    $self->_give_up($reason);
+    return;
+}
+
+sub _init {
+    my ($self, $message) = @_;
+    $self->_give_up('the core sent init before hello') unless $self->{greeted};
+    %Gatepost::Core::about = (
+        hostname => $message->{hostname} // 'localhost', scratch_dir => $message->{scratch_dir},
+        worker => $message->{worker} // 1,
+    );
+    my @errors = $self->{host}->load($message->{plugins} // []);
+    if (@errors) {
+        $self->{channel}->send(Gatepost::Schema::message_init_error({errors => \@errors}));
+        $self->{failed} = 1;
+    }
+    else {
+        $self->{channel}->send(Gatepost::Schema::message_ready({
+            concurrency => $CONCURRENCY, plugins => $self->{host}->ready,
+        }));
+    }
+    return;
+}
+
+sub _hook {
+    my ($self, $message) = @_;
+    my $id = $message->{id};
+    return unless defined $id;
+    my ($results, $entries) = ([]);
+    if (!delete $self->{cancelled}{$id}) {
+        local $self->{current} = $id;
+        ($results, $entries) = $self->{host}->run($message);
+    }
+    $entries //= join '', map { $_->{_bytes} // $Gatepost::Schema::RESULT->($_) } @$results;
+    if (length $entries > $MAX_ENTRIES) {
+        $entries = join '', map {
+            $Gatepost::Schema::RESULT->({
+                plugin => $_->{plugin}, disposition => 'error', message => 'the result is too large for a frame',
+            })
+        } @$results;
+    }
+    $self->{channel}->send(Gatepost::Schema::message_result($id, scalar @$results, $entries));
+    delete $self->{cancelled}{$id};
+    return;
+}
+
+sub _event {
+    my ($self, $message) = @_;
+    $self->{host}->event($message);
+    return;
+}
+
+# Only a hook that waits, here or in a call, can still be stopped; the others have their result sent already.
+sub _cancel {
+    my ($self, $message) = @_;
+    my $id = $message->{id} // return;
+    $self->{cancelled}{$id} = $message->{reason} // 'cancelled'
+        if grep { ($_->{kind} // '') eq 'hook' && ($_->{id} // '') eq $id } @{$self->{waiting}};
+    return;
+}
+
+# Blocks until the core answers. What comes meanwhile waits for its turn, but for a config hook: it may be this very
+# call that the core asks our plugins about.
+sub call {
+    my ($self, $method, $params) = @_;
+    die Gatepost::Core::Error->new('failed', "$method: a plugin's child process cannot ask the core")
+        if $$ != $self->{pid};
+    my $id = ++$self->{calls};
+    my $current = $self->{current};
+    $self->{channel}->send(Gatepost::Schema::message_call({
+        id => $id, for => $current, method => $method, params => $params,
+    }));
+    while (1) {
+        my $message = $self->_frame;
+        # The core is gone, and with it everybody who could use what this hook would find.
+        exit 0 unless $message;
+        my $kind = $message->{kind} // '';
+        if ($kind eq 'reply') {
+            next if ($message->{id} // 0) != $id;
+            my $error = $message->{error} or return $message->{ok} // {};
+            die Gatepost::Core::Error->new($error->{code} // 'failed', "$method: " . ($error->{message} // 'failed'));
+        }
+        elsif ($kind eq 'cancel' && defined $current && ($message->{id} // '') eq $current) {
+            die Gatepost::Core::Error->new('cancelled', "$method: cancelled: " . ($message->{reason} // ''));
+        }
+        elsif ($kind eq 'hook' && ($message->{hook} // '') eq 'config') { $self->_hook($message) }
+        elsif ($kind eq 'cancel') { $self->_cancel($message) }
+        else { push @{$self->{waiting}}, $message }
+    }
+}
+
+# A plugin's child shares the channel's descriptors, and must not write into the middle of a frame.
+sub log {
+    my ($self, $level, $plugin, $message) = @_;
+    if ($$ != $self->{pid}) {
+        print STDERR defined $plugin ? "$plugin: $message\n" : "$message\n";
+        return;
+    }
+    $self->{channel}->send(Gatepost::Schema::message_log({
+        level => $level, message => $message, plugin => $plugin, for => $self->{current},
+    }));
+    return;
+}
+
+# The process ends because a plugin called exit: says which one, so that the operator need not guess.
+sub ended {
+    my ($self, $code) = @_;
+    return if $$ != $self->{pid} || !defined $Gatepost::Host::running;
+    my $hook = $Gatepost::Host::running_hook;
+    my $where = defined $hook ? "in the hook $hook" : 'while it was loaded';
+    print STDERR "gatepost-perl: the plugin $Gatepost::Host::running called exit($code) $where\n";
+    if (!defined $hook) {
+        $self->{channel}->send(Gatepost::Schema::message_init_error({
+            errors => [{plugin => $Gatepost::Host::running, path => [], message => "called exit($code) $where"}],
+        }));
+    }
+    $self->{channel}->flush;
+    return;
+}
+
+1;

@@ -1,0 +1,111 @@
+package Qpsmtpd::Connection;
+
+# A client's connection: $self->connection, $self->qp->connection. Attributes are read and set by one method each.
+# Setting relay_client and remote_host tells the core; the other attributes change for the plugins of this process
+# only, since the protocol has no change for them.
+#
+# Some notes of qpsmtpd are fields of Gatepost's session, and so are shared by all plugins in all languages:
+# karma, naughty, whitelisthost (the reason for immunity) and authentication_results.
+
+use strict;
+use warnings;
+
+use parent -norequire, 'Qpsmtpd::Notes';
+use Qpsmtpd::Notes;
+use Gatepost::Changes;
+
+sub new {
+    my ($class, %fields) = @_;
+    return bless {_fields => \%fields, _local => {}, _notes => {}}, $class;
+}
+
+sub note_scope { 'connection' }
+
+# Fields as the core sent them are taken over, not copied: this runs once a hook.
+sub update { $_[0]{_fields} = $_[1] }
+
+for my $name (qw(remote_ip remote_port local_ip local_port remote_info hello_host direction)) {
+    no strict 'refs';
+    *$name = sub {
+        my $self = shift;
+        $self->{_local}{$name} = shift if @_;
+        return exists $self->{_local}{$name} ? $self->{_local}{$name} : $self->{_fields}{$name};
+    };
+}
+
+sub hello {
+    my $self = shift;
+    $self->{_fields}{hello} = shift if @_;
+    return defined $self->{_fields}{hello} ? lc $self->{_fields}{hello} : undef;
+}
+
+# qpsmtpd's word for a client without a verified name.
+sub remote_host {
+    my $self = shift;
+    if (@_) {
+        $self->{_fields}{remote_host} = shift;
+        Gatepost::Changes::record(op => 'remote_host', name => $self->{_fields}{remote_host});
+    }
+    return $self->{_fields}{remote_host} // 'Unknown';
+}
+
+sub relay_client {
+    my $self = shift;
+    if (@_) {
+        $self->{_fields}{relay_client} = $_[0] ? 1 : 0;
+        Gatepost::Changes::record(op => 'relay_client', value => $self->{_fields}{relay_client});
+    }
+    return $self->{_fields}{relay_client} ? 1 : 0;
+}
+
+sub authenticated { $_[0]{_fields}{authenticated} }
+sub immune        { $_[0]{_fields}{immune} }
+
+my %special = (
+    karma => sub {
+        my ($fields, $karma) = @_;
+        Gatepost::Changes::record(op => 'karma', add => int(($karma // 0) - ($fields->{karma} // 0)));
+        $fields->{karma} = $karma // 0;
+    },
+    naughty => sub {
+        my ($fields, $message) = @_;
+        # Plugins also set it to 1, which is no reason to tell a client.
+        my $text = !$message ? undef : $message eq '1' ? 'naughty' : $message;
+        $text =~ s/[\r\n]+/; /g if defined $text;
+        Gatepost::Changes::record(op => 'naughty', message => $text);
+        $fields->{naughty} = $message;
+    },
+    whitelisthost => sub {
+        my ($fields, $reason) = @_;
+        my $text = !$reason ? undef : $reason eq '1' ? 'whitelisted host' : $reason;
+        Gatepost::Changes::record(op => 'immune', reason => $text);
+        $fields->{immune} = $text;
+    },
+    authentication_results => sub {
+        my ($fields, $text) = @_;
+        my @old = @{$fields->{auth_results} // []};
+        my $old = join '; ', @old;
+        $text = defined $text ? $text : '';
+        my $new = @old && index($text, "$old; ") == 0 ? substr $text, 2 + length $old : $text;
+        return if $new eq '' || $new eq $old;
+        Gatepost::Changes::record(op => 'auth_result', text => $new);
+        $fields->{auth_results} = [$new eq $text ? $new : (@old, $new)];
+    },
+);
+
+my %special_value = (
+    karma                  => sub { $_[0]{karma} },
+    naughty                => sub { $_[0]{naughty} },
+    whitelisthost          => sub { $_[0]{immune} },
+    authentication_results => sub { my $all = $_[0]{auth_results}; $all && @$all ? join '; ', @$all : undef },
+);
+
+sub notes {
+    my ($self, $key) = @_;
+    my $get = $special_value{$key} or return $self->SUPER::notes(@_[1 .. $#_]);
+    return $get->($self->{_fields}) if @_ == 2;
+    $special{$key}->($self->{_fields}, $_[2]);
+    return $_[2];
+}
+
+1;

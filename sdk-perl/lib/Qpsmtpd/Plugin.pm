@@ -1,0 +1,181 @@
+package Qpsmtpd::Plugin;
+
+# The base class of every plugin file. A plugin is a plain hash; _args holds its arguments and settings where the
+# plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _name,
+# _dirs, _settings, _registered, _resolver.
+
+use strict;
+use warnings;
+
+use parent -norequire, 'Qpsmtpd::Base';
+use Qpsmtpd::Base;
+use Qpsmtpd::Constants;
+use Qpsmtpd::SMTP;
+use Gatepost::Hooks;
+use Gatepost::Log;
+
+# The daemon object and the hook of the session that is being served: the same for all plugins, so it is set once a
+# hook and not once a plugin. An object's own _qp wins (tests).
+our ($current_qp, $current_hook);
+
+sub new {
+    my ($class, %args) = @_;
+    return bless {%args}, $class;
+}
+
+sub qp          { $_[0]{_qp} // $current_qp }
+sub hook_name   { $current_hook }
+sub connection  { $_[0]->qp->connection }
+sub transaction { $_[0]->qp->transaction }
+
+sub auth_user      { $_[0]->qp->auth_user }
+sub auth_mechanism { $_[0]->qp->auth_mechanism }
+sub spool_dir      { $_[0]->qp->spool_dir }
+sub temp_file      { $_[0]->qp->temp_file }
+sub temp_dir       { $_[0]->qp->temp_dir }
+
+# The plugin's settings in gatepost.toml, with the defaults it declared.
+sub settings { $_[0]{_settings} //= {} }
+
+# $method is a method's name or a code reference. True in $unshift puts it before the plugin's other code for that
+# hook. Dies on a hook that does not exist.
+sub register_hook {
+    my ($self, $hook, $method, $unshift) = @_;
+    die $self->plugin_name . ": there is no hook \"$hook\"\n" unless Gatepost::Hooks::is_known($hook);
+    my $list = $self->{_registered}{$hook} //= [];
+    $unshift ? unshift @$list, $method : push @$list, $method;
+    return;
+}
+
+# Makes another plugin file the parent of this one, compiled once more for it alone.
+sub isa_plugin {
+    my ($self, $parent) = @_;
+    require Gatepost::Loader;
+    my $base = Gatepost::Loader::load("$self->{_name}/isa/$parent", Gatepost::Loader::find($parent, $self->{_dirs}));
+    no strict 'refs';
+    my $isa = \@{ref($self) . '::ISA'};
+    unshift @$isa, $base unless grep { $_ eq $base } @$isa;
+    return;
+}
+
+# init, then the hook_* methods, then register: the order of qpsmtpd.
+sub _register {
+    my ($self, $qp, @args) = @_;
+    local $self->{_qp} = $qp;
+    $self->init($qp, @args) if $self->can('init');
+    for my $hook (@Gatepost::Hooks::ORDER) {
+        (my $method = "hook_$hook") =~ s/\W/_/g;
+        $self->register_hook($hook, $method) if $self->can($method);
+    }
+    $self->register($qp, @args) if $self->can('register');
+    return;
+}
+
+sub log {
+    my ($self, $level, @message) = @_;
+    $level = $self->_adjusted($level) if $self->{_args} && defined $self->{_args}{loglevel};
+    Gatepost::Log::line($self->{_name}, $level, join ' ', grep { defined } @message);
+    return;
+}
+
+# loglevel is a level of its own, or +N / -N; the result stays within 0 to 7.
+sub _adjusted {
+    my ($self, $level) = @_;
+    my $by = $self->{_args}{loglevel};
+    my $new = $by =~ /\A[0-7]\z/ ? $by : $by =~ /\A([+-][0-9]+)\z/ ? $level + $1 : undef;
+    if (!defined $new) {
+        delete $self->{_args}{loglevel};
+        $self->log(LOGERROR, "loglevel \"$by\" is not understood; use 0 to 7, +N or -N");
+        return $level;
+    }
+    return $new < 0 ? 0 : $new > 7 ? 7 : $new;
+}
+
+# What a failure costs, by the argument `reject`: (return code, text). False tolerates it, `naughty` keeps it for the
+# phase where the plugin naughty stands, anything else refuses, as reject_type says.
+sub get_reject {
+    my ($self, $text, $log) = @_;
+    $text = 'unspecified error' unless defined $text && $text ne '';
+    my $reject = $self->{_args} ? $self->{_args}{reject} : undef;
+    $log = defined $log && $log ne '' ? ", $log" : '';
+    if (defined $reject && !$reject) {
+        $self->log(LOGINFO, "fail, tolerated$log");
+        return DECLINED;
+    }
+    if (defined $reject && $reject eq 'naughty') {
+        $self->log(LOGINFO, "fail, NAUGHTY$log");
+        return $self->store_deferred_reject('(' . $self->plugin_name . ") $text");
+    }
+    $self->log(LOGINFO, "fail$log");
+    return ($self->get_reject_type, $text);
+}
+
+my %reject_type = (
+    temp       => DENYSOFT,        soft            => DENYSOFT,
+    perm       => DENY,            hard            => DENY,
+    disconnect => DENY_DISCONNECT, temp_disconnect => DENYSOFT_DISCONNECT,
+);
+
+# $default may be a word, too: that is how the plugin naughty asks for a disconnect.
+sub get_reject_type {
+    my ($self, $default, $type) = @_;
+    $type //= $self->{_args} ? $self->{_args}{reject_type} : undef;
+    return $reject_type{lc($type // '')} // $reject_type{lc($default // '')} // $default // DENY;
+}
+
+sub store_deferred_reject {
+    my ($self, $text) = @_;
+    my $connection = $self->connection;
+    my $before = $connection->notes('naughty');
+    $connection->notes(naughty => $before ? "$before; $text" : $text);
+    if (!$connection->notes('naughty_reject_type')) {
+        my $type = $self->{_args} ? $self->{_args}{reject_type} : undef;
+        $connection->notes(naughty_reject_type => $type) if defined $type;
+    }
+    return DECLINED;
+}
+
+# Get, or set with a text (false clears it).
+sub is_naughty {
+    my $self = shift;
+    my $connection = $self->connection;
+    if (@_) {
+        my $value = shift;
+        $connection->notes(naughty => $value);
+        $connection->notes(rejected => $value);
+        return $value ? 1 : undef;
+    }
+    return $connection->notes('naughty');
+}
+
+# Whether nothing is to be refused, with a line that says why. The core's own `immune` counts too.
+sub is_immune {
+    my $self = shift;
+    my $connection = $self->connection;
+    my $why = $connection->relay_client                    ? 'relay client'
+            : $connection->notes('whitelisthost')           ? 'whitelisted host'
+            : $self->transaction->notes('whitelistsender') ? 'whitelisted sender'
+            :                                                return;
+    $self->log(LOGINFO, "skip, $why");
+    return 1;
+}
+
+sub adjust_karma {
+    my ($self, $by) = @_;
+    my $connection = $self->connection;
+    my $karma = ($connection->notes('karma') // 0) + $by;
+    $connection->notes(karma => $karma);
+    $self->log(LOGINFO, "karma $by ($karma)");
+    return $by;
+}
+
+# $text is like `iprev=pass policy.iprev=192.0.2.1`; the core writes the header.
+sub store_auth_results {
+    my ($self, $text) = @_;
+    my $connection = $self->connection;
+    my $before = $connection->notes('authentication_results');
+    $connection->notes(authentication_results => defined $before && $before ne '' ? "$before; $text" : $text);
+    return;
+}
+
+1;

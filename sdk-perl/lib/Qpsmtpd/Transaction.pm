@@ -1,0 +1,115 @@
+package Qpsmtpd::Transaction;
+
+# A mail transaction: $self->transaction, and the second argument of every hook. Envelope and header come from the
+# core with each hook; the body is fetched when somebody reads it (Qpsmtpd::Body). A transaction made by new() alone
+# lives in memory: body_write fills it.
+
+use strict;
+use warnings;
+
+use parent -norequire, 'Qpsmtpd::Notes', 'Qpsmtpd::Body';
+use Qpsmtpd::Notes;
+use Qpsmtpd::Body;
+use Qpsmtpd::Address;
+use Qpsmtpd::Header;
+use Gatepost::Changes;
+
+sub new {
+    my ($class, %fields) = @_;
+    return bless {_fields => \%fields, _notes => {}, _started => time}, $class;
+}
+
+sub note_scope { 'transaction' }
+
+sub start_time { $_[0]{_started} }
+
+# Fields as the core sent them. A hook that did not ask for one leaves the last known value.
+sub update {
+    my ($self, $fields) = @_;
+    my $known = $self->{_fields};
+    @$known{keys %$fields} = values %$fields;
+    if (defined $fields->{header} && (!defined $self->{_loaded} || $self->{_loaded} ne $fields->{header})) {
+        $self->{_loaded} = $fields->{header};
+        ($self->{_header} //= Qpsmtpd::Header->new)->load($fields->{header});
+    }
+    return;
+}
+
+sub _address { ref $_[0] ? $_[0] : Qpsmtpd::Address->from_wire($_[0] =~ s/\A<(.*)>\z/$1/r) }
+
+sub sender {
+    my ($self, $sender) = @_;
+    if (@_ > 1) {
+        $sender = _address($sender);
+        $self->{_sender} = $sender;
+        $self->{_fields}{sender} = $sender->to_wire;
+        Gatepost::Changes::record(op => 'set_sender', address => $self->{_fields}{sender});
+        return $sender;
+    }
+    my $text = $self->{_fields}{sender};
+    return unless defined $text;
+    my $known = $self->{_sender};
+    return $known if $known && $known->to_wire eq $text;
+    return $self->{_sender} = Qpsmtpd::Address->from_wire($text);
+}
+
+# In scalar context the number of recipients, as ever.
+sub recipients {
+    my $self = shift;
+    if (@_) {
+        my @new = map { _address($_) } @_;
+        my %kept = map { $_->to_wire => 1 } @new;
+        $self->remove_recipient($_) for grep { !$kept{$_->to_wire} } $self->_recipients;
+        my %had = map { $_->to_wire => 1 } $self->_recipients;
+        $self->add_recipient($_) for grep { !$had{$_->to_wire} } @new;
+    }
+    my @all = $self->_recipients;
+    return @all;
+}
+
+# An address keeps its object, and with it its notes, for as long as it is a recipient.
+sub _recipients {
+    my $self = shift;
+    my $texts = $self->{_fields}{recipients} // [];
+    my $known = $self->{_recipients} //= {};
+    return map { $known->{$_} //= Qpsmtpd::Address->from_wire($_) } @$texts;
+}
+
+sub add_recipient {
+    my ($self, $address) = @_;
+    return unless $address;
+    $address = _address($address);
+    my $text = $address->to_wire;
+    push @{$self->{_fields}{recipients} //= []}, $text;
+    $self->{_recipients}{$text} = $address;
+    Gatepost::Changes::record(op => 'add_recipient', address => $text);
+    return;
+}
+
+sub remove_recipient {
+    my ($self, $address) = @_;
+    return unless $address;
+    my $text = _address($address)->to_wire;
+    @{$self->{_fields}{recipients}} = grep { $_ ne $text } @{$self->{_fields}{recipients} // []};
+    Gatepost::Changes::record(op => 'remove_recipient', address => $text);
+    return;
+}
+
+# undef before the end of the header block.
+sub header {
+    my $self = shift;
+    $self->{_header} = shift if @_;
+    return $self->{_header};
+}
+
+# Sets the message apart, with a reason; undef takes that back. Not qpsmtpd's: its plugins have nothing like it.
+sub quarantine {
+    my $self = shift;
+    if (@_) {
+        $self->{_fields}{quarantine} = shift;
+        Gatepost::Changes::record(op => 'quarantine', reason => $self->{_fields}{quarantine});
+    }
+    return $self->{_fields}{quarantine};
+}
+
+1;

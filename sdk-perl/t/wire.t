@@ -1,0 +1,225 @@
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use FakeCore;
+use Test::More;
+
+# The program at the other end of real pipes, with the built-in codec and, where it is installed, the fast one.
+
+my $say = {name => 'say', source => 'say', dirs => ["$FindBin::RealBin/plugins"]};
+my $codec;
+
+sub core {
+    my ($plugins, %args) = @_;
+    my $core = FakeCore->new(%args, env => {GATEPOST_CODEC => $codec, %{$args{env} // {}}});
+    $core->{answers} = $args{answers} // {};
+    $core->{ready} = $core->start(@$plugins);
+    return $core;
+}
+
+sub rcpt {
+    my ($core, $user, %more) = @_;
+    my $results = $core->hook(rcpt => args => {address => "$user\@example.org", parameters => {}}, transaction => 1, %more);
+    return $results && @$results == 1 ? $results->[0] : $results;
+}
+
+my %tests = (
+    handshake => sub {
+        my $core = core([$say]);
+        my ($hello) = grep { $_->{kind} eq 'hello' } @{$core->{heard}};
+        is $hello->{protocol}, 'gatepost-plugin';
+        is_deeply $hello->{version}, [1, 0];
+        is_deeply $hello->{features}, [qw(cancel segments)];
+        is $core->{ready}{kind}, 'ready';
+        is $core->{ready}{concurrency}, 64;
+        my ($plugin) = @{$core->{ready}{plugins}};
+        is $plugin->{name}, 'say';
+        is_deeply $plugin->{policy}, {on_error => 'skip'};
+        is_deeply [map { $_->{hook} } @{$plugin->{hooks}}], ['rcpt'];
+        my %fields = map { $_ => 1 } @{$plugin->{hooks}[0]{fields}};
+        is_deeply \%fields, {recipients => 1, naughty => 1}, 'the fields that the file has words for';
+        is_deeply $plugin->{hooks}[0]{reads}, ['*'], 'notes, since the file has the word';
+    },
+    verdicts => sub {
+        my $core = core([$say]);
+        is_deeply rcpt($core, 'decline'), {plugin => 'say'}, 'nothing to say';
+        is_deeply rcpt($core, '007'), {plugin => 'say'};
+        is_deeply rcpt($core, 'deny'), {plugin => 'say', verdict => 'deny', reply => ['no'], message => 'no'};
+        is_deeply rcpt($core, 'soft'),
+            {plugin => 'say', verdict => 'denysoft', reply => ['not now', 'really'], message => 'not now really'};
+        is rcpt($core, 'hangup')->{verdict}, 'deny_disconnect';
+        is_deeply rcpt($core, 'ok'), {plugin => 'say', verdict => 'ok'};
+        is_deeply rcpt($core, 'done'), {plugin => 'say', verdict => 'done', code => 252, reply => ['as you', 'wish']};
+        is_deeply rcpt($core, 'dsn'), {
+            plugin => 'say', verdict => 'deny', reply => ['nobody (#5.1.1)'], message => 'nobody (#5.1.1)', enhanced => '5.1.1',
+        };
+    },
+    'bad return codes' => sub {
+        my $core = core([$say]);
+        for my $word (qw(nothing zero word near)) {
+            $core->take_log;
+            is_deeply rcpt($core, $word), {plugin => 'say'}, "$word is declined";
+            like join("\n", $core->take_log), qr/^error say: returned .* in rcpt.*taken as DECLINED$/, 'and logged';
+        }
+    },
+    dispositions => sub {
+        my $core = core([$say]);
+        is_deeply rcpt($core, 'pass'), {plugin => 'say', disposition => 'pass', message => 'on reflection'};
+        is_deeply [$core->take_log], ['info say: fail, first thought'], 'the last one wins, the others are lines';
+        is_deeply rcpt($core, 'tolerate'),
+            {plugin => 'say', disposition => 'fail', message => 'tolerated, a spammer', verdict => 'declined'};
+        is_deeply rcpt($core, 'lines'), {plugin => 'say'};
+        is_deeply [$core->take_log], ['warn say: one two', 'debug say: pass, unseen'];
+    },
+    die => sub {
+        my $core = core([$say]);
+        is_deeply rcpt($core, 'die'), {plugin => 'say', disposition => 'error', message => 'died: out of paper'};
+        like rcpt($core, 'object')->{message}, qr/^died: Some::Error=/;
+        is_deeply rcpt($core, 'deny')->{reply}, ['no'], 'and goes on';
+    },
+    exit => sub {
+        my $core = core([$say]);
+        is rcpt($core, 'exit'), undef, 'the channel ends';
+        is $core->wait_exit, 3;
+        is $core->stderr, "gatepost-perl: the plugin say called exit(3) in the hook rcpt\n";
+    },
+    print => sub {
+        my $core = core([$say]);
+        is_deeply rcpt($core, 'print'), {plugin => 'say'};
+        is $core->stdout, "stray\n", 'at once, and beside the channel';
+        like $core->stderr, qr/warned/;
+    },
+    children => sub {
+        my $core = core([$say]);
+        is_deeply rcpt($core, 'fork')->{reply}, ['child said 7'];
+        is_deeply [$core->take_log], [], 'the child cannot write to the channel';
+        is $core->stderr, "say: from the child\n";
+        is_deeply rcpt($core, 'stray')->{reply}, ['from the parent 255'], 'a child that returns from a hook ends';
+        is_deeply rcpt($core, 'signals')->{reply}, ['CHLD=DEFAULT'];
+        is_deeply rcpt($core, 'system')->{reply}, ['0 1 2 3'], 'neither channel nor input for a program; 3 is ls reading';
+    },
+    segment => sub {
+        my $core = core([map { {%$say, name => "say$_"} } 1 .. 3]);
+        is_deeply $core->hook(rcpt => args => {address => 'decline@x.example'}), [map { {plugin => "say$_"} } 1 .. 3];
+        is_deeply [map { $_->{plugin} } @{$core->hook(rcpt => args => {address => 'deny@x.example'})}], ['say1'], 'stops';
+        is_deeply [map { $_->{disposition} } @{$core->hook(rcpt => args => {address => 'die@x.example'})}],
+            ['error', 'error', 'error'], 'goes on after one that died';
+        is_deeply [map { $_->{plugin} } @{$core->hook(rcpt => args => {address => 'deny@x.example'}, plugins => ['say2', 'say3'])}],
+            ['say2'], 'only those that are asked';
+        is_deeply $core->hook(connect => args => {}), [map { {plugin => "say$_"} } 1 .. 3], 'also without code for a hook';
+    },
+    'settings and arguments' => sub {
+        my $core = core([{%$say, args => ['reject', 'naughty', 'loglevel', '-1']}]);
+        is_deeply $core->{ready}{plugins}[0]{policy}, {on_error => 'skip', loglevel => '-1'};
+        my $result = rcpt($core, 'deferred');
+        is_deeply $result, {
+            plugin => 'say', disposition => 'fail', message => 'NAUGHTY, listed', verdict => 'declined',
+            changes => [{op => 'naughty', message => '(say) later'}],
+        };
+        $core = core([{%$say, args => ['reject', '0']}]);
+        is rcpt($core, 'deferred')->{message}, 'tolerated, listed';
+        $core = core([$say]);
+        is rcpt($core, 'deferred')->{verdict}, 'deny';
+    },
+    'init errors' => sub {
+        my $core = core([
+            {name => 'a', source => 'missing', dirs => ['/nowhere']},
+            {name => 'b', source => "$FindBin::RealBin/plugins/broken"},
+            {name => 'c', source => "$FindBin::RealBin/plugins/dies_in_register"},
+        ]);
+        is $core->{ready}{kind}, 'init_error';
+        my %why = map { $_->{plugin} => $_->{message} } @{$core->{ready}{errors}};
+        is $why{a}, 'no such plugin file; looked for /nowhere/missing, missing';
+        like $why{b}, qr{/plugins/broken" line 3|plugins/broken line 3};
+        like $why{c}, qr/^no database at .*dies_in_register line 5/;
+        $core->close_channel;
+        is $core->wait_exit, 1;
+
+        $core = core([{name => 'q', source => "$FindBin::RealBin/plugins/exits_in_register"}]);
+        is_deeply $core->{ready}{errors}, [{plugin => 'q', path => [], message => 'called exit(3) while it was loaded'}];
+        is $core->wait_exit, 3;
+    },
+    calls => sub {
+        my $core = core([$say], answers => {config => sub {
+            my ($params, undef, $call) = @_;
+            is $call->{for}, 1, 'the call says which hook it is for';
+            return {ok => {values => ["$params->{name} one", 'two']}};
+        }});
+        is_deeply rcpt($core, 'config')->{reply}, ['badmailfrom one|two'];
+        $core->{answers}{config} = {error => {code => 'failed', message => 'no disk'}};
+        is rcpt($core, 'config')->{message}, 'died: config: no disk (failed)';
+    },
+    'cancel, and hooks that come during a call' => sub {
+        my $core = core([$say]);
+        $core->{answers}{config} = sub {
+            my ($params, undef, $call) = @_;
+            $core->send($core->hook_message(rcpt => args => {address => 'deny@example.org'}, session => 's2'));
+            $core->send({kind => 'cancel', id => 2, reason => 'disconnect'}, {kind => 'cancel', id => 1, reason => 'timeout'});
+            return;
+        };
+        like rcpt($core, 'config')->{message}, qr/^died: config: cancelled: timeout/, 'a call ends at once';
+        is_deeply $core->wait_for('result'), {kind => 'result', id => 2, results => []}, 'what has not begun is not run';
+        is_deeply rcpt($core, 'deny')->{reply}, ['no'];
+    },
+    'a config hook within a call for it' => sub {
+        my $core = core([$say, {name => 'edits', source => "$FindBin::RealBin/plugins/edits"}]);
+        $core->{answers}{config} = sub {
+            my ($params, undef, $call) = @_;
+            $core->send($core->hook_message(config => args => {name => 'mine'}, plugins => ['edits']));
+            my $nested = $core->wait_for('result');
+            is_deeply $nested->{results}, [{plugin => 'edits', verdict => 'ok', values => ['one', 'two']}], 'is run at once';
+            return {ok => {values => $nested->{results}[0]{values}}};
+        };
+        my $message = $core->hook_message(rcpt => args => {address => 'config@example.org'}, plugins => ['say']);
+        $core->send($message);
+        my $result = $core->wait_for('result');
+        is $result->{id}, $message->{id};
+        is_deeply $result->{results}[0]{reply}, ['one|two'];
+        is_deeply [map { $_->{level} } grep { $_->{kind} eq 'log' } @{$core->{heard}}], ['warn'], 'and a hook that is never called is named';
+    },
+    'results too large' => sub {
+        my $core = core([$say]);
+        is rcpt($core, 'large')->{message}, 'the result is too large for a frame';
+    },
+    'end of file' => sub {
+        my $core = core([$say]);
+        $core->send({kind => 'goodbye'}, {kind => 'something new'}, $core->hook_message(rcpt => args => {address => 'deny@x'}));
+        $core->close_channel;
+        is $core->wait_for('result')->{results}[0]{verdict}, 'deny', 'what was asked is answered';
+        is $core->wait_exit, 0;
+    },
+    'version mismatch' => sub {
+        my $core = FakeCore->new(env => {GATEPOST_CODEC => $codec});
+        $core->send($core->hello(version => [2, 1]));
+        my $text = 'gatepost 0.1.0 speaks plugin protocol 2.1, gatepost-perl 0.1.0 speaks 1.0: upgrade sdk-perl';
+        is $core->wait_for('error')->{message}, $text;
+        is $core->wait_exit, 1;
+        is $core->stderr, "gatepost-perl: $text\n";
+        $core = FakeCore->new(env => {GATEPOST_CODEC => $codec});
+        $core->send($core->hello(version => [1, 7]));
+        $core->close_channel;
+        is $core->wait_exit, 0, 'another minor version will do';
+    },
+    'broken frames' => sub {
+        my %frames = (
+            empty => "\0\0\0\0", too_long => "\xff\xff\xff\xff", not_a_map => "\0\0\0\1\x90",
+            ext => "\0\0\0\6\x81\xa1a\xd4\1\0", truncated => "\0\0\0\7\x81",
+        );
+        for my $error (sort keys %frames) {
+            my $core = core([$say]);
+            $core->send_raw($frames{$error});
+            $core->close_channel;
+            is $core->wait_exit, 1, "$error: exit code";
+            like $core->stderr, qr/^gatepost-perl: broken frame from the core: $error: /, "$error: reason";
+        }
+    },
+);
+
+for my $name (grep { $_ eq 'builtin' || eval { require Data::MessagePack } } qw(builtin xs)) {
+    $codec = $name;
+    subtest "$name: $_" => $tests{$_} for sort keys %tests;
+}
+
+done_testing;

@@ -1,0 +1,6 @@
+"""Tests for plugins, with unittest or pytest, and without a server."""
+
+from .core import Answers, FakeCore
+from .kit import Outcome, Plugin, Refused, Session, load
+
+__all__ = ["Answers", "FakeCore", "Outcome", "Plugin", "Refused", "Session", "load"]

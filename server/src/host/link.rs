@@ -1,0 +1,217 @@
+//! How a plugin process is reached: a child on two pipes, or somebody else's socket (docs/protocol.md §1).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use gatepost_protocol::Level;
+use gatepost_protocol::channel::{FrameReader, FrameWriter, Sink};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio::io::AsyncRead;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::capture::Lines;
+use crate::config::Program;
+
+/// How long to wait for the last lines of a process that is gone: a child of its own may hold the other end.
+const LAST_LINES: Duration = Duration::from_millis(100);
+
+/// Frames from a plugin process.
+pub(super) type Reader = FrameReader<Box<dyn AsyncRead + Send + Unpin>>;
+
+/// A channel, and the child at its other end where it is ours.
+pub(super) struct Link {
+    pub(super) reader: Reader,
+    pub(super) writer: Arc<FrameWriter>,
+    pub(super) child: Option<Child>,
+}
+
+impl Link {
+    fn new(source: impl AsyncRead + Send + Unpin + 'static, sink: Sink) -> Link {
+        Link {
+            reader: FrameReader::new(Box::new(source)),
+            writer: Arc::new(FrameWriter::new(sink)),
+            child: None,
+        }
+    }
+
+    /// Connects to a plugin that somebody else runs. The error says what to do.
+    pub(super) async fn attach(path: &Path) -> Result<Link, String> {
+        let stream = UnixStream::connect(path).await.map_err(|error| {
+            let shown = path.display();
+            match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+                    "nobody listens at {shown}: start the plugin, or mend the path in `attach`"
+                ),
+                io::ErrorKind::PermissionDenied => {
+                    format!("no permission to connect to {shown}: let this user read and write it")
+                }
+                _ => format!("cannot connect to {shown}: {error}"),
+            }
+        })?;
+        let (source, sink) = stream.into_split();
+        Ok(Link::new(source, Sink::Unix(sink)))
+    }
+
+    /// Starts a program with a channel on its descriptors 3 and 4. The error says what to do.
+    pub(super) fn spawn(
+        program: &Program,
+        scratch: TempDir,
+        lines: &Arc<Lines>,
+    ) -> Result<Link, String> {
+        let failed = |error: io::Error| format!("cannot make its channel: {error}");
+        let (their_source, our_sink) = io::pipe().map_err(failed)?;
+        let (our_source, their_sink) = io::pipe().map_err(failed)?;
+        let mut child = command(program, their_source.into(), their_sink.into())
+            .spawn()
+            .map_err(|error| not_started(&program.argv[0], &error))?;
+        let source = pipe::Receiver::from_owned_fd(our_source.into()).map_err(failed)?;
+        let sink = pipe::Sender::from_owned_fd(our_sink.into()).map_err(failed)?;
+        let mut captures = JoinSet::new();
+        if let Some(stdout) = child.stdout.take() {
+            captures.spawn(lines.clone().copy(stdout, "stdout", Level::Info));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            captures.spawn(lines.clone().copy(stderr, "stderr", Level::Warn));
+        }
+        let mut link = Link::new(source, Sink::Pipe(sink));
+        link.child = Some(Child {
+            pid: child.id().unwrap_or_default(),
+            process: child,
+            captures,
+            reaped: false,
+            scratch,
+        });
+        Ok(link)
+    }
+}
+
+fn command(program: &Program, source: OwnedFd, sink: OwnedFd) -> tokio::process::Command {
+    let mut command = std::process::Command::new(&program.argv[0]);
+    command
+        .args(&program.argv[1..])
+        .envs(&program.env)
+        .env("GATEPOST_FD", "3,4")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // A signal for the worker is for what it started, too; and an interrupt at the terminal is the core's to handle.
+        .process_group(0)
+        .fd_mappings(vec![
+            FdMapping {
+                parent_fd: source,
+                child_fd: 3,
+            },
+            FdMapping {
+                parent_fd: sink,
+                child_fd: 4,
+            },
+        ])
+        .expect("3 and 4 are two descriptors");
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true);
+    command
+}
+
+fn not_started(program: &str, error: &io::Error) -> String {
+    let hint = match error.kind() {
+        _ if error.raw_os_error() == Some(nix::libc::ENOEXEC) => format!(
+            "`{program}` is no program; a script begins with a line like `#!/usr/bin/env python3`"
+        ),
+        io::ErrorKind::NotFound if program.contains('/') => {
+            "no such file, or its `#!` line names a program that is not there".to_owned()
+        }
+        io::ErrorKind::NotFound => {
+            format!("`{program}` is not in PATH: install it, or give its whole path")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("`{program}` is not executable: run `chmod +x {program}`")
+        }
+        _ => error.to_string(),
+    };
+    format!("cannot be started: {hint}")
+}
+
+/// A child process with what belongs to it.
+pub(super) struct Child {
+    pid: u32,
+    process: tokio::process::Child,
+    captures: JoinSet<()>,
+    reaped: bool,
+    /// Removed when this is dropped.
+    #[allow(dead_code)]
+    scratch: TempDir,
+}
+
+impl Child {
+    /// Waits until it has ended, and says how. Cancel-safe.
+    pub(super) async fn ended(&mut self) -> String {
+        match self.process.wait().await {
+            Ok(status) => {
+                self.reaped = true;
+                how_it_ended(status)
+            }
+            Err(error) => format!("it cannot be waited for: {error}"),
+        }
+    }
+
+    /// Waits for its end until `deadline`, then ends it: SIGTERM for its group, and SIGKILL after `term`.
+    pub(super) async fn end(mut self, deadline: Instant, term: Duration) {
+        if tokio::time::timeout_at(deadline, self.ended())
+            .await
+            .is_err()
+        {
+            self.signal(Signal::SIGTERM);
+            if timeout(term, self.ended()).await.is_err() {
+                self.signal(Signal::SIGKILL);
+                self.ended().await;
+            }
+        }
+        // What it started and left behind. The group's number is not given to another as long as anybody is in it.
+        self.signal(Signal::SIGKILL);
+        drop(
+            timeout(LAST_LINES, async {
+                while self.captures.join_next().await.is_some() {}
+            })
+            .await,
+        );
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Ok(group) = i32::try_from(self.pid)
+            && group > 0
+        {
+            // An error says that nobody is left.
+            let _ = killpg(Pid::from_raw(group), signal);
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.signal(Signal::SIGKILL);
+        }
+    }
+}
+
+fn how_it_ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("it exited with status {code}"),
+        (None, Some(number)) => {
+            let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
+            format!("it died of signal {number} ({name})")
+        }
+        (None, None) => "it ended".to_owned(),
+    }
+}

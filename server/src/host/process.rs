@@ -1,0 +1,353 @@
+//! A plugin process: its workers, and which session is at which.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use gatepost_protocol::outcome::BoxFuture;
+use gatepost_protocol::plugin::{Call, Host, Wants};
+use gatepost_protocol::wire::InitPlugin;
+use gatepost_protocol::{Hook, Outcome};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Core;
+use super::declare::Declared;
+use super::span::span;
+use super::stats::{Counts, Stats, count};
+use super::worker::{Missing, Worker};
+use crate::config::Program;
+
+/// How many requests may wait for a worker of one process.
+const MAX_WAITING: usize = 1024;
+
+/// How a plugin process comes to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// We start it.
+    Run(Program),
+    /// Somebody else did.
+    Attach(PathBuf),
+}
+
+/// A configured plugin process with all of its workers.
+pub struct Process {
+    pub(super) me: Weak<Process>,
+    pub(super) name: Arc<str>,
+    pub(super) target: Target,
+    /// The plugins it holds, in the order of the chain.
+    pub(super) plugins: Vec<Arc<str>>,
+    pub(super) init: Vec<InitPlugin>,
+    /// What its first worker declared.
+    pub(super) declared: OnceLock<Vec<Declared>>,
+    pub(super) core: Core,
+    pub(super) pool: Mutex<Pool>,
+    /// A request was done with, or a worker came or went.
+    pub(super) changed: Arc<Notify>,
+    waiting: AtomicUsize,
+    pub(super) stats: Arc<Stats>,
+    pub(super) closing: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+/// The workers, and the sessions that are bound to them.
+#[derive(Default)]
+pub(super) struct Pool {
+    pub(super) slots: Vec<Slot>,
+    sessions: HashMap<Box<str>, Seat>,
+    /// Until when running requests may take; set at shutdown.
+    pub(super) until: Option<Instant>,
+}
+
+/// A place for a worker.
+pub(super) enum Slot {
+    /// On its way.
+    Starting,
+    /// At work.
+    Up(Arc<Worker>),
+    /// Failed, for this reason; it is started again after a while.
+    Down(Arc<str>),
+}
+
+/// Where a session is. Weak: a dead worker's channel is closed though its sessions go on.
+struct Seat {
+    worker: Weak<Worker>,
+    /// Its worker died, and no hook has said so yet.
+    resumed: bool,
+}
+
+enum Place {
+    At(Arc<Worker>, bool),
+    /// Another worker is on its way.
+    Wait,
+    None(String),
+}
+
+impl Process {
+    pub(super) fn new(
+        name: Arc<str>,
+        target: Target,
+        init: Vec<InitPlugin>,
+        core: Core,
+    ) -> Arc<Process> {
+        Arc::new_cyclic(|me| Process {
+            me: me.clone(),
+            name,
+            target,
+            plugins: init
+                .iter()
+                .map(|plugin| plugin.name.as_str().into())
+                .collect(),
+            init,
+            declared: OnceLock::new(),
+            core,
+            pool: Mutex::default(),
+            changed: Arc::default(),
+            waiting: AtomicUsize::new(0),
+            stats: Arc::default(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Its name in the log: the configuration's `process`, or the first of its plugins and how many more there are.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it did so far.
+    pub fn counts(&self) -> Counts {
+        self.stats.counts()
+    }
+
+    pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many workers there are at least and at most.
+    pub(super) fn bounds(&self) -> (usize, usize) {
+        match &self.target {
+            Target::Run(program) => {
+                let least = program.workers.0.max(1);
+                (least, program.workers.1.max(least))
+            }
+            Target::Attach(_) => (1, 1),
+        }
+    }
+
+    async fn answer(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) -> Vec<Outcome> {
+        count(&self.stats.requests);
+        let began = Instant::now();
+        let no_answer = |why: &str| {
+            let first = plugins.first().copied().unwrap_or(&self.name);
+            let after = span(began.elapsed());
+            let hook = call.hook;
+            vec![Outcome::error(format!(
+                "{first} gave no answer at {hook}, after {after}: {why}"
+            ))]
+        };
+        let not_asked = |why: &str| {
+            count(&self.stats.errors);
+            no_answer(why)
+        };
+        let deadline = began + call.deadline;
+        let (worker, permit, resumed) = match self.place(call, deadline).await {
+            Ok(placed) => placed,
+            Err(why) => return not_asked(&why),
+        };
+        // Without `segments` one is asked at a time; whoever asked comes back for the rest.
+        let most = if worker.segments() { plugins.len() } else { 1 };
+        let Some(segment) = self.names(plugins.iter().take(most)) else {
+            return not_asked("its process does not hold it");
+        };
+        match worker.ask(segment, wants, call, deadline, resumed, permit) {
+            Ok(asking) => match asking.outcomes(call).await {
+                Ok(outcomes) => outcomes,
+                Err(Missing::Gone(why)) => no_answer(&why),
+                Err(Missing::Late(within)) => {
+                    vec![Outcome::error(format!("no answer within {}", span(within)))]
+                }
+            },
+            Err(why) => not_asked(&why),
+        }
+    }
+
+    fn names<'a>(&self, plugins: impl Iterator<Item = &'a &'a str>) -> Option<Vec<Arc<str>>> {
+        let known = |name: &str| self.plugins.iter().find(|known| &***known == name);
+        plugins.map(|name| known(name).cloned()).collect()
+    }
+
+    /// A worker for a session, with leave to ask it now.
+    async fn place(
+        &self,
+        call: &Call<'_>,
+        deadline: Instant,
+    ) -> Result<(Arc<Worker>, OwnedSemaphorePermit, bool), String> {
+        loop {
+            // Made before looking, so that nothing that happens in between is missed.
+            let changed = self.changed.notified();
+            match self.choose(&call.session.id, true) {
+                Place::At(worker, resumed) => {
+                    if let Ok(permit) = worker.room.clone().try_acquire_owned() {
+                        return Ok((worker, permit, resumed));
+                    }
+                    let _waiting = self.wait()?;
+                    let permit = worker.room.clone().acquire_owned();
+                    match tokio::time::timeout_at(deadline, permit).await {
+                        Ok(Ok(permit)) => return Ok((worker, permit, resumed)),
+                        // It died meanwhile; nothing was sent to it, so another can be asked.
+                        Ok(Err(_)) => {}
+                        Err(_) => return Err("its worker was busy all the time".to_owned()),
+                    }
+                }
+                Place::Wait => {
+                    let _waiting = self.wait()?;
+                    if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                        return Err("its workers were busy all the time".to_owned());
+                    }
+                }
+                Place::None(why) => return Err(why),
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<Waiting<'_>, String> {
+        let waiting = Waiting(&self.waiting);
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
+            Ok(waiting)
+        } else {
+            Err(format!(
+                "{MAX_WAITING} requests wait for its workers already"
+            ))
+        }
+    }
+
+    /// The worker of a session; for a new one the least loaded. `ask`: it is to be asked and not only told.
+    fn choose(&self, session: &str, ask: bool) -> Place {
+        let mut pool = self.pool();
+        if pool.until.is_some() {
+            return Place::None("the server is shutting down".to_owned());
+        }
+        let mut resumed = false;
+        if let Some(seat) = pool.sessions.get_mut(session) {
+            match seat.worker.upgrade().filter(|worker| worker.is_up()) {
+                Some(worker) => {
+                    let resumed = ask && std::mem::take(&mut seat.resumed);
+                    return Place::At(worker, resumed);
+                }
+                None => resumed = true,
+            }
+        }
+        let up = pool.slots.iter().filter_map(|slot| match slot {
+            Slot::Up(worker) if worker.is_up() => Some(worker),
+            _ => None,
+        });
+        let Some(worker) = up.min_by_key(|worker| worker.load()).cloned() else {
+            return Place::None(pool.why_down());
+        };
+        if ask && worker.room.available_permits() == 0 {
+            let (_, most) = self.bounds();
+            let starting = |slot: &Slot| matches!(slot, Slot::Starting);
+            if pool.slots.iter().any(starting) {
+                return Place::Wait;
+            }
+            if pool.slots.len() < most
+                && let Some(me) = self.me.upgrade()
+            {
+                let index = pool.slots.len();
+                pool.slots.push(Slot::Starting);
+                self.tasks.spawn(me.supervise(index, None));
+                return Place::Wait;
+            }
+        }
+        // What belongs to no session needs no seat.
+        if !session.is_empty() {
+            worker.sessions.fetch_add(1, Ordering::Relaxed);
+            let seat = Seat {
+                worker: Arc::downgrade(&worker),
+                resumed: resumed && !ask,
+            };
+            pool.sessions.insert(session.into(), seat);
+        }
+        Place::At(worker, resumed && ask)
+    }
+
+    /// Ends a session: its worker, if it is still there.
+    fn leave(&self, session: &str) -> Option<Arc<Worker>> {
+        let seat = self.pool().sessions.remove(session)?;
+        let worker = seat.worker.upgrade()?;
+        worker.sessions.fetch_sub(1, Ordering::Relaxed);
+        Some(worker).filter(|worker| worker.is_up())
+    }
+
+    /// No more hooks: lets running requests finish for `grace`, then closes the channels and waits until the workers are gone.
+    pub async fn shutdown(&self, grace: Duration) {
+        {
+            let mut pool = self.pool();
+            pool.until = Some(Instant::now() + grace);
+            pool.sessions.clear();
+        }
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Pool {
+    fn why_down(&self) -> String {
+        let down = self.slots.iter().find_map(|slot| match slot {
+            Slot::Down(reason) => Some(reason),
+            _ => None,
+        });
+        match down {
+            Some(reason) => format!("its process is down: {reason}"),
+            None => "its process is being started again".to_owned(),
+        }
+    }
+}
+
+/// One request that waits for a worker.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Host for Process {
+    fn ask<'a>(
+        &'a self,
+        plugins: &'a [&'a str],
+        wants: &'a Wants,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Vec<Outcome>> {
+        Box::pin(self.answer(plugins, wants, call))
+    }
+
+    fn tell(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) {
+        let session = &call.session.id;
+        let seated = if call.hook == Hook::Disconnect {
+            self.leave(session)
+        } else {
+            None
+        };
+        let worker = match seated {
+            Some(worker) => worker,
+            None if plugins.is_empty() => return,
+            None => match self.choose(session, false) {
+                Place::At(worker, _) => worker,
+                Place::Wait | Place::None(_) => return count(&self.stats.dropped_events),
+            },
+        };
+        worker.tell(plugins, wants, call);
+        if call.hook == Hook::Disconnect {
+            // An observer of `disconnect` alone was seated for this one event.
+            self.leave(session);
+        }
+    }
+}

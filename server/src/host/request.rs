@@ -1,0 +1,157 @@
+//! From a call to the `hook` message: what was subscribed, borrowed from the session (docs/protocol.md §5).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use gatepost_protocol::plugin::{Call, Wants};
+use gatepost_protocol::session::Notes;
+use gatepost_protocol::wire::{
+    ArgsMessage, ConnectionFields, HookMessage, NotesMessage, TransactionFields,
+};
+use gatepost_protocol::{Args, Connection, Field, FieldSet, Transaction, Value};
+
+/// The message for a call, without id, deadline and `resumed`.
+pub(super) fn hook_message<'a, S: AsRef<str>>(
+    plugins: &'a [S],
+    wants: &'a Wants,
+    call: &'a Call<'a>,
+) -> HookMessage<'a> {
+    let transaction = &call.session.transaction;
+    HookMessage {
+        hook: call.hook.name().into(),
+        plugins: plugins.iter().map(|name| name.as_ref().into()).collect(),
+        session: (&*call.session.id).into(),
+        transaction: (transaction.number > 0).then_some(transaction.number),
+        args: args(call.args),
+        connection: connection(wants.fields, &call.session.connection),
+        transaction_fields: self::transaction(wants.fields, transaction),
+        notes: notes(&wants.notes, call),
+        ..HookMessage::default()
+    }
+}
+
+fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
+    let mut message = ArgsMessage::default();
+    match args {
+        Args::None => {}
+        Args::Host(host) => message.host = borrowed(host),
+        Args::Address {
+            address,
+            parameters,
+        } => {
+            message.address = Some(Cow::Borrowed(&**address));
+            message.parameters = Some(Cow::Borrowed(&**parameters));
+        }
+        Args::Argument(argument) => message.argument = borrowed(argument),
+        Args::Command { command, argument } => {
+            message.command = borrowed(command);
+            message.argument = borrowed(argument);
+        }
+        Args::Decided {
+            plugin,
+            hook,
+            verdict,
+            message: said,
+        } => {
+            message.plugin = borrowed(plugin);
+            message.hook = Some(*hook);
+            message.verdict = Some(*verdict);
+            message.message = borrowed(said);
+        }
+        Args::Default(header) => message.default = borrowed(header),
+        Args::Name(name) => message.name = borrowed(name),
+    }
+    message
+}
+
+fn borrowed<'a>(text: &'a str) -> Option<Cow<'a, str>> {
+    Some(Cow::Borrowed(text))
+}
+
+fn connection(wanted: FieldSet, from: &Connection) -> Option<ConnectionFields<'_>> {
+    let fields = ConnectionFields {
+        remote_ip: ip(wanted, Field::RemoteIp, from.remote),
+        remote_port: port(wanted, Field::RemotePort, from.remote),
+        remote_host: pick(wanted, Field::RemoteHost, from.remote_host.as_deref()),
+        local_ip: ip(wanted, Field::LocalIp, from.local),
+        local_port: port(wanted, Field::LocalPort, from.local),
+        direction: pick(wanted, Field::Direction, Some(from.direction.name())),
+        hello: pick(wanted, Field::Hello, from.hello.as_deref()),
+        hello_host: pick(wanted, Field::HelloHost, from.hello_host.as_deref()),
+        relay_client: wanted.has(Field::RelayClient).then_some(from.relay_client),
+        immune: pick(wanted, Field::Immune, from.immune.as_deref()),
+        naughty: pick(
+            wanted,
+            Field::Naughty,
+            from.naughty.as_ref().map(|naughty| &*naughty.message),
+        ),
+        karma: wanted.has(Field::Karma).then_some(from.karma),
+        authenticated: pick(wanted, Field::Authenticated, from.authenticated.as_deref()),
+        auth_results: pick(wanted, Field::AuthResults, Some(&*from.auth_results)),
+    };
+    (fields != ConnectionFields::default()).then_some(fields)
+}
+
+fn transaction(wanted: FieldSet, from: &Transaction) -> Option<TransactionFields<'_>> {
+    // Before MAIL there is nothing, and before the message nothing of it.
+    let running = from.number > 0;
+    let message = from.header.is_some();
+    let header = from.header.as_ref().filter(|_| wanted.has(Field::Header));
+    let number = |field, number: u64| (wanted.has(field) && message).then_some(number);
+    let fields = TransactionFields {
+        sender: pick(wanted, Field::Sender, from.sender.as_ref()),
+        sender_parameters: pick(
+            wanted,
+            Field::SenderParameters,
+            from.sender.as_ref().map(|_| &from.sender_parameters),
+        ),
+        recipients: pick(
+            wanted,
+            Field::Recipients,
+            running.then_some(&*from.recipients),
+        ),
+        size: number(Field::Size, from.size),
+        header: header.map(|header| header.to_bytes().to_vec().into()),
+        path: pick(wanted, Field::Path, from.path.as_deref()),
+        header_end: number(Field::HeaderEnd, from.header_end),
+        body_start: number(Field::BodyStart, from.body_start),
+        quarantine: pick(wanted, Field::Quarantine, from.quarantine.as_deref()),
+    };
+    (fields != TransactionFields::default()).then_some(fields)
+}
+
+fn pick<T: ToOwned + ?Sized>(
+    wanted: FieldSet,
+    field: Field,
+    value: Option<&T>,
+) -> Option<Cow<'_, T>> {
+    value.filter(|_| wanted.has(field)).map(Cow::Borrowed)
+}
+
+fn ip(wanted: FieldSet, field: Field, address: Option<SocketAddr>) -> Option<String> {
+    let address = address.filter(|_| wanted.has(field))?;
+    Some(address.ip().to_string())
+}
+
+fn port(wanted: FieldSet, field: Field, address: Option<SocketAddr>) -> Option<u16> {
+    address.filter(|_| wanted.has(field)).map(|at| at.port())
+}
+
+fn notes<'a>(wanted: &[String], call: &Call<'a>) -> Option<NotesMessage<'a>> {
+    if wanted.is_empty() {
+        return None;
+    }
+    let all = wanted.iter().any(|name| name == "*");
+    let chosen = |notes: &'a Notes| -> BTreeMap<Cow<'a, str>, Cow<'a, Value>> {
+        notes
+            .iter()
+            .filter(|(name, _)| all || wanted.contains(name))
+            .map(|(name, value)| (Cow::Borrowed(&**name), Cow::Borrowed(value)))
+            .collect()
+    };
+    Some(NotesMessage {
+        connection: chosen(&call.session.connection.notes),
+        transaction: chosen(&call.session.transaction.notes),
+    })
+}

@@ -1,0 +1,134 @@
+//! A request in flight, as the task that asked sees it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use gatepost_protocol::plugin::Call;
+use gatepost_protocol::services::ServiceErrorCode;
+use gatepost_protocol::{Message, Outcome, ServiceError, Value};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::super::calls::{Answer, map};
+use super::{Letter, Wanted, Worker};
+
+/// A request whose result is awaited. When it is dropped before that, the worker is told to stop.
+pub(in super::super) struct Asking {
+    worker: Arc<Worker>,
+    id: u64,
+    letters: mpsc::UnboundedReceiver<Letter>,
+    deadline: Instant,
+    /// What `more_time` gave.
+    added: Duration,
+    over: bool,
+}
+
+/// Why there is no result.
+pub(in super::super) enum Missing {
+    /// There was none within this time.
+    Late(Duration),
+    /// The worker is gone.
+    Gone(Arc<str>),
+}
+
+impl Asking {
+    pub(super) fn new(
+        worker: Arc<Worker>,
+        id: u64,
+        letters: mpsc::UnboundedReceiver<Letter>,
+        deadline: Instant,
+    ) -> Asking {
+        Asking {
+            worker,
+            id,
+            letters,
+            deadline,
+            added: Duration::ZERO,
+            over: false,
+        }
+    }
+
+    /// The outcomes, when they are there. The plugins read the message of `call` meanwhile: it is only lent, so it is read from here.
+    pub(in super::super) async fn outcomes(
+        mut self,
+        call: &Call<'_>,
+    ) -> Result<Vec<Outcome>, Missing> {
+        let mut reads = VecDeque::new();
+        let mut reading = FuturesUnordered::new();
+        let mut alarm = std::pin::pin!(tokio::time::sleep_until(self.deadline));
+        loop {
+            // One at a time: a block may have half a megabyte.
+            if reading.is_empty()
+                && let Some((message, letter)) = reads.pop_front()
+            {
+                reading.push(read(message, letter));
+            }
+            tokio::select! {
+                biased;
+                letter = self.letters.recv() => match letter {
+                    Some(Letter::Outcomes(outcomes)) => {
+                        self.over = true;
+                        return Ok(outcomes);
+                    }
+                    Some(Letter::Read(wanted)) => match call.message {
+                        Some(message) => reads.push_back((message, wanted)),
+                        None => {
+                            let none = format!("there is no message at `{}`", call.hook);
+                            let error = ServiceError::new(ServiceErrorCode::NotFound, none);
+                            self.worker.parts.calls.reply(wanted.call, Err(error));
+                        }
+                    },
+                    Some(Letter::MoreTime { call: id, time, .. }) => {
+                        let answer = self.give_more_time(time.min(call.deadline));
+                        alarm.as_mut().reset(self.deadline);
+                        self.worker.parts.calls.reply(id, answer);
+                    }
+                    Some(Letter::Ended(reason)) => {
+                        self.over = true;
+                        return Err(Missing::Gone(reason));
+                    }
+                    None => return Err(Missing::Gone("its request was lost".into())),
+                },
+                Some((id, data)) = reading.next(), if !reading.is_empty() => {
+                    let answer = data
+                        .map(|data| map([("data", Value::Bytes(data.to_vec()))]))
+                        .map_err(|error| ServiceError::temporary(error.to_string()));
+                    self.worker.parts.calls.reply(id, answer);
+                }
+                () = &mut alarm => {
+                    self.over = true;
+                    self.worker.give_up(self.id, "timeout");
+                    return Err(Missing::Late(call.deadline + self.added));
+                }
+            }
+        }
+    }
+
+    fn give_more_time(&mut self, time: Duration) -> Answer {
+        if self.added > Duration::ZERO {
+            let twice = "this hook was given more time already";
+            return Err(ServiceError::new(ServiceErrorCode::Failed, twice));
+        }
+        self.added = time;
+        self.deadline += time;
+        self.worker.postpone(self.id, self.deadline);
+        Ok(map([]))
+    }
+}
+
+async fn read(message: &dyn Message, wanted: Wanted) -> (u64, std::io::Result<Bytes>) {
+    let data = message.read(wanted.offset, wanted.length).await;
+    (wanted.call, data)
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if !self.over {
+            self.worker.give_up(self.id, "disconnect");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! What a plugin process sends, and what becomes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost_protocol::frame;
+use gatepost_protocol::outcome::Deferred;
+use gatepost_protocol::services::ServiceErrorCode;
+use gatepost_protocol::wire::{CallMessage, Failed, Log};
+use gatepost_protocol::{Level, Outcome, ServiceError};
+use tokio::time::Instant;
+
+use super::super::calls::{Params, WITHOUT_HOOK, bad};
+use super::super::capture::printable;
+use super::super::results::{self, Turn};
+use super::super::stats::count;
+use super::promise::{Promise, Promised};
+use super::{Letter, Wanted, Worker};
+use crate::report;
+
+/// The most that one `message/read` gives, in bytes.
+const MAX_READ: u64 = 524_288;
+
+impl Worker {
+    /// Deals with one message. `Err`: the process cannot be trusted any more, for this reason.
+    pub(super) fn receive(self: &Arc<Worker>, payload: &[u8]) -> Result<(), String> {
+        let malformed = |error| format!("it broke the plugin protocol: {error}");
+        match frame::check(payload).map_err(malformed)? {
+            "result" => {
+                let (id, entries) = results::read_result(payload).map_err(malformed)?;
+                self.result(id, entries);
+            }
+            "verdict" => {
+                let (id, plugin, entry) = results::read_late(payload).map_err(malformed)?;
+                match self.take_promise(id, &plugin) {
+                    Some(promised) => promised.keep(results::late_outcome(entry, &plugin)),
+                    None => self.stray(id),
+                }
+            }
+            "call" => self.call(frame::decode(payload).map_err(malformed)?),
+            "log" => self.log(&frame::decode(payload).map_err(malformed)?),
+            "error" => {
+                let failed: Failed = frame::decode(payload).map_err(malformed)?;
+                return Err(format!("it gave up: {}", printable(&failed.message)));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn result(self: &Arc<Worker>, id: u64, entries: Vec<results::Read>) {
+        let asked = {
+            let mut state = self.state();
+            let asked = state.asked.remove(&id);
+            if asked.as_ref().is_some_and(|asked| asked.waiter.is_some()) {
+                state.missed = 0;
+            }
+            asked
+        };
+        let waiter = asked.as_ref().and_then(|asked| asked.waiter.as_ref());
+        if let (Some(asked), Some(waiter)) = (&asked, waiter) {
+            let outcomes = results::turns(entries, &asked.plugins, self.parts.features.defer)
+                .into_iter()
+                .zip(&asked.plugins)
+                .map(|(turn, plugin)| self.outcome(id, turn, plugin, asked.deadline))
+                .collect();
+            drop(waiter.send(Letter::Outcomes(outcomes)));
+        } else {
+            self.stray(id);
+        }
+        // With the request goes its permit, also where nobody waited for the result any more.
+        drop(asked);
+        self.parts.changed.notify_waiters();
+    }
+
+    fn outcome(
+        self: &Arc<Worker>,
+        id: u64,
+        turn: Turn,
+        plugin: &Arc<str>,
+        deadline: Instant,
+    ) -> Outcome {
+        let mut outcome = turn.outcome;
+        if let Some(until) = turn.defer {
+            let weak = Arc::downgrade(self);
+            let (promised, promise) = Promise::new(weak, id, plugin.clone(), deadline);
+            self.state().promised.entry(id).or_default().push(promised);
+            outcome.defer = Some(Deferred {
+                until,
+                outcome: Box::pin(promise.wait()),
+            });
+        }
+        outcome
+    }
+
+    fn take_promise(&self, id: u64, plugin: &str) -> Option<Promised> {
+        let mut state = self.state();
+        let all = state.promised.get_mut(&id)?;
+        let at = all
+            .iter()
+            .position(|promised| *promised.plugin == *plugin)?;
+        let promised = all.swap_remove(at);
+        if all.is_empty() {
+            state.promised.remove(&id);
+        }
+        Some(promised)
+    }
+
+    /// Nobody waits for a deferred answer any more.
+    pub(super) fn forget(&self, id: u64, plugin: &str, reason: &str) {
+        // The plugins of a segment share the id: what one of them still owes is not to be cancelled with another's.
+        if self.take_promise(id, plugin).is_some() && !self.state().promised.contains_key(&id) {
+            self.cancel(id, reason);
+        }
+    }
+
+    fn stray(&self, id: u64) {
+        count(&self.parts.stats.late);
+        if !std::mem::replace(&mut self.state().told_stray, true) {
+            report::line(
+                Level::Warn,
+                "",
+                None,
+                &self.parts.name,
+                format_args!(
+                    "worker {} answered request {id}, for which nothing is awaited: late, twice, or never asked; further ones are only counted",
+                    self.parts.number
+                ),
+            );
+        }
+    }
+
+    /// The hook at hand has until then.
+    pub(super) fn postpone(&self, id: u64, deadline: Instant) {
+        if let Some(asked) = self.state().asked.get_mut(&id) {
+            asked.deadline = deadline;
+        }
+    }
+
+    fn call(&self, call: CallMessage) {
+        let id = call.id;
+        let letter = match &*call.method {
+            "message/read" => self.read(&call),
+            "more_time" => self.more_time(&call),
+            _ => {
+                let state = self.state();
+                let asked = call.hook.and_then(|hook| state.asked.get(&hook));
+                let deadline = asked.map(|asked| asked.deadline);
+                drop(state);
+                let deadline = deadline.unwrap_or_else(|| Instant::now() + WITHOUT_HOOK);
+                return self.parts.calls.serve(&call, deadline);
+            }
+        };
+        if let Err(error) = letter.and_then(|letter| self.forward(&call, letter)) {
+            self.parts.calls.reply(id, Err(error));
+        }
+    }
+
+    /// Hands a call to the task that waits for the hook it belongs to.
+    fn forward(&self, call: &CallMessage, letter: Letter) -> Result<(), ServiceError> {
+        let Some(hook) = call.hook else {
+            return Err(bad(format!("`{}` needs `for`", call.method)));
+        };
+        let state = self.state();
+        let asked = state.asked.get(&hook);
+        let sent = asked
+            .and_then(|asked| asked.waiter.as_ref())
+            .is_some_and(|waiter| waiter.send(letter).is_ok());
+        if sent {
+            Ok(())
+        } else {
+            Err(ServiceError::new(
+                ServiceErrorCode::NotFound,
+                format!("nobody waits for hook {hook} any more"),
+            ))
+        }
+    }
+
+    fn log(&self, log: &Log) {
+        let plugin = log.plugin.as_deref().unwrap_or(&self.parts.name);
+        let about = log.hook.and_then(|id| {
+            let state = self.state();
+            let asked = state.asked.get(&id)?;
+            Some((asked.session.clone(), asked.hook))
+        });
+        let (session, hook) = about.unzip();
+        let session = session.as_deref().unwrap_or_default();
+        let text = printable(&log.message);
+        let lines = &self.parts.lines;
+        lines.write(log.level(), session, hook, plugin, format_args!("{text}"));
+    }
+    fn read(&self, call: &CallMessage) -> Result<Letter, ServiceError> {
+        let params = Params(&call.params);
+        let (offset, length) = (params.amount("offset")?, params.amount("length")?);
+        if length > MAX_READ {
+            return Err(bad(format!("`length` is {MAX_READ} at most")));
+        }
+        Ok(Letter::Read(Wanted {
+            call: call.id,
+            offset,
+            length: usize::try_from(length).expect("MAX_READ fits"),
+            _place: self.parts.calls.place()?,
+        }))
+    }
+
+    fn more_time(&self, call: &CallMessage) -> Result<Letter, ServiceError> {
+        Ok(Letter::MoreTime {
+            call: call.id,
+            time: Duration::from_millis(Params(&call.params).amount("ms")?),
+            _place: self.parts.calls.place()?,
+        })
+    }
+}
