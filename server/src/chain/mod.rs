@@ -77,16 +77,23 @@ impl Chain {
 
     /// Who is asked at a hook, in order; plugins that are asked in one request stand together.
     pub fn asked_at(&self, hook: Hook) -> impl Iterator<Item = Vec<&str>> {
-        self.steps[hook as usize].iter().map(|step| self.names(step))
+        self.steps[hook as usize]
+            .iter()
+            .map(|step| self.names(step))
     }
 
     /// Who is told of a hook without being asked.
     pub fn told_of(&self, hook: Hook) -> impl Iterator<Item = &str> {
-        self.observers[hook as usize].iter().flat_map(|step| self.names(step))
+        self.observers[hook as usize]
+            .iter()
+            .flat_map(|step| self.names(step))
     }
 
     fn names(&self, step: &Step) -> Vec<&str> {
-        step.members().iter().map(|member| &*self.members[*member].name).collect()
+        step.members()
+            .iter()
+            .map(|member| &*self.members[*member].name)
+            .collect()
     }
 
     /// Puts a hook to the plugins, applies what they change, and says what was decided. For events: tells, and returns `Declined` at once.

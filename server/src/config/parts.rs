@@ -9,11 +9,16 @@ pub fn places(part: &str) -> Vec<PathBuf> {
     let above = |steps: usize| executable.ancestors().nth(steps);
     let installed = above(2).map(|prefix| prefix.join("share/gatepost").join(part));
     let built = [3, 4].map(|steps| above(steps).map(|tree| tree.join(part)));
-    let places = [installed].into_iter().chain(built).chain([Some(PathBuf::from("./").join(part))]);
+    let places = [installed]
+        .into_iter()
+        .chain(built)
+        .chain([Some(PathBuf::from("./").join(part))]);
     places.flatten().collect()
 }
 
 /// The path of a part, such as `sdk-python/src`, if it is anywhere.
 pub fn find(part: &str) -> Option<PathBuf> {
-    places(part).into_iter().find_map(|place| place.canonicalize().ok())
+    places(part)
+        .into_iter()
+        .find_map(|place| place.canonicalize().ok())
 }

@@ -350,7 +350,9 @@ fn plugin_files(dir: &Path) -> Vec<String> {
 /// The Perl SDK's folder as the `sdk_perl` key names it, or where it is found.
 pub(super) fn sdk_perl(reader: &mut Reader, item: Option<&Item<'_>>) -> Option<PathBuf> {
     let Some(item) = item else {
-        return parts::places(SDK_PERL).into_iter().find(|place| place.join(PERL_HOST).is_file());
+        return parts::places(SDK_PERL)
+            .into_iter()
+            .find(|place| place.join(PERL_HOST).is_file());
     };
     let folder = PathBuf::from(reader.some_text(item)?);
     if !folder.join(PERL_HOST).is_file() {

@@ -173,6 +173,8 @@ impl LevelChange {
             return Level::parse(text).map(LevelChange::Fixed);
         }
         let steps = text.parse().ok()?;
-        (-7..=7).contains(&steps).then_some(LevelChange::Shift(steps))
+        (-7..=7)
+            .contains(&steps)
+            .then_some(LevelChange::Shift(steps))
     }
 }
