@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `gatepost` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gatepost::cli::main()
+}

@@ -501,3 +501,40 @@ async fn plugins_of_one_process_are_asked_in_one_request_and_stop_in_order() {
     assert_eq!(process.name(), "one+2");
     processes.shutdown(Duration::from_secs(1)).await;
 }
+
+#[tokio::test]
+async fn another_worker_is_started_for_a_new_session_when_all_are_busy() {
+    let spool = tempfile::tempdir().unwrap();
+    let mut pool = misbehaving("pool", "one-at-a-time");
+    if let PluginKind::Run(program) = &mut pool.kind {
+        program.workers = (1, 2);
+    }
+    let (processes, started) = start(spool.path(), &[pool]).await.unwrap();
+    let plugin = &started[0];
+    let wait = Duration::from_millis(50);
+    let (first, second, third) = tokio::join!(
+        ask(plugin, "first", "bad@example.org"),
+        async {
+            tokio::time::sleep(wait).await;
+            ask(plugin, "second", "bad@example.org").await
+        },
+        // Both are busy then, and there are to be no more.
+        async {
+            tokio::time::sleep(wait * 4).await;
+            ask(plugin, "third", "alice@example.org").await
+        }
+    );
+    assert_eq!(
+        [&*first.message, &*second.message],
+        ["worker 1", "worker 2"]
+    );
+    assert!(third.message.starts_with("worker "), "{third:?}");
+    for (session, outcome) in [("first", first), ("second", second), ("third", third)] {
+        let again = ask(plugin, session, "alice@example.org").await;
+        assert_eq!(
+            again.message, outcome.message,
+            "{session} stays where it is"
+        );
+    }
+    processes.shutdown(Duration::from_secs(1)).await;
+}

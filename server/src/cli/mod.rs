@@ -1,3 +1,111 @@
 //! What a person types.
 
+mod assemble;
+mod check;
+mod plugin_test;
+mod run;
+mod scaffold;
 pub mod transcript;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config;
+use crate::plugins;
+
+/// Failed while running.
+const FAILED: u8 = 1;
+/// A mistake in the configuration or the arguments.
+const MISTAKE: u8 = 2;
+
+/// An SMTP daemon whose behaviour is its plugins.
+#[derive(Parser)]
+#[command(name = "gatepost", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Run {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Print the built-in configuration, as a start for one of your own, and exit
+        #[arg(long, conflicts_with = "config")]
+        write_config: bool,
+    },
+    /// Read the configuration, start every plugin, and print the chain
+    Check {
+        #[command(flatten)]
+        config: ConfigArgument,
+    },
+    /// Begin, test or host plugins
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+}
+
+#[derive(clap::Args)]
+struct ConfigArgument {
+    /// The configuration [default: ./gatepost.toml, then /etc/gatepost/gatepost.toml, then the built-in one]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum PluginCommand {
+    /// Make a folder with a plugin, its tests and a configuration
+    New {
+        /// The language
+        #[arg(long, value_enum)]
+        lang: scaffold::Language,
+        /// The plugin's name
+        name: String,
+    },
+    /// Play a dialogue against a server with just this plugin
+    Test {
+        /// A built-in plugin's name, a Python or Perl file, or a program
+        plugin: String,
+        /// The dialogue
+        transcript: PathBuf,
+    },
+    /// Serve the built-in plugins as a plugin process: for `run` in a configuration
+    Serve,
+}
+
+/// Does what the command line says; the exit code is 0 where all went well, 1 where running failed, 2 for a mistake of the operator's.
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run {
+            write_config: true, ..
+        } => {
+            print!("{}", config::BUILT_IN);
+            ExitCode::SUCCESS
+        }
+        Command::Run { config, .. } => run::run(config.config.as_deref()),
+        Command::Check { config } => check::check(config.config.as_deref()),
+        Command::Plugin(PluginCommand::New { lang, name }) => {
+            match scaffold::create(lang, &name, config::parts::find) {
+                Ok(next) => {
+                    print!("{next}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => refuse(&error),
+            }
+        }
+        Command::Plugin(PluginCommand::Test { plugin, transcript }) => {
+            plugin_test::test(&plugin, &transcript)
+        }
+        Command::Plugin(PluginCommand::Serve) => {
+            gatepost_protocol::serve(Vec::leak(plugins::all()))
+        }
+    }
+}
+
+fn refuse(error: &str) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(MISTAKE)
+}

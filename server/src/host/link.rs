@@ -90,7 +90,7 @@ impl Link {
             process: child,
             captures,
             reaped: false,
-            scratch,
+            _scratch: scratch,
         });
         Ok(link)
     }
@@ -149,8 +149,7 @@ pub(super) struct Child {
     captures: JoinSet<()>,
     reaped: bool,
     /// Removed when this is dropped.
-    #[allow(dead_code)]
-    scratch: TempDir,
+    _scratch: TempDir,
 }
 
 impl Child {

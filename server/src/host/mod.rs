@@ -18,6 +18,8 @@ mod span;
 mod start;
 mod stats;
 mod supervise;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::path::PathBuf;

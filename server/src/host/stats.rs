@@ -42,7 +42,7 @@ counters! {
     errors "errors",
     /// Those of them that it did not answer in time.
     timeouts "timeouts",
-    /// Workers that were replaced.
+    /// Times that a worker had to be started again.
     restarts "restarts",
     /// Results that came late, twice, or for no request.
     late "stray results",

@@ -172,6 +172,7 @@ impl Process {
     pub(super) async fn supervise(self: Arc<Self>, index: usize, mut first: Option<Launched>) {
         let patience = self.core.patience;
         let mut backoff = patience.backoff.0;
+        let mut failed = false;
         loop {
             let launched = match first.take() {
                 Some(launched) => Ok(launched),
@@ -183,6 +184,15 @@ impl Process {
             let reason = match launched {
                 Ok(launched) => {
                     self.compare(&launched.ready);
+                    if failed {
+                        report::line(
+                            Level::Notice,
+                            "",
+                            None,
+                            &self.name,
+                            format_args!("worker {} is ready again", index + 1),
+                        );
+                    }
                     self.set(index, launched.slot());
                     let since = Instant::now();
                     let Some(reason) = self.serve(index, launched).await else {
@@ -195,6 +205,7 @@ impl Process {
                 }
                 Err(error) => error.to_string(),
             };
+            failed = true;
             count(&self.stats.restarts);
             report::line(
                 Level::Error,
@@ -202,7 +213,7 @@ impl Process {
                 None,
                 &self.name,
                 format_args!(
-                    "worker {} is replaced in {}: {reason} ({})",
+                    "worker {} failed: {reason}; the next start is in {} ({})",
                     index + 1,
                     span(backoff),
                     self.counts()

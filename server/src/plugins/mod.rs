@@ -1,1 +1,108 @@
-//! The built-in plugins, a file each.
+//! The plugins that are built in, a file each, in qpsmtpd's names (docs/plugins.md tells operators about them).
+//!
+//! A plugin says what it found; what that costs the client is the operator's `reject` and `reject_type`, and nothing here looks at them.
+
+mod badmailfrom;
+mod badrcptto;
+mod date;
+mod dnsbl;
+mod headers;
+mod helo;
+mod lists;
+mod naughty;
+mod patterns;
+mod queue;
+mod rcpt_ok;
+mod relay;
+#[cfg(test)]
+mod testing;
+
+use std::task::{Context, Poll, Waker};
+
+use gatepost_protocol::{Answer, Definition, Outcome, Session};
+
+/// Every built-in.
+pub fn all() -> Vec<Definition> {
+    vec![
+        relay::DEFINITION,
+        dnsbl::DEFINITION,
+        helo::DEFINITION,
+        badmailfrom::DEFINITION,
+        badrcptto::DEFINITION,
+        rcpt_ok::DEFINITION,
+        naughty::DEFINITION,
+        headers::DEFINITION,
+        queue::maildir::DEFINITION,
+        queue::smtp_forward::DEFINITION,
+        queue::discard::DEFINITION,
+    ]
+}
+
+/// Why a check does not apply to this client, in qpsmtpd's words.
+fn immunity(session: &Session) -> Option<Outcome> {
+    let connection = &session.connection;
+    if connection.relay_client {
+        return Some(Outcome::skip("relay client"));
+    }
+    connection.immune.as_deref().map(Outcome::skip)
+}
+
+/// The answer of a future that mostly has nothing to wait for, because the lists it reads are at hand: then it is an answer now.
+fn now_or_later<'a>(outcome: impl Future<Output = Outcome> + Send + 'a) -> Answer<'a> {
+    let mut outcome = Box::pin(outcome);
+    match outcome
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(outcome) => Answer::Now(outcome),
+        Poll::Pending => Answer::Later(outcome),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_plugin_and_setting_is_documented_and_defaults_fit() {
+        let manual = include_str!("../../../docs/plugins.md");
+        let mut names = BTreeSet::new();
+        for definition in all() {
+            assert!(
+                names.insert(definition.name),
+                "{} is there twice",
+                definition.name
+            );
+            let section = manual
+                .split("\n## ")
+                .find(|section| section.starts_with(&format!("{}\n", definition.name)))
+                .unwrap_or_else(|| {
+                    panic!("docs/plugins.md has no section `## {}`", definition.name)
+                });
+            for setting in (definition.settings)() {
+                assert!(!setting.help.is_empty());
+                let row = format!("| `{}` |", setting.name);
+                assert!(section.contains(&row), "{}: no row {row}", definition.name);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_must_wait_arrives_too() {
+        let (send, receive) = tokio::sync::oneshot::channel::<()>();
+        let answer = now_or_later(async {
+            let _ = receive.await;
+            Outcome::pass("in the end")
+        });
+        let Answer::Later(later) = answer else {
+            panic!("there was something to wait for")
+        };
+        send.send(()).unwrap();
+        assert_eq!(later.await.message, "in the end");
+        assert!(matches!(
+            now_or_later(async { Outcome::declined() }),
+            Answer::Now(_)
+        ));
+    }
+}

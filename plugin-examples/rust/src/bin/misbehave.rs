@@ -2,7 +2,8 @@
 //! wrong what an SDK would not let it.
 //!
 //! It answers `rcpt`. What the argument names happens when a recipient's address begins with `bad`; everybody else is answered properly, so
-//! that a test can see how the neighbours fare. Some arguments are for the start, and happen at once.
+//! that a test can see how the neighbours fare. Some arguments are for the start, and happen at once; and `one-at-a-time` is merely slow, and
+//! tells which worker it is.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -45,6 +46,8 @@ const MODES: &[&str] = &[
     "ignores-sigterm",
     "closes-channel",
     "stops-reading",
+    // Not at fault.
+    "one-at-a-time",
     "behaves",
 ];
 
@@ -96,12 +99,15 @@ fn misbehave(mode: &str) -> std::io::Result<()> {
         features: ["cancel", "defer", "segments"].map(str::to_owned).to_vec(),
         max_frame: None,
     })?;
+    let mut worker = 0;
     let mut cancelled = None;
     while let Some((kind, payload)) = channel.receive()? {
         match &*kind {
             "init" => {
                 let init: Init = decode(&payload)?;
-                channel.send(&ready(&init))?;
+                worker = init.worker;
+                let concurrency = if mode == "one-at-a-time" { 1 } else { 16 };
+                channel.send(&ready(&init, concurrency))?;
             }
             "hook" => {
                 let hook: HookMessage = decode(&payload)?;
@@ -109,7 +115,13 @@ fn misbehave(mode: &str) -> std::io::Result<()> {
                     println!("a stray print\nand \x1b[31mmore");
                 }
                 let address = hook.args.address.as_ref().map(|address| address.as_str());
-                if address.is_some_and(|address| address.starts_with("bad")) {
+                let bad = address.is_some_and(|address| address.starts_with("bad"));
+                if mode == "one-at-a-time" {
+                    sleep(Duration::from_millis(if bad { 400 } else { 0 }));
+                    let mut answer = result(&hook, Verdict::Declined);
+                    answer.results[0].message = Some(format!("worker {worker}"));
+                    channel.send(&answer)?;
+                } else if bad {
                     cancelled = channel.go_wrong(mode, &hook)?;
                 } else {
                     channel.send(&result(&hook, Verdict::Declined))?;
@@ -133,7 +145,7 @@ fn decode<T: frame::Kind>(payload: &[u8]) -> std::io::Result<T> {
     frame::decode(payload).map_err(std::io::Error::other)
 }
 
-fn ready(init: &Init) -> Ready {
+fn ready(init: &Init, concurrency: u32) -> Ready {
     let rcpt = ReadyHook {
         hook: "rcpt".to_owned(),
         ..ReadyHook::default()
@@ -144,7 +156,7 @@ fn ready(init: &Init) -> Ready {
         ..ReadyPlugin::default()
     });
     Ready {
-        concurrency: 16,
+        concurrency,
         plugins: plugins.collect(),
     }
 }

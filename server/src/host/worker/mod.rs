@@ -162,7 +162,8 @@ impl Worker {
         let frame = {
             let mut message = hook_message(&plugins, wants, call);
             message.id = Some(id);
-            message.deadline_ms = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            message.deadline_ms = Some(left.min(frame::MAX_INTEGER.unsigned_abs()));
             message.resumed = resumed.then_some(true);
             frame::encode(&message)
                 .map_err(|error| format!("the hook does not fit a frame: {error}"))?

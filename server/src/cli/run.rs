@@ -1,0 +1,115 @@
+//! `gatepost run`: the server, until it is told to stop.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gatepost_protocol::Level;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::assemble::{self, Assembled};
+use super::{FAILED, MISTAKE};
+use crate::dialog::Shared;
+use crate::listen::Listeners;
+use crate::message::Spool;
+use crate::report;
+
+/// Whose lines these are in the log.
+const LOGGED_AS: &str = "gatepost";
+/// How long plugin processes get to finish after the last session is over.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs the server until SIGTERM or SIGINT.
+pub fn run(path: Option<&Path>) -> ExitCode {
+    raise_descriptor_limit();
+    let Assembled {
+        config,
+        chain,
+        processes,
+        runtime,
+    } = match assemble::start(path) {
+        Ok(assembled) => assembled,
+        Err(code) => return code,
+    };
+    let served = runtime.block_on(async {
+        let served = async {
+            let spool = Spool::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
+            let listeners =
+                Listeners::bind(&config).map_err(|error| (FAILED, error.to_string()))?;
+            let stop = stop_on_signal().map_err(|error| (FAILED, error.to_string()))?;
+            let addresses = listeners
+                .addresses()
+                .map_err(|error| (FAILED, error.to_string()))?;
+            for (address, listen) in addresses.iter().zip(&config.listen) {
+                let text = format_args!("listening on {address} ({})", listen.direction.name());
+                report::line(Level::Notice, "", None, "listen", text);
+            }
+            let shared = Arc::new(Shared {
+                config,
+                chain,
+                spool: Arc::new(spool),
+            });
+            listeners.run(shared, stop).await;
+            Ok(())
+        };
+        let served: Result<(), (u8, String)> = served.await;
+        processes.shutdown(GRACE).await;
+        served
+    });
+    // Nothing that still runs could do anything for a client.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    report::line(Level::Notice, "", None, LOGGED_AS, format_args!("stopped"));
+    report::flush();
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => {
+            eprintln!("{error}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Every connection takes a descriptor, and the usual soft limit of 1024 is for programs that use `select`.
+fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Where it cannot be raised, connections beyond it wait to be accepted, and the log says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// A token that is cancelled at the first SIGTERM or SIGINT. At the second the process ends at once.
+fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let token = stop.clone();
+    tokio::spawn(async move {
+        for stage in [
+            "stopping: running transactions may finish",
+            "stopping at once",
+        ] {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            report::line(
+                Level::Notice,
+                "",
+                None,
+                LOGGED_AS,
+                format_args!("{name}, {stage}"),
+            );
+            if token.is_cancelled() {
+                report::flush();
+                std::process::exit(i32::from(FAILED));
+            }
+            token.cancel();
+        }
+    });
+    Ok(stop)
+}

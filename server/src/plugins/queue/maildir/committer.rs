@@ -1,0 +1,309 @@
+//! Writes deliveries to disk, several at a time, and shares between them what can be shared.
+//!
+//! The order of system calls for a copy, which makes `ok` true whenever the power fails:
+//!
+//! 1. `open(tmp/NAME, O_CREAT|O_EXCL)`, `writev` (a small message in one go), `fsync` of the file, `close`. The file is whole on disk before it has a name
+//!    that readers see.
+//! 2. `rename(tmp/NAME, new/NAME)`, for all copies of the message after all of them are written.
+//! 3. `open(new)`, `fsync` of the folder, `close`. The name is on disk.
+//! 4. The answer.
+//!
+//! Step 1 runs on several threads, since file systems with a journal write one transaction for all files that are synced at the same time. Steps 2
+//! and 3 are a group commit: one thread takes all messages that are written, renames them, and syncs each folder once; what is written meanwhile is
+//! the next group. So a busy server does more for each sync, and an idle one waits for nobody.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, IoSlice, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::folder::{self, Names};
+
+/// Files that are written and synced at the same time. More gain nothing on a disk, and each may hold a thread of the runtime's blocking pool.
+const WRITERS: usize = 16;
+
+/// Where a copy's bytes come from.
+pub enum Source {
+    /// All of them.
+    Whole(Vec<Bytes>),
+    /// Block after block, then `None`; a channel that closes without it has lost the rest.
+    Stream(mpsc::Receiver<Option<Bytes>>),
+}
+
+/// The name of the first copy, or why there is no copy at all.
+type Done = Result<String, String>;
+
+/// A message on its way into one or more Maildirs.
+pub struct Delivery {
+    progress: Mutex<Progress>,
+}
+
+struct Progress {
+    waiting: usize,
+    written: Vec<Written>,
+    failed: Option<String>,
+    answer: Option<oneshot::Sender<Done>>,
+}
+
+/// A copy that is whole on disk, in `tmp`.
+struct Written {
+    maildir: PathBuf,
+    tmp: PathBuf,
+}
+
+struct Job {
+    delivery: Arc<Delivery>,
+    maildir: PathBuf,
+    source: Source,
+}
+
+#[derive(Default)]
+struct Queues {
+    jobs: VecDeque<Job>,
+    writers: usize,
+    written: Vec<Arc<Delivery>>,
+    committing: bool,
+}
+
+/// Takes deliveries from many sessions.
+pub struct Committer(Arc<Shared>);
+
+struct Shared {
+    names: Names,
+    create: bool,
+    queues: Mutex<Queues>,
+}
+
+/// What a panic left behind is still consistent: every change under these locks is one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Committer {
+    /// `create`: whether missing Maildirs are made.
+    pub fn new(hostname: &str, create: bool) -> Committer {
+        Committer(Arc::new(Shared {
+            names: Names::new(hostname),
+            create,
+            queues: Mutex::default(),
+        }))
+    }
+
+    /// A delivery of so many copies, each of which is to be given to [`Committer::write`]. Where the receiver is dropped, or a copy never comes,
+    /// nothing is delivered.
+    pub fn begin(&self, copies: usize) -> (Arc<Delivery>, oneshot::Receiver<Done>) {
+        let (answer, done) = oneshot::channel();
+        let progress = Progress {
+            waiting: copies,
+            written: Vec::with_capacity(copies),
+            failed: None,
+            answer: Some(answer),
+        };
+        let delivery = Delivery {
+            progress: Mutex::new(progress),
+        };
+        (Arc::new(delivery), done)
+    }
+
+    /// Writes a copy when its turn comes.
+    pub fn write(&self, delivery: &Arc<Delivery>, maildir: &str, source: Source) {
+        let mut queues = lock(&self.0.queues);
+        queues.jobs.push_back(Job {
+            delivery: Arc::clone(delivery),
+            maildir: PathBuf::from(maildir),
+            source,
+        });
+        if queues.writers < WRITERS {
+            queues.writers += 1;
+            drop(queues);
+            let shared = Arc::clone(&self.0);
+            tokio::task::spawn_blocking(move || shared.run());
+        }
+    }
+}
+
+impl Drop for Delivery {
+    /// Where the session went away before its last copy was given.
+    fn drop(&mut self) {
+        for copy in lock(&self.progress).written.drain(..) {
+            let _ = fs::remove_file(copy.tmp);
+        }
+    }
+}
+
+impl Shared {
+    /// A writer: works while there is work.
+    fn run(&self) {
+        loop {
+            let mut queues = lock(&self.queues);
+            let Some(job) = queues.jobs.pop_front() else {
+                queues.writers -= 1;
+                return;
+            };
+            drop(queues);
+            let delivery = Arc::clone(&job.delivery);
+            let written = self.write(job);
+            let mut progress = lock(&delivery.progress);
+            progress.waiting -= 1;
+            match written {
+                Ok(copy) => progress.written.push(copy),
+                Err(reason) => progress.failed = progress.failed.take().or(Some(reason)),
+            }
+            let complete = progress.waiting == 0;
+            drop(progress);
+            if complete {
+                self.commit(delivery);
+            }
+        }
+    }
+
+    fn write(&self, job: Job) -> Result<Written, String> {
+        let name = self.names.next();
+        let (mut file, tmp) = folder::open_tmp(&job.maildir, &name, self.create)?;
+        let filled = match job.source {
+            Source::Whole(parts) => write_all(&mut file, &parts),
+            Source::Stream(blocks) => write_stream(&mut file, blocks),
+        };
+        match filled.and_then(|()| file.sync_all()) {
+            Ok(()) => Ok(Written {
+                maildir: job.maildir,
+                tmp,
+            }),
+            Err(error) => {
+                drop(file);
+                let _ = fs::remove_file(&tmp);
+                Err(folder::at(&tmp, "write")(error))
+            }
+        }
+    }
+
+    /// Adds a message to the group that is committed next, and commits unless another thread does.
+    fn commit(&self, delivery: Arc<Delivery>) {
+        let mut queues = lock(&self.queues);
+        queues.written.push(delivery);
+        if queues.committing {
+            return;
+        }
+        queues.committing = true;
+        while !queues.written.is_empty() {
+            let group = std::mem::take(&mut queues.written);
+            drop(queues);
+            self.commit_group(group);
+            queues = lock(&self.queues);
+        }
+        queues.committing = false;
+    }
+
+    fn commit_group(&self, group: Vec<Arc<Delivery>>) {
+        let mut visible = Vec::with_capacity(group.len());
+        let mut folders = BTreeSet::new();
+        for delivery in group {
+            let mut progress = lock(&delivery.progress);
+            let Some(answer) = progress.answer.take() else {
+                continue;
+            };
+            let copies = std::mem::take(&mut progress.written);
+            let failed = progress.failed.take();
+            drop(progress);
+            // Nobody waits any more: the client was told to try again, or is gone, and would get the message twice.
+            let given_up = answer.is_closed().then(|| "nobody waits for it".to_owned());
+            match self.publish(copies, failed.or(given_up)) {
+                Ok(files) => {
+                    folders.extend(
+                        files
+                            .iter()
+                            .filter_map(|file| file.parent())
+                            .map(Path::to_owned),
+                    );
+                    visible.push((files, answer));
+                }
+                Err(reason) => drop(answer.send(Err(reason))),
+            }
+        }
+        let unsynced: BTreeMap<PathBuf, String> = folders
+            .into_iter()
+            .filter_map(|path| folder::sync(&path).err().map(|reason| (path, reason)))
+            .collect();
+        for (files, answer) in visible {
+            let failed = files.iter().find_map(|file| unsynced.get(file.parent()?));
+            let done = match failed {
+                None => Ok(name_of(&files)),
+                Some(reason) => {
+                    remove(files.iter());
+                    Err(reason.clone())
+                }
+            };
+            let _ = answer.send(done);
+        }
+    }
+
+    /// Moves all copies of a message to where readers see them, or none.
+    fn publish(
+        &self,
+        copies: Vec<Written>,
+        failed: Option<String>,
+    ) -> Result<Vec<PathBuf>, String> {
+        let mut files = Vec::with_capacity(copies.len());
+        let mut failed = failed;
+        for copy in &copies {
+            if failed.is_none() {
+                match folder::publish(&copy.maildir, &copy.tmp, self.create) {
+                    Ok(file) => files.push(file),
+                    Err(reason) => failed = Some(reason),
+                }
+            }
+        }
+        match failed {
+            None => Ok(files),
+            Some(reason) => {
+                remove(files.iter().chain(copies.iter().map(|copy| &copy.tmp)));
+                Err(reason)
+            }
+        }
+    }
+}
+
+/// Takes back what was begun. What cannot be removed is in `tmp`, where Maildir readers clear up, or will be delivered twice.
+fn remove<'a>(files: impl Iterator<Item = &'a PathBuf>) {
+    for file in files {
+        let _ = fs::remove_file(file);
+    }
+}
+
+fn name_of(files: &[PathBuf]) -> String {
+    let name = files.first().and_then(|file| file.file_name());
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn write_all(file: &mut File, parts: &[Bytes]) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut left = slices.as_mut_slice();
+    // Drops empty parts in front, for which no write is needed.
+    IoSlice::advance_slices(&mut left, 0);
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn write_stream(file: &mut File, mut blocks: mpsc::Receiver<Option<Bytes>>) -> io::Result<()> {
+    loop {
+        match blocks.blocking_recv() {
+            Some(Some(block)) => file.write_all(&block)?,
+            Some(None) => return Ok(()),
+            None => {
+                let reason = "the rest of the message did not come";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The plugins that take a message over. Each answers `ok` only when somebody is answerable for the message.
+
+mod delivered;
+pub mod discard;
+pub mod maildir;
+mod smtp_client;
+pub mod smtp_forward;

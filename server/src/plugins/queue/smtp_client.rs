@@ -1,0 +1,485 @@
+//! A client of SMTP (RFC 5321), as much of it as handing one message to a known server needs.
+//!
+//! The message counts as handed over when the server answered the end of data with 2xx, and then to all recipients: if it refuses one of them nothing is
+//! sent. Nothing that is not a line of its own is ever sent as one: a message with a lone CR or LF is refused here, since servers that take those for
+//! line ends would read commands in it.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gatepost_protocol::{Address, EnhancedCode};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use super::delivered::Delivered;
+
+/// Waits of RFC 5321 §4.5.3.2.
+#[derive(Clone, Debug)]
+pub struct Timeouts {
+    /// Until the connection stands. TCP's own patience is longer than our client's.
+    pub connect: Duration,
+    /// §4.5.3.2.1 to .3: the greeting, MAIL and RCPT, and what has no wait of its own.
+    pub command: Duration,
+    /// §4.5.3.2.4: until the server says 354.
+    pub data: Duration,
+    /// §4.5.3.2.5: sending a block.
+    pub block: Duration,
+    /// §4.5.3.2.6: until the server answers the end of data.
+    pub end: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Timeouts {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        Timeouts {
+            connect: Duration::from_secs(30),
+            command: minutes(5),
+            data: minutes(2),
+            block: minutes(3),
+            end: minutes(10),
+        }
+    }
+}
+
+/// What goes before the message.
+pub struct Envelope<'a> {
+    /// The sender; null for a bounce.
+    pub sender: &'a Address,
+    /// The recipients, one at least.
+    pub recipients: &'a [Address],
+    /// Our client said that the message has 8-bit text (RFC 6152).
+    pub eight_bit: bool,
+}
+
+/// A server's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// 200 to 599.
+    pub code: u16,
+    /// The status code in front of the text (RFC 2034).
+    pub enhanced: Option<EnhancedCode>,
+    /// The text, its lines joined, without codes.
+    pub text: String,
+}
+
+/// Why a message was not handed over.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The connection or the conversation failed: nobody said no.
+    #[error("{0}")]
+    Trouble(String),
+    /// The server said no.
+    #[error("{command} was refused: {} {}", reply.code, reply.text)]
+    Refused {
+        /// To what.
+        command: String,
+        /// In which words.
+        reply: Reply,
+    },
+    /// The message has a CR or LF that stands alone.
+    #[error(
+        "the message has a CR or LF that stands alone, which is never forwarded (RFC 5321 section 2.3.8)"
+    )]
+    BareNewline,
+    /// The message is larger than the server takes (RFC 1870).
+    #[error("the message has {size} bytes, and the server takes {limit}")]
+    TooLarge {
+        /// Ours.
+        size: u64,
+        /// Theirs.
+        limit: u64,
+    },
+}
+
+/// The longest line of a reply: four times what RFC 5321 §4.5.3.1.5 allows, for servers that explain themselves.
+const MAX_LINE: u64 = 2048;
+/// Lines of a reply.
+const MAX_LINES: usize = 100;
+/// Commands that are sent before their replies are read: few enough that neither side's buffers fill while both write (RFC 2920 §3.1).
+const PIPELINE: usize = 50;
+
+/// What a server offers in its answer to EHLO.
+#[derive(Default)]
+struct Offers {
+    pipelining: bool,
+    eight_bit: bool,
+    size: Option<Option<u64>>,
+}
+
+/// Hands a message to `server:port` and returns what the server answered to it. `hostname` is our name.
+pub async fn send(
+    server: &str,
+    port: u16,
+    hostname: &str,
+    envelope: &Envelope<'_>,
+    content: Delivered<'_>,
+    timeouts: &Timeouts,
+) -> Result<Reply, Failure> {
+    let connecting = TcpStream::connect((server, port));
+    let stream = within(timeouts.connect, "to connect", connecting).await?;
+    // Commands and their answers are small and waited for.
+    stream.set_nodelay(true).map_err(trouble("connecting"))?;
+    let mut client = Client {
+        stream: BufReader::new(stream),
+        timeouts,
+        in_message: false,
+    };
+    let sent = client.hand_over(hostname, envelope, content).await;
+    // Whatever became of the message, its fate does not hang on this. In the middle of a message it would be one of its lines: there the end of the
+    // connection says that the rest does not come.
+    if !client.in_message {
+        let _ = client.stream.get_mut().try_write(b"QUIT\r\n");
+    }
+    sent
+}
+
+struct Client<'a> {
+    stream: BufReader<TcpStream>,
+    timeouts: &'a Timeouts,
+    in_message: bool,
+}
+
+impl Client<'_> {
+    async fn hand_over(
+        &mut self,
+        hostname: &str,
+        envelope: &Envelope<'_>,
+        content: Delivered<'_>,
+    ) -> Result<Reply, Failure> {
+        let command = self.timeouts.command;
+        // A server that does not want us at all says nothing about this message.
+        let greeting = self.reply("its greeting", command).await?;
+        friendly(&greeting, "it greets with")?;
+        let offers = self.hello(hostname).await?;
+        let size = content.remaining();
+        if let Some(Some(limit)) = offers.size
+            && size > limit
+            && limit > 0
+        {
+            return Err(Failure::TooLarge { size, limit });
+        }
+        self.envelope(envelope, &offers, size).await?;
+        let reply = self.ask("DATA", self.timeouts.data).await?;
+        if reply.code != 354 {
+            return Err(refused("DATA", reply));
+        }
+        self.in_message = true;
+        self.content(content).await?;
+        self.in_message = false;
+        let reply = self
+            .reply("an answer to the message", self.timeouts.end)
+            .await?;
+        match reply.code {
+            200..=299 => Ok(reply),
+            _ => Err(refused("the message", reply)),
+        }
+    }
+
+    /// EHLO, or HELO to a server that does not know it (RFC 5321 §3.2).
+    async fn hello(&mut self, hostname: &str) -> Result<Offers, Failure> {
+        self.write(format!("EHLO {hostname}\r\n").as_bytes())
+            .await?;
+        let mut offers = Offers::default();
+        let lines = self
+            .lines("an answer to EHLO", self.timeouts.command)
+            .await?;
+        let (code, keywords) = lines;
+        if code / 100 != 2 {
+            let reply = self
+                .ask(&format!("HELO {hostname}"), self.timeouts.command)
+                .await?;
+            friendly(&reply, "to HELO it says")?;
+            return Ok(offers);
+        }
+        for line in keywords.iter().skip(1) {
+            let mut words = line.split_whitespace();
+            match words
+                .next()
+                .unwrap_or_default()
+                .to_ascii_uppercase()
+                .as_str()
+            {
+                "PIPELINING" => offers.pipelining = true,
+                "8BITMIME" => offers.eight_bit = true,
+                "SIZE" => offers.size = Some(words.next().and_then(|limit| limit.parse().ok())),
+                _ => {}
+            }
+        }
+        Ok(offers)
+    }
+
+    /// MAIL and every RCPT. One refusal is a refusal of the whole; one that is for good goes before one that is for now, since trying again cannot mend it.
+    async fn envelope(
+        &mut self,
+        envelope: &Envelope<'_>,
+        offers: &Offers,
+        size: u64,
+    ) -> Result<(), Failure> {
+        let mut mail = format!("MAIL FROM:{}", envelope.sender);
+        if offers.size.is_some() {
+            mail.push_str(&format!(" SIZE={size}"));
+        }
+        if offers.eight_bit && envelope.eight_bit {
+            mail.push_str(" BODY=8BITMIME");
+        }
+        let recipients = envelope.recipients.iter().map(|to| format!("RCPT TO:{to}"));
+        let commands: Vec<String> = [mail].into_iter().chain(recipients).collect();
+        let at_once = if offers.pipelining { PIPELINE } else { 1 };
+        let mut refusals = Vec::new();
+        for group in commands.chunks(at_once) {
+            self.write((group.join("\r\n") + "\r\n").as_bytes()).await?;
+            for command in group {
+                let reply = self.reply(command, self.timeouts.command).await?;
+                if reply.code / 100 != 2 {
+                    refusals.push((command, reply));
+                }
+            }
+            // Without its sender accepted, every recipient is refused for the wrong reason.
+            if refusals
+                .first()
+                .is_some_and(|(command, _)| *command == &commands[0])
+            {
+                refusals.truncate(1);
+                break;
+            }
+        }
+        let for_good = refusals.iter().position(|(_, reply)| reply.code / 100 == 5);
+        match refusals.into_iter().nth(for_good.unwrap_or(0)) {
+            Some((command, reply)) => Err(refused(command, reply)),
+            None => Ok(()),
+        }
+    }
+
+    async fn content(&mut self, mut content: Delivered<'_>) -> Result<(), Failure> {
+        let mut lines = Lines::new();
+        let mut out = Vec::new();
+        let read = trouble("reading the message");
+        while let Some(block) = content.next().await.map_err(&read)? {
+            out.clear();
+            lines.stuff(&block, &mut out)?;
+            self.write_within(&out, self.timeouts.block).await?;
+        }
+        out.clear();
+        lines.finish(&mut out)?;
+        self.write_within(&out, self.timeouts.block).await
+    }
+
+    async fn ask(&mut self, command: &str, wait: Duration) -> Result<Reply, Failure> {
+        self.write(format!("{command}\r\n").as_bytes()).await?;
+        self.reply(command, wait).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.write_within(bytes, self.timeouts.command).await
+    }
+
+    async fn write_within(&mut self, bytes: &[u8], wait: Duration) -> Result<(), Failure> {
+        within(wait, "to send", self.stream.get_mut().write_all(bytes)).await
+    }
+
+    async fn reply(&mut self, what: &str, wait: Duration) -> Result<Reply, Failure> {
+        let (code, lines) = self.lines(what, wait).await?;
+        let enhanced = |line: &str| EnhancedCode::parse(line.split(' ').next()?);
+        let texts = lines.iter().map(|line| match enhanced(line) {
+            Some(_) => line.split_once(' ').map_or("", |(_, text)| text).trim(),
+            None => line.trim(),
+        });
+        Ok(Reply {
+            code,
+            enhanced: lines.first().and_then(|line| enhanced(line)),
+            text: texts.collect::<Vec<_>>().join(" "),
+        })
+    }
+
+    /// A reply's code and the text of its lines (RFC 5321 §4.2).
+    async fn lines(&mut self, what: &str, wait: Duration) -> Result<(u16, Vec<String>), Failure> {
+        let reading = async {
+            let mut lines = Vec::new();
+            loop {
+                let mut line = Vec::new();
+                (&mut self.stream)
+                    .take(MAX_LINE)
+                    .read_until(b'\n', &mut line)
+                    .await?;
+                if !line.ends_with(b"\n") {
+                    let reason = if line.is_empty() {
+                        "it closed the connection"
+                    } else {
+                        "its reply has no end"
+                    };
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
+                }
+                let line = String::from_utf8_lossy(&line);
+                let line = line.trim_end();
+                let code = line.get(..3).and_then(|code| code.parse::<u16>().ok());
+                let (Some(code @ 200..=599), true) = (code, lines.len() < MAX_LINES) else {
+                    let reason = format!("its reply is none: `{}`", line.escape_debug());
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+                };
+                lines.push(line.get(4..).unwrap_or_default().to_owned());
+                if line.as_bytes().get(3) != Some(&b'-') {
+                    return Ok((code, lines));
+                }
+            }
+        };
+        within(wait, &format!("for {what}"), reading).await
+    }
+}
+
+async fn within<T>(
+    wait: Duration,
+    what: &str,
+    work: impl Future<Output = io::Result<T>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(wait, work).await {
+        Ok(done) => done.map_err(|error| Failure::Trouble(error.to_string())),
+        Err(_) => Err(Failure::Trouble(format!("waited {wait:?} {what}"))),
+    }
+}
+
+fn trouble(what: &str) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure::Trouble(format!("{what}: {error}"))
+}
+
+/// A refusal that is not about the message is trouble: the operator mends it, and the client may try again.
+fn friendly(reply: &Reply, what: &str) -> Result<(), Failure> {
+    if reply.code / 100 == 2 {
+        return Ok(());
+    }
+    Err(Failure::Trouble(format!(
+        "{what} {} {}",
+        reply.code, reply.text
+    )))
+}
+
+fn refused(command: &str, reply: Reply) -> Failure {
+    // 1xx and 3xx, and 2xx to DATA, mean nothing here, and nothing that a client could act on.
+    if !matches!(reply.code, 400..=599) {
+        return Failure::Trouble(format!(
+            "to {command} it says {} {}",
+            reply.code, reply.text
+        ));
+    }
+    Failure::Refused {
+        command: command.to_owned(),
+        reply,
+    }
+}
+
+/// Lines on their way into DATA: a dot in front of a dot (RFC 5321 §4.5.2), and no CR or LF alone.
+struct Lines {
+    at_start: bool,
+    held_cr: bool,
+}
+
+impl Lines {
+    fn new() -> Lines {
+        Lines {
+            at_start: true,
+            held_cr: false,
+        }
+    }
+
+    fn stuff(&mut self, block: &Bytes, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let mut rest = &block[..];
+        if self.held_cr && !rest.is_empty() {
+            rest = rest.strip_prefix(b"\n").ok_or(Failure::BareNewline)?;
+            out.extend_from_slice(b"\r\n");
+            (self.held_cr, self.at_start) = (false, true);
+        }
+        while let Some(first) = rest.first() {
+            if self.at_start && *first == b'.' {
+                out.push(b'.');
+            }
+            self.at_start = false;
+            let Some(at) = memchr::memchr2(b'\r', b'\n', rest) else {
+                out.extend_from_slice(rest);
+                break;
+            };
+            out.extend_from_slice(&rest[..at]);
+            match &rest[at..] {
+                [b'\r', b'\n', behind @ ..] => {
+                    out.extend_from_slice(b"\r\n");
+                    self.at_start = true;
+                    rest = behind;
+                }
+                [b'\r'] => {
+                    self.held_cr = true;
+                    break;
+                }
+                _ => return Err(Failure::BareNewline),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Failure> {
+        if self.held_cr {
+            return Err(Failure::BareNewline);
+        }
+        if !self.at_start {
+            out.extend_from_slice(b"\r\n");
+        }
+        out.extend_from_slice(b".\r\n");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stuffed(blocks: &[&[u8]]) -> Result<Vec<u8>, Failure> {
+        let mut lines = Lines::new();
+        let mut out = Vec::new();
+        for block in blocks {
+            lines.stuff(&Bytes::copy_from_slice(block), &mut out)?;
+        }
+        lines.finish(&mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn dots_and_ends() {
+        assert_eq!(stuffed(&[b""]).unwrap(), b".\r\n");
+        assert_eq!(
+            stuffed(&[b"a\r\n.\r\n..b\r\n"]).unwrap(),
+            b"a\r\n..\r\n...b\r\n.\r\n"
+        );
+        assert_eq!(stuffed(&[b"no end"]).unwrap(), b"no end\r\n.\r\n");
+        for bare in ["a\nb", "a\rb", "a\r", "\n.\r\n", "\r\r\n"] {
+            assert!(
+                matches!(stuffed(&[bare.as_bytes()]), Err(Failure::BareNewline)),
+                "{bare:?}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn block_boundaries_change_nothing(
+            bytes in proptest::collection::vec(prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'.'), Just(b'x')], 0..30),
+            cuts in (0usize..30, 0usize..30),
+        ) {
+            let first = cuts.0.min(bytes.len());
+            let second = cuts.1.min(bytes.len()).max(first);
+            let parts = [&bytes[..first], &bytes[first..second], &bytes[second..]];
+            let whole = stuffed(&[&bytes]).ok();
+            prop_assert_eq!(stuffed(&parts).ok(), whole.clone());
+            // What a server makes of it, read by the letter, is the message.
+            if let Some(wire) = whole {
+                let text = String::from_utf8(wire).unwrap();
+                let body = text.strip_suffix(".\r\n").unwrap();
+                prop_assert!(!body.contains("\r\n.\r\n") && !body.starts_with(".\r\n"));
+                let unstuffed: String = body
+                    .split_inclusive("\r\n")
+                    .map(|line| line.strip_prefix('.').unwrap_or(line))
+                    .collect();
+                let sent = String::from_utf8(bytes).unwrap();
+                prop_assert!(unstuffed == sent || unstuffed == sent + "\r\n");
+            }
+        }
+    }
+}
