@@ -2,12 +2,7 @@
 import gatepost
 
 
-@gatepost.hook("connect")
-@gatepost.hook("helo")
-@gatepost.hook("ehlo")
-@gatepost.hook("mail")
-@gatepost.hook("rcpt")
-@gatepost.hook("data_post")
+@gatepost.hook("connect", "helo", "ehlo", "mail", "rcpt", "data_post")
 def silent():
     return None
 

@@ -73,15 +73,23 @@ pub fn server() -> Server {
     Server::start(CHAIN)
 }
 
-/// The message in a file, for clients that read one, with the folder that goes away with it. `line_end` is what the client wants lines to end with.
-pub fn message_file(line_end: &str) -> (TempDir, PathBuf) {
+/// The message in a file, as it goes over the wire, with the folder that goes away with it.
+pub fn message_file() -> (TempDir, PathBuf) {
+    write(&message())
+}
+
+/// The same for clients that turn LF into CRLF and end the last line themselves.
+pub fn message_file_with_lf() -> (TempDir, PathBuf) {
+    let mut bytes = message();
+    bytes.retain(|byte| *byte != b'\r');
+    bytes.pop();
+    write(&bytes)
+}
+
+fn write(message: &[u8]) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder for the message");
     let file = folder.path().join("message.eml");
-    let mut bytes = message();
-    if line_end == "\n" {
-        bytes.retain(|byte| *byte != b'\r');
-    }
-    std::fs::write(&file, bytes).expect("the message can be written");
+    std::fs::write(&file, message).expect("the message can be written");
     (folder, file)
 }
 

@@ -27,11 +27,8 @@ impl Server {
 
     /// The same below another program, such as strace: `wrap` gets the server's folder and returns the words before the daemon's command.
     pub fn start_inside(head: &str, wrap: impl Fn(&Path) -> Vec<OsString>) -> Server {
-        let text = format!("# a test\n{head}\n---\nclose\n");
         let (dir, places) = new_folder();
-        let head = Dialogue::parse(Path::new("a test"), &text)
-            .and_then(|dialogue| Head::of(&dialogue, &places))
-            .unwrap_or_else(|mistake| panic!("{mistake}"));
+        let head = complete(head, &places);
         let mut words = wrap(dir.path());
         words.push(gatepost().into());
         let mut command = Command::new(&words[0]);
@@ -114,6 +111,14 @@ impl Server {
 /// The daemon's program.
 pub fn gatepost() -> PathBuf {
     programs::bin().join("gatepost")
+}
+
+/// A head with what it leaves unsaid filled in.
+pub fn complete(head: &str, places: &Places) -> Head {
+    let text = format!("# a test\n{head}\n---\nclose\n");
+    Dialogue::parse(Path::new("a test"), &text)
+        .and_then(|dialogue| Head::of(&dialogue, places))
+        .unwrap_or_else(|mistake| panic!("{mistake}"))
 }
 
 /// A folder for a daemon, and the places that its configuration may name.

@@ -10,7 +10,7 @@ fn curl_delivers() {
         return;
     };
     let mut server = mixed::server();
-    let (_folder, file) = mixed::message_file("\r\n");
+    let (_folder, file) = mixed::message_file();
     let output = Command::new(curl)
         .args(["--silent", "--show-error", "--noproxy", "*"])
         .args(["--mail-from", "alice@client.example"])

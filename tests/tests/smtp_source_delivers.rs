@@ -12,7 +12,7 @@ fn smtp_source_delivers() {
         return;
     };
     let mut server = mixed::server();
-    let (_folder, file) = mixed::message_file("\n");
+    let (_folder, file) = mixed::message_file_with_lf();
     for reuse in [&[][..], &["-d"]] {
         let output = Command::new(&smtp_source)
             .args([

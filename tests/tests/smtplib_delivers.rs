@@ -18,7 +18,7 @@ with smtplib.SMTP('127.0.0.1', int(port), local_hostname='client.example') as sm
 #[test]
 fn smtplib_delivers() {
     let mut server = mixed::server();
-    let (_folder, file) = mixed::message_file("\r\n");
+    let (_folder, file) = mixed::message_file();
     let status = Command::new("python3")
         .args(["-c", CLIENT, &server.address().port().to_string()])
         .arg(file)

@@ -10,7 +10,7 @@ fn swaks_delivers() {
         return;
     };
     let mut server = mixed::server();
-    let (_folder, file) = mixed::message_file("\n");
+    let (_folder, file) = mixed::message_file_with_lf();
     let output = Command::new(swaks)
         .args(["--server", "127.0.0.1", "--helo", "client.example"])
         .args(["--port", &server.address().port().to_string()])

@@ -13,7 +13,7 @@ fn synced_before_250() {
     };
     let mut server = Server::start_inside("", |dir| {
         let calls = "trace=fsync,fdatasync,syncfs,link,linkat,rename,renameat,renameat2,write,writev,sendto,sendmsg";
-        let options = ["-f", "-y", "-s", "64", "-e", calls, "-o"].map(OsString::from);
+        let options = ["-D", "-f", "-y", "-s", "64", "-e", calls, "-o"].map(OsString::from);
         let mut words = vec![strace.clone().into_os_string()];
         words.extend(options);
         words.extend([dir.join("trace").into(), "--".into()]);

@@ -4,6 +4,7 @@
 //! each round, one after the other, and the ratio is taken within the round. The median of the rounds is shown.
 
 mod disk;
+mod hooks;
 mod load;
 mod machine;
 mod memory;
@@ -55,7 +56,13 @@ fn main() -> ExitCode {
     }
     let mut text = machine::describe(effort);
     println!("{text}");
-    for measure in [throughput::discard, throughput::durable, memory::measure] {
+    let measures = [
+        throughput::discard,
+        throughput::durable,
+        hooks::round_trips,
+        memory::measure,
+    ];
+    for measure in measures {
         for table in measure(effort) {
             let table = table.to_string();
             println!("{table}");

@@ -1,0 +1,60 @@
+//! queue/smtp-forward hands messages to another server, and says 250 only when that one did.
+
+use gatepost_tests::server::Server;
+use gatepost_tests::smtp::Client;
+use gatepost_tests::wait::until;
+
+const MESSAGE: &[u8] = b"Subject: forwarded\r\n\r\n..two dots\r\n8 bits: \xe4\r\n\r\n";
+/// As the client means it, with the dot that protected the other taken away.
+const MEANT: &[u8] = b"Subject: forwarded\r\n\r\n.two dots\r\n8 bits: \xe4\r\n\r\n";
+
+fn forwarding_to(port: u16) -> Server {
+    Server::start(&format!(
+        "
+        [[plugin]]
+        name = \"rcpt_ok\"
+        hosts = [\"example.org\", \"unknown.example\"]
+        [[plugin]]
+        name = \"queue/smtp-forward\"
+        server = \"127.0.0.1\"
+        port = {port}
+        "
+    ))
+}
+
+#[test]
+fn what_the_other_server_took_is_acknowledged() {
+    let mut target = Server::start("");
+    let server = forwarding_to(target.address().port());
+    let mut client = Client::greet(server.address());
+    let reply = client.deliver(MESSAGE);
+    assert!(reply.starts_with("250 2."), "{reply:?}");
+    let message = target.message();
+    assert!(message.ends_with(MEANT), "{}", message.escape_ascii());
+    let text = String::from_utf8_lossy(&message).into_owned();
+    assert_eq!(text.matches("\r\nReceived: ").count(), 2, "{text}");
+
+    // While the other server is away the client is to try again.
+    assert!(target.stop().success());
+    let reply = client.deliver(MESSAGE);
+    assert!(reply.starts_with("45"), "{reply:?}");
+    server.wait_for_log("a line about the other server", |text| {
+        text.starts_with("(queue) queue/smtp-forward: error")
+    });
+    until("the spool to be empty", || {
+        server.spooled().is_empty().then_some(())
+    });
+}
+
+#[test]
+fn what_the_other_server_refused_is_refused() {
+    let target = Server::start("");
+    let server = forwarding_to(target.address().port());
+    let mut client = Client::greet(server.address());
+    client.ask("MAIL FROM:<alice@client.example>", "250");
+    client.ask("RCPT TO:<bob@unknown.example>", "250");
+    client.ask("DATA", "354");
+    client.send(MESSAGE);
+    client.ask(".", "55");
+    assert!(target.delivered().is_empty());
+}
