@@ -194,9 +194,11 @@ impl<S: Stream> Wire<S> {
         if self.flush().await.is_err() {
             return;
         }
-        let shutdown = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
-        let closed = tokio::time::timeout(FAREWELL, shutdown).await;
-        if let (Ok(Ok(())), Some(linger)) = (closed, linger) {
+        if let Some(linger) = linger {
+            let shutdown = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
+            if !matches!(tokio::time::timeout(FAREWELL, shutdown).await, Ok(Ok(()))) {
+                return;
+            }
             let drain = async {
                 let never = CancellationToken::new();
                 while self.fill(&never).await.is_ok() {
