@@ -280,3 +280,30 @@ impl Clock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_ends_in_time_though_the_client_never_pauses() {
+        let pace = Pace {
+            max_line: 100,
+            command: Duration::from_secs(300),
+            data: Duration::from_secs(300),
+            session: Duration::from_millis(50),
+        };
+        let stream = tokio::io::join(tokio::io::repeat(b'x'), tokio::io::sink());
+        let mut wire = Wire::new(stream, pace, Stop::default());
+        let reading = async {
+            let mut room = [0; 1000];
+            loop {
+                if let Err(end) = wire.data(&mut room).await {
+                    break end;
+                }
+            }
+        };
+        let end = tokio::time::timeout(Duration::from_secs(20), reading).await;
+        assert!(matches!(end, Ok(End::TooLong)), "{end:?}");
+    }
+}

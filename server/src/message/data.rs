@@ -80,7 +80,6 @@ impl DataReader {
                 break false;
             };
             self.line += found;
-            self.at_line_start &= found == 0;
             at += found;
             match block[at..] {
                 [b'\r', b'\n', ..] => {
