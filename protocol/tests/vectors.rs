@@ -523,7 +523,7 @@ fn messages() {
             results: vec![Entry {
                 plugin: text("r"),
                 verdict: Some(Verdict::Ok),
-                values: Some(vec![text("from x"), text("\tby y")]),
+                values: Some(vec![text("Received: from x"), text("\tby y")]),
                 ..Entry::default()
             }],
         },

@@ -47,11 +47,16 @@ class Results(PluginTest):
         self.assertEqual(core.hook("rcpt", ["a"]), [same])
 
     def test_plugins_run_in_order_until_one_decides(self):
-        plugins = [SAYS % code for code in ("skip('a')", "None", "fail('c')", "declined('d')", "deny('e')", "passed('f')")]
+        plugins = [SAYS % code for code in ("skip('a')", "None", "fail('c', verdict='declined')", "declined('d')", "deny('e')", "passed('f')")]
         core = self.core(*plugins)
         names = ["a", "b", "c", "d", "e", "f"]
         self.assertEqual([entry["plugin"] for entry in core.hook("rcpt", names)], ["a", "b", "c", "d", "e"])
         self.assertEqual([entry["plugin"] for entry in core.hook("rcpt", ["f", "a"])], ["f", "a"])
+
+    def test_what_the_policy_is_to_judge_ends_the_request(self):
+        core = self.core(SAYS % "fail('a')", SAYS % "error('b')", SAYS % "passed('c')")
+        for names, ran in ((["a", "b", "c"], ["a"]), (["b", "c"], ["b"]), (["c"], ["c"])):
+            self.assertEqual([entry["plugin"] for entry in core.hook("rcpt", names)], ran)
 
     def test_a_plugin_sees_what_the_one_before_changed(self):
         core = self.core(
@@ -100,11 +105,11 @@ class Mistakes(PluginTest):
             SAYS % "passed()",
         )
         with self.stderr() as stderr:
-            entries = core.hook("rcpt", ["a", "b"])
+            entries = core.hook("rcpt", ["a"])
             self.assertEqual(core.hook("noop", ["a"])[0]["message"], "SystemExit: 3")
         self.assertEqual(entries[0]["disposition"], "error")
         self.assertEqual(entries[0]["message"], "ValueError: first line")
-        self.assertEqual(entries[1]["disposition"], "pass")
+        self.assertEqual(core.hook("rcpt", ["b"])[0]["disposition"], "pass")
         self.assertIn('raise ValueError("first line', stderr.getvalue())
 
     def test_a_wrong_return_value(self):

@@ -11,7 +11,7 @@ class settings:
     names = setting(list, default=["a"])
     table = setting(dict, default={})
     patience = setting(Duration, default="1m")
-    limit = setting(Size, default="2kB")
+    limit = setting(Size, default="2KB")
     anything = setting(object, default=None)
 
 @hook("noop")
@@ -28,11 +28,11 @@ class Settings(PluginTest):
 
     def test_values_are_typed(self):
         core = self.start(DECLARED, word="w", number=4, flag=True, names=["b", "c"], table={"k": 1}, patience="5s", limit="1MB", anything=[1])
-        self.assertEqual(core.hook("noop", ["a"])[0]["message"], "['w', 4, True, ['b', 'c'], {'k': 1}, 5.0, 1000000, [1]]")
+        self.assertEqual(core.hook("noop", ["a"])[0]["message"], "['w', 4, True, ['b', 'c'], {'k': 1}, 5.0, 1048576, [1]]")
 
     def test_defaults(self):
         core = self.start(DECLARED, word="w")
-        self.assertEqual(core.hook("noop", ["a"])[0]["message"], "['w', 3, False, ['a'], {}, 60.0, 2000, None]")
+        self.assertEqual(core.hook("noop", ["a"])[0]["message"], "['w', 3, False, ['a'], {}, 60.0, 2048, None]")
 
     def test_ready_tells_of_them(self):
         declared = {setting["name"]: setting for setting in self.start(DECLARED, word="w").ready["plugins"][0]["settings"]}

@@ -1,39 +1,23 @@
-//! Configurations that are wrong: each folder of `tests/broken-config` holds one, and exactly what is to be said about it.
+//! Configurations that are wrong: each folder of `tests/broken-config` holds one, and exactly what `check` and `run` say about it.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use gatepost::config;
-use gatepost_protocol::settings::Setting;
-use gatepost_protocol::{Definition, SettingError};
+use gatepost_tests::programs;
 
-/// What is said on standard error about the configuration of a folder.
-fn said_about(folder: &Path) -> String {
-    std::env::set_current_dir(folder).expect("the folder is there");
-    match config::load(Some(Path::new("gatepost.toml")), &definitions()) {
-        Ok(config) => format!("no mistake was found in {config:?}\n"),
-        Err(mistakes) => format!("{mistakes}\n"),
-    }
-}
+/// The exit code for a mistake in the configuration (docs/configuration.md).
+const MISTAKE: i32 = 2;
 
-/// Built-ins by name and settings; none of them is made.
-fn definitions() -> Vec<Definition> {
-    fn none() -> Vec<Setting> {
-        Vec::new()
-    }
-    fn zones() -> Vec<Setting> {
-        vec![Setting::list("zones", "the lists to ask").required()]
-    }
-    let define = |name, settings| Definition {
-        name,
-        about: "",
-        settings,
-        build: |_| Err(vec![SettingError::at("name", "not made here")]),
-    };
-    let mut definitions = vec![define("dnsbl", zones as fn() -> Vec<Setting>)];
-    for name in ["badmailfrom", "badrcptto", "helo", "naughty", "rcpt_ok"] {
-        definitions.push(define(name, none));
-    }
-    definitions
+/// What a command says on standard error about the configuration of a folder, and its exit code.
+fn said_about(folder: &Path, command: &str) -> (String, Option<i32>) {
+    let output = Command::new(programs::bin().join("gatepost"))
+        .args([command, "-c", "gatepost.toml"])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (said, output.status.code())
 }
 
 fn folders() -> Vec<PathBuf> {
@@ -46,21 +30,29 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-// One test: the folder of a process is one for all of its threads.
-#[test]
-fn each_is_told_exactly_what_is_wrong() {
+fn each_is_told_exactly_what_is_wrong(command: &str) {
     let mut wrong = Vec::new();
     let folders = folders();
     assert!(folders.len() > 30, "{}", folders.len());
     for folder in folders {
         let expected = std::fs::read_to_string(folder.join("expected")).unwrap_or_default();
-        let said = said_about(&folder);
-        if said != expected {
-            let name = folder.file_name().unwrap().display();
+        let (said, code) = said_about(&folder, command);
+        if said != expected || code != Some(MISTAKE) {
+            let name = folder.file_name().expect("it was listed").display();
             wrong.push(format!(
-                "--- {name}: expected\n{expected}--- but was\n{said}"
+                "--- {name}: expected\n{expected}--- but was, with exit code {code:?}\n{said}"
             ));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn by_check() {
+    each_is_told_exactly_what_is_wrong("check");
+}
+
+#[test]
+fn by_run() {
+    each_is_told_exactly_what_is_wrong("run");
 }

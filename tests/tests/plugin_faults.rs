@@ -1,15 +1,13 @@
 //! Plugin processes that misbehave in every way there is, and what the host makes of it: an answer in time for the hook at hand, a new worker
 //! where the old one cannot be trusted, and nothing at all for the neighbours.
 
-#![allow(clippy::unwrap_used)] // Clippy takes the helpers of an integration test for no test.
-
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost::config::{Location, PluginConfig, PluginKind, Program, Source};
+use gatepost::config::{Location, PluginConfig, PluginKind, Program, Source, Spans};
 use gatepost::host::{Core, Counts, Patience, Process, Processes, StartError, Started};
 use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Host, Wants};
@@ -18,18 +16,10 @@ use gatepost_protocol::{
     Address, Answer, Args, Call, Disposition, DnsAnswer, Hook, Level, Outcome, Parameters, Policy,
     RecordType, ServiceError, Services, Session, Verdict,
 };
+use gatepost_tests::programs;
 
 /// How long a hook may take here.
 const DEADLINE: Duration = Duration::from_millis(800);
-
-fn misbehave() -> PathBuf {
-    let mut folder = std::env::current_exe().unwrap();
-    folder.pop();
-    folder.pop();
-    let program = folder.join("misbehave");
-    assert!(program.exists(), "build it: cargo build --workspace");
-    program
-}
 
 fn plugin(name: &str, argv: Vec<String>) -> PluginConfig {
     PluginConfig {
@@ -45,6 +35,7 @@ fn plugin(name: &str, argv: Vec<String>) -> PluginConfig {
         policy: Policy::default(),
         loglevel: None,
         timeout: None,
+        spans: Spans::default(),
         when: None,
         location: Location {
             file: Path::new("gatepost.toml").into(),
@@ -55,7 +46,8 @@ fn plugin(name: &str, argv: Vec<String>) -> PluginConfig {
 }
 
 fn misbehaving(name: &str, mode: &str) -> PluginConfig {
-    let program = misbehave().to_string_lossy().into_owned();
+    let program = programs::bin().join("misbehave");
+    let program = program.to_string_lossy().into_owned();
     plugin(name, vec![program, mode.to_owned()])
 }
 
@@ -128,7 +120,9 @@ impl Bench {
 
     async fn end(self) {
         let began = Instant::now();
-        self.processes.shutdown(Duration::from_millis(500)).await;
+        let ending = self.processes.shutdown(Duration::from_millis(500));
+        let ended = tokio::time::timeout(Duration::from_secs(10), ending).await;
+        assert!(ended.is_ok(), "a process is there for ever");
         assert!(began.elapsed() < Duration::from_secs(3));
         let scratch = std::fs::read_dir(self.spool.path().join("plugins")).unwrap();
         let left: Vec<_> = scratch.map(|entry| entry.unwrap().path()).collect();
@@ -210,6 +204,17 @@ async fn a_death_in_a_hook_is_told_with_its_exit_status() {
     let says = "bad gave no answer at rcpt, after ";
     fault("dies-in-hook", says, true).await;
     fault("dies-in-hook", ": it exited with status 3", true).await;
+}
+
+#[tokio::test]
+async fn what_a_dead_process_leaves_behind_holds_up_nothing_and_is_ended() {
+    fault("leaves-a-child", ": it exited with status 3", true).await;
+    let left = std::fs::read_dir("/proc").unwrap().filter_map(|process| {
+        let command = std::fs::read(process.ok()?.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).into_owned();
+        command.contains("left-by-misbehave").then_some(command)
+    });
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -171,10 +171,10 @@ sub run {
     local ($Gatepost::Log::holding, $Gatepost::Log::held, $Gatepost::Changes::list) = (1, undef, []);
     my @outer = ($running, $running_hook);
     $running_hook = $hook;
-    my ($pid, $i, $stop, @spoken) = ($self->{pid}, 0, 0);
+    my ($pid, $i, @spoken) = ($self->{pid}, 0);
     my ($turn, $rc, @reply);
-    # One eval for all plugins, entered again after one that died: an eval for each would cost more than most hooks.
-    while (!$stop && $i < @$turns) {
+    # One eval for all plugins: an eval for each would cost more than most hooks.
+    {
         my $lived = eval {
             no warnings 'numeric';
             while ($i < @$turns) {
@@ -189,7 +189,7 @@ sub run {
                 }
                 next if defined $rc && $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
                 my $entry = $spoken[$i - 1] = Gatepost::Outcome::entry($turn, $qp, $hook, $rc, \@reply);
-                last if $stop = $entry->{verdict} && $entry->{verdict} ne 'declined';
+                last if $entry->{verdict} && $entry->{verdict} ne 'declined';
             }
             1;
         };
@@ -197,6 +197,8 @@ sub run {
             my $error = $@;
             POSIX::_exit(255) if $$ != $pid;
             $spoken[$i - 1] = Gatepost::Outcome::failure($turn, _reason($error));
+            # What a failure costs is on_error's business; the server asks for the rest where it costs nothing.
+            last;
         }
     }
     ($running, $running_hook) = @outer;

@@ -27,9 +27,8 @@ sub update { $_[0]{_fields} = $_[1] }
 for my $name (qw(remote_ip remote_port local_ip local_port remote_info hello_host direction)) {
     no strict 'refs';
     *$name = sub {
-        my $self = shift;
-        $self->{_local}{$name} = shift if @_;
-        return exists $self->{_local}{$name} ? $self->{_local}{$name} : $self->{_fields}{$name};
+        $_[0]{_local}{$name} = $_[1] if @_ > 1;
+        return $_[0]{_local}{$name} // $_[0]{_fields}{$name};
     };
 }
 

@@ -25,7 +25,10 @@ sub new {
 
 sub qp          { $_[0]{_qp} // $current_qp }
 sub hook_name   { $current_hook }
-sub connection  { $_[0]->qp->connection }
+
+# Straight to the slot: every plugin of a segment comes through here, most of them more than once.
+sub connection { ($_[0]{_qp} // $current_qp)->{_connection} }
+
 sub transaction { $_[0]->qp->transaction }
 
 sub auth_user      { $_[0]->qp->auth_user }

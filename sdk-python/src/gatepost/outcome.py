@@ -28,8 +28,11 @@ class Outcome:
         self.entry = entry
         # What a result can be cached by: outcomes that hold no more than this.
         self.key = None if entry.keys() - _COMMON else (entry.get("verdict"), entry.get("disposition"), entry.get("message"))
-        # Whether the plugins after this one are not to be asked.
-        self.stops: bool = entry.get("verdict", "declined") != "declined"
+        # Whether the plugins after this one are not to be asked: there is a verdict, or the operator's policy is to find one.
+        if "verdict" in entry:
+            self.stops: bool = entry["verdict"] != "declined"
+        else:
+            self.stops = entry.get("disposition") in ("fail", "error")
         self.later = later
         self.arguments = arguments
 

@@ -32,16 +32,15 @@ class Size(int):
     """A setting's type: a size like ``"10MB"``, as bytes."""
 
 
-# A number without a unit is seconds, or bytes. A size counts in thousands, but for KiB, MiB and GiB.
-_SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_BYTES = {"": 1, "b": 1, "kb": 10**3, "k": 10**3, "mb": 10**6, "m": 10**6, "gb": 10**9, "g": 10**9}
-_BYTES.update({"kib": 2**10, "mib": 2**20, "gib": 2**30})
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+# The server's own units (docs/configuration.md): a size may be a bare number of bytes, a duration always has its unit.
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"": 1, "B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}
+_QUANTITY = re.compile(r"(\d+)\s*([A-Za-z]*)")
 
 
 def _quantity(value: Any, units: Dict[str, Any], example: str) -> float:
     match = _QUANTITY.fullmatch(str(value)) if isinstance(value, (str, int)) and not isinstance(value, bool) else None
-    unit = units.get(match[2].lower()) if match else None
+    unit = units.get(match[2]) if match else None
     if match is None or unit is None:
         raise SettingError(f"is to be {example}, not {value!r}")
     return float(match[1]) * float(unit)

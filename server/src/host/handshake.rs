@@ -143,7 +143,7 @@ impl Handshake<'_> {
                 Ok("log") => {
                     let log: Log = decode(&payload, "log")?;
                     let plugin = log.plugin.as_deref().unwrap_or(self.name);
-                    let text = printable(&log.message);
+                    let text = &log.message;
                     self.lines
                         .write(log.level(), "", None, plugin, format_args!("{text}"));
                 }

@@ -171,13 +171,11 @@ impl Child {
             .is_err()
         {
             self.signal(Signal::SIGTERM);
-            if timeout(term, self.ended()).await.is_err() {
-                self.signal(Signal::SIGKILL);
-                self.ended().await;
-            }
+            drop(timeout(term, self.ended()).await);
         }
-        // What it started and left behind. The group's number is not given to another as long as anybody is in it.
+        // For it, or for what it started and left behind: the group keeps its number as long as anybody is in it.
         self.signal(Signal::SIGKILL);
+        self.ended().await;
         drop(
             timeout(LAST_LINES, async {
                 while self.captures.join_next().await.is_some() {}

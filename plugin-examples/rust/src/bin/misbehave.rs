@@ -27,6 +27,7 @@ const MODES: &[&str] = &[
     "prints-to-stdout",
     // At a bad recipient.
     "dies-in-hook",
+    "leaves-a-child",
     "gives-up",
     "garbage",
     "half-frame",
@@ -215,6 +216,12 @@ impl Channel {
         let mut good = result(hook, Verdict::Declined);
         match mode {
             "dies-in-hook" => exit(3),
+            "leaves-a-child" => {
+                // It holds the channel's descriptors, and ignores what a parent's death would tell it.
+                let child = ["-c", "trap '' TERM; sleep 600; :", "left-by-misbehave"];
+                Command::new("sh").args(child).spawn()?;
+                exit(3)
+            }
             "gives-up" => self.send(&Failed {
                 message: "the database is gone".to_owned(),
             })?,
@@ -259,8 +266,8 @@ impl Channel {
                 let mut shell = Command::new("sh");
                 return Err(shell.args(["-c", "exec 3<&- 4>&-; exec sleep 600"]).exec());
             }
-            "stops-reading" => sleep(Duration::from_secs(3600)),
-            // "never-answers", "ignores-sigterm", and those that are wrong from the start.
+            "stops-reading" | "ignores-sigterm" => sleep(Duration::from_secs(3600)),
+            // "never-answers", and those that are wrong from the start.
             _ => {}
         }
         Ok(None)

@@ -21,7 +21,7 @@ use tokio::net::UnixListener;
 use tokio::net::unix::OwnedReadHalf;
 
 use super::super::{Core, Patience, Process, Processes, StartError, Started};
-use crate::config::{Location, PluginConfig, PluginKind, Source};
+use crate::config::{Location, PluginConfig, PluginKind, Source, Spans};
 
 pub(super) const ALL: &[&str] = &["cancel", "defer", "segments"];
 
@@ -245,6 +245,7 @@ pub(super) fn attached(name: &str, socket: &Path) -> PluginConfig {
         policy: Policy::default(),
         loglevel: None,
         timeout: None,
+        spans: Spans::default(),
         when: None,
         location: Location {
             file: Path::new("gatepost.toml").into(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_protocol::frame;
+use gatepost_protocol::frame::{self, FrameError};
 use gatepost_protocol::outcome::Deferred;
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::wire::{CallMessage, Failed, Log};
@@ -21,11 +21,26 @@ use crate::report;
 /// The most that one `message/read` gives, in bytes.
 const MAX_READ: u64 = 524_288;
 
+/// The kind of a payload that was checked when it was read. Nearly everybody writes `kind` first, and then it need not be looked for.
+fn kind(payload: &[u8]) -> Result<&str, FrameError> {
+    if let Some((marker, rest)) = payload
+        .get(1..)
+        .and_then(|entries| entries.strip_prefix(b"\xa4kind"))
+        .and_then(|value| value.split_first())
+        && marker & 0xe0 == 0xa0
+        && let Some(text) = rest.get(..usize::from(marker & 0x1f))
+        && let Ok(text) = std::str::from_utf8(text)
+    {
+        return Ok(text);
+    }
+    frame::check(payload)
+}
+
 impl Worker {
     /// Deals with one message. `Err`: the process cannot be trusted any more, for this reason.
     pub(super) fn receive(self: &Arc<Worker>, payload: &[u8]) -> Result<(), String> {
         let malformed = |error| format!("it broke the plugin protocol: {error}");
-        match frame::check(payload).map_err(malformed)? {
+        match kind(payload).map_err(malformed)? {
             "result" => {
                 let (id, entries) = results::read_result(payload).map_err(malformed)?;
                 self.result(id, entries);
@@ -185,8 +200,7 @@ impl Worker {
         });
         let (session, hook) = about.unzip();
         let session = session.as_deref().unwrap_or_default();
-        let text = printable(&log.message);
-        let lines = &self.parts.lines;
+        let (lines, text) = (&self.parts.lines, &log.message);
         lines.write(log.level(), session, hook, plugin, format_args!("{text}"));
     }
     fn read(&self, call: &CallMessage) -> Result<Letter, ServiceError> {
@@ -209,5 +223,26 @@ impl Worker {
             time: Duration::from_millis(Params(&call.params).amount("ms")?),
             _place: self.parts.calls.place()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_is_found_wherever_it_stands() {
+        let goodbye = frame::encode(&gatepost_protocol::wire::Goodbye {}).unwrap();
+        assert_eq!(kind(&goodbye[4..]), Ok("goodbye"));
+        for (payload, expected) in [
+            (&b"\x82\xa2id\x01\xa4kind\xa6result"[..], "result"),
+            // `kind` as bytes, and as a text with a length of its own.
+            (b"\x81\xa4kind\xc4\x03log", "log"),
+            (b"\x81\xa4kind\xd9\x03log", "log"),
+            (b"\x81\xa4kind\x01", ""),
+            (b"\x80", ""),
+        ] {
+            assert_eq!(kind(payload), Ok(expected), "{payload:?}");
+        }
     }
 }
