@@ -10,7 +10,7 @@ help:
 	@echo 'make setup    install what tests and benchmarks need beside Rust, Python 3 and Perl'
 
 run:
-	cargo build --release --workspace --bins
+	cargo build --release -p gatepost -p gatepost-plugin-examples --bins
 	target/release/gatepost run -c plugin-examples/gatepost.toml
 
 setup:
@@ -19,6 +19,7 @@ setup:
 test: setup
 	@tests/scripts/test
 
+# On the disk rather than in memory, where the system's folder for temporary files may be; not below here, where Postfix's own users may not get in.
 bench: setup
 	cargo build --release --workspace --bins
-	PATH="$(CURDIR)/.venv/bin:$$PATH" target/release/bench $(if $(QUICK),--quick) --write docs/performance.md
+	GATEPOST_BUILT=1 TMPDIR=/var/tmp PATH="$(CURDIR)/.venv/bin:$$PATH" target/release/bench $(if $(QUICK),--quick,--write docs/performance.md)
