@@ -275,6 +275,10 @@ pub struct ConnectionFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub naughty: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub naughty_plugin: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub naughty_verdict: Option<Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub karma: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Cow<'a, str>>,

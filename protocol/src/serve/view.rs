@@ -31,9 +31,9 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         connection.relay_client = fields.relay_client.unwrap_or_default();
         connection.immune = owned(&fields.immune);
         connection.naughty = owned(&fields.naughty).map(|message| Naughty {
-            plugin: String::new(),
+            plugin: owned(&fields.naughty_plugin).unwrap_or_default(),
             message,
-            verdict: Verdict::Deny,
+            verdict: fields.naughty_verdict.unwrap_or(Verdict::Deny),
         });
         connection.karma = fields.karma.unwrap_or_default();
         connection.authenticated = owned(&fields.authenticated);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use gatepost_protocol::plugin::{Subscription, Wants};
 use gatepost_protocol::{FieldSet, Hook, Plugin};
 
-use super::{Chain, DEADLINE, MESSAGE_DEADLINE, Member, Rules, Step};
+use super::{Chain, DEADLINE, Farewell, MESSAGE_DEADLINE, Member, Rules, Step};
 use crate::config::When;
 
 /// A plugin and what is in force for it.
@@ -29,6 +29,7 @@ impl Chain {
             steps: std::array::from_fn(|_| Vec::new()),
             observers: std::array::from_fn(|_| Vec::new()),
             fields: FieldSet::NONE,
+            hosts: Vec::new(),
         };
         for Entry {
             name,
@@ -74,6 +75,20 @@ impl Chain {
             steps.push(Step::Call { member, timeout });
             return;
         };
+        let known = self
+            .hosts
+            .iter()
+            .position(|known| Arc::ptr_eq(&known.host, &host));
+        let at = known.unwrap_or_else(|| {
+            let (host, members) = (host.clone(), Vec::new());
+            self.hosts.push(Farewell { host, members });
+            self.hosts.len() - 1
+        });
+        if subscription.hook == Hook::Disconnect {
+            self.hosts[at]
+                .members
+                .push((member, subscription.wants.clone()));
+        }
         // A condition may depend on what the neighbours before it change, so it is looked at only when they are done.
         if let Some(Step::Segment {
             host: before,

@@ -40,6 +40,14 @@ pub struct Chain {
     steps: [Vec<Step>; Hook::COUNT],
     observers: [Vec<Step>; Hook::COUNT],
     fields: FieldSet,
+    hosts: Vec<Farewell>,
+}
+
+/// What a host is to hear at the end of a session.
+struct Farewell {
+    host: Arc<dyn Host>,
+    /// Those of its plugins that observe it.
+    members: Vec<(usize, Wants)>,
 }
 
 /// A plugin of the chain.
@@ -141,34 +149,32 @@ impl Chain {
 
     /// Tells the observers of a hook; nobody waits for them.
     fn tell(&self, visit: &Visit, hook: Hook, args: &Args<'_>) {
+        let call = Call {
+            hook,
+            session: &visit.session,
+            args,
+            message: None,
+            deadline: DEADLINE,
+        };
         for step in &self.observers[hook as usize] {
-            let call = Call {
-                hook,
-                session: &visit.session,
-                args,
-                message: None,
-                deadline: DEADLINE,
-            };
             match step {
                 Step::Call { member, .. } => {
                     let member = &self.members[*member];
                     if member.takes_part(visit) {
                         // An observer's answer is nobody's business; one that cannot answer at once is dropped.
-                        drop(std::panic::catch_unwind(AssertUnwindSafe(|| {
-                            member.plugin.call(&call)
-                        })));
+                        let told = AssertUnwindSafe(|| drop(member.plugin.call(&call)));
+                        let _ = std::panic::catch_unwind(told);
                     }
                 }
+                Step::Segment { .. } if hook == Hook::Disconnect => {}
                 Step::Segment {
                     host,
                     members,
                     wants,
                     ..
                 } => {
-                    let names: Vec<&str> = self
-                        .taking_part(visit, members)
-                        .map(|at| &*self.members[at].name)
-                        .collect();
+                    let names = self.taking_part(visit, members);
+                    let names: Vec<&str> = names.map(|at| &*self.members[at].name).collect();
                     if !names.is_empty() {
                         host.tell(&names, wants, &call);
                     }
@@ -176,33 +182,23 @@ impl Chain {
             }
         }
         if hook == Hook::Disconnect {
-            self.farewell(visit, args);
+            self.farewell(visit, &call);
         }
     }
 
-    /// Every host hears of the end of a session, so that it can forget it (docs/protocol.md §4).
-    fn farewell(&self, visit: &Visit, args: &Args<'_>) {
-        let mut told: Vec<*const ()> = Vec::new();
-        let observing = self.observers[Hook::Disconnect as usize].iter();
-        told.extend(observing.filter_map(|step| match step {
-            Step::Segment { host, .. } => Some(Arc::as_ptr(host).cast::<()>()),
-            Step::Call { .. } => None,
-        }));
-        let call = Call {
-            hook: Hook::Disconnect,
-            session: &visit.session,
-            args,
-            message: None,
-            deadline: DEADLINE,
-        };
-        for step in self.steps.iter().chain(&self.observers).flatten() {
-            if let Step::Segment { host, .. } = step {
-                let key = Arc::as_ptr(host).cast::<()>();
-                if !told.contains(&key) {
-                    told.push(key);
-                    host.tell(&[], &Wants::default(), &call);
+    /// Tells every host of the end of a session, once, whether or not a plugin of it wants to know: it forgets the session then
+    /// (docs/protocol.md §4).
+    fn farewell(&self, visit: &Visit, call: &Call<'_>) {
+        for Farewell { host, members } in &self.hosts {
+            let mut wants = Wants::default();
+            let mut names: Vec<&str> = Vec::new();
+            for (member, wanted) in members {
+                if self.members[*member].takes_part(visit) {
+                    names.push(&self.members[*member].name);
+                    wants.add(wanted);
                 }
             }
+            host.tell(&names, &wants, call);
         }
     }
 

@@ -314,13 +314,14 @@ async fn observers_are_told_what_was_decided_and_every_host_of_the_end() {
             Policy::default(),
         ),
         foreign("mute", &other, &[Hook::Data], &[], Policy::default()),
+        foreign("late", &host, &[Hook::Disconnect], &[], Policy::default()),
     ]);
     let mut visit = Visit::default();
     run(&chain, &mut visit, Hook::Rcpt).await;
     run(&chain, &mut visit, Hook::Disconnect).await;
     assert_eq!(
         *host.told.lock().unwrap(),
-        ["deny audit vip deny", "disconnect audit"]
+        ["deny audit vip deny", "disconnect audit,late"]
     );
     assert_eq!(*other.told.lock().unwrap(), ["disconnect "]);
 }

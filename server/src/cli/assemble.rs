@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use gatepost_protocol::{Definition, Hook, Init, Plugin, Policy, Services, SettingError, Settings};
+use gatepost_protocol::{
+    Args, Definition, Hook, Init, Plugin, Policy, Services, SettingError, Settings, Verdict,
+};
 use tokio::runtime::Runtime;
 
 use super::{FAILED, MISTAKE};
-use crate::chain::{Chain, Entry, Rules};
+use crate::chain::{Chain, Entry, Rules, Visit};
 use crate::config::{self, Config, FlatFiles, LevelChange, Mistakes, PluginConfig, PluginKind};
 use crate::host::{self, Declared, Processes, StartError, Started};
 use crate::services::{Core, DnsConfig};
@@ -41,7 +43,6 @@ pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
     let (chain, processes) = runtime
         .block_on(assemble(&config, &definitions))
         .map_err(|mistakes| wrong(&mistakes))?;
-    let chain = Arc::new(chain);
     if !chain.asks(Hook::Queue) {
         eprintln!(
             "warning: no plugin takes part in the hook `queue`: every message will be answered 451; add one to the chain, such as queue/maildir"
@@ -64,8 +65,9 @@ fn wrong(mistakes: &Mistakes) -> ExitCode {
 async fn assemble(
     config: &Config,
     definitions: &[Definition],
-) -> Result<(Chain, Processes), Mistakes> {
-    let services = services(config);
+) -> Result<(Arc<Chain>, Processes), Mistakes> {
+    let core_services = services(config);
+    let services: Arc<dyn Services> = core_services.clone();
     let mut mistakes = Mistakes::default();
     let mut entries: HashMap<&str, Entry> = HashMap::new();
     for plugin in &config.plugins {
@@ -128,7 +130,15 @@ async fn assemble(
                 .plugins
                 .iter()
                 .filter_map(|plugin| entries.remove(&*plugin.name));
-            Ok((Chain::new(in_order.collect()), processes))
+            let chain = Arc::new(Chain::new(in_order.collect()));
+            if chain.asks(Hook::Config) {
+                // The chain's plugins hold the services: not to be held by them in turn.
+                let chain = Arc::downgrade(&chain);
+                core_services.ask_first(Box::new(move |name| {
+                    Box::pin(ask_for_file(chain.clone(), name.to_owned()))
+                }));
+            }
+            Ok((chain, processes))
         }
         processes => {
             if let Some(processes) = processes {
@@ -139,7 +149,16 @@ async fn assemble(
     }
 }
 
-fn services(config: &Config) -> Arc<dyn Services> {
+/// The hook `config`: it belongs to no session.
+async fn ask_for_file(chain: Weak<Chain>, name: String) -> Option<Vec<String>> {
+    let chain = chain.upgrade()?;
+    let args = Args::Name(name.as_str().into());
+    let mut visit = Visit::default();
+    let decision = chain.run(&mut visit, Hook::Config, &args, None).await;
+    (decision.verdict == Verdict::Ok).then_some(decision.values)
+}
+
+fn services(config: &Config) -> Arc<Core> {
     let files = FlatFiles::new(config.flat_files.clone());
     Arc::new(Core::new(
         DnsConfig::default(),

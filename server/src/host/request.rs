@@ -70,6 +70,7 @@ fn borrowed<'a>(text: &'a str) -> Option<Cow<'a, str>> {
 }
 
 fn connection(wanted: FieldSet, from: &Connection) -> Option<ConnectionFields<'_>> {
+    let naughty = from.naughty.as_ref().filter(|_| wanted.has(Field::Naughty));
     let fields = ConnectionFields {
         remote_ip: ip(wanted, Field::RemoteIp, from.remote),
         remote_port: port(wanted, Field::RemotePort, from.remote),
@@ -81,11 +82,9 @@ fn connection(wanted: FieldSet, from: &Connection) -> Option<ConnectionFields<'_
         hello_host: pick(wanted, Field::HelloHost, from.hello_host.as_deref()),
         relay_client: wanted.has(Field::RelayClient).then_some(from.relay_client),
         immune: pick(wanted, Field::Immune, from.immune.as_deref()),
-        naughty: pick(
-            wanted,
-            Field::Naughty,
-            from.naughty.as_ref().map(|naughty| &*naughty.message),
-        ),
+        naughty: naughty.map(|naughty| Cow::Borrowed(&*naughty.message)),
+        naughty_plugin: naughty.map(|naughty| Cow::Borrowed(&*naughty.plugin)),
+        naughty_verdict: naughty.map(|naughty| naughty.verdict),
         karma: wanted.has(Field::Karma).then_some(from.karma),
         authenticated: pick(wanted, Field::Authenticated, from.authenticated.as_deref()),
         auth_results: pick(wanted, Field::AuthResults, Some(&*from.auth_results)),

@@ -8,7 +8,7 @@ mod state;
 pub(crate) mod test_dns;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gatepost_protocol::services::ServiceErrorCode;
@@ -22,12 +22,16 @@ pub type FlatFiles = Arc<dyn Fn(&str) -> Result<Vec<String>, String> + Send + Sy
 /// Takes a plugin's line for the log: the plugin's name, the level, the message.
 pub type LogLine = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
 
+/// Asks the plugins that hook `config` for a flat file; `None` where nobody answers.
+pub type ConfigHook = Box<dyn Fn(&str) -> BoxFuture<'static, Option<Vec<String>>> + Send + Sync>;
+
 /// The services of this daemon, one value for all plugins.
 pub struct Core {
     dns: Arc<dns::Dns>,
     flat_files: FlatFiles,
     state: Arc<state::State>,
     log: LogLine,
+    config_hook: OnceLock<ConfigHook>,
 }
 
 impl Core {
@@ -38,7 +42,14 @@ impl Core {
             flat_files,
             state: Arc::new(state::State::new(state)),
             log,
+            config_hook: OnceLock::new(),
         }
+    }
+
+    /// From now on plugins are asked before a flat file is read. Plugins have to run first, and may read files while they start: hence not
+    /// in [`Core::new`]. Only the first call counts.
+    pub fn ask_first(&self, hook: ConfigHook) {
+        let _ = self.config_hook.set(hook);
     }
 }
 
@@ -58,9 +69,17 @@ impl Services for Core {
 
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
         // The files are cached: what is there is there at once, and a plugin that only needs this answers without waiting.
-        let lines = (self.flat_files)(name)
-            .map_err(|message| ServiceError::new(ServiceErrorCode::Failed, message));
-        Box::pin(std::future::ready(lines))
+        let failed = |message| ServiceError::new(ServiceErrorCode::Failed, message);
+        let Some(hook) = self.config_hook.get() else {
+            return Box::pin(std::future::ready((self.flat_files)(name).map_err(failed)));
+        };
+        let (asked, files, name) = (hook(name), Arc::clone(&self.flat_files), name.to_owned());
+        Box::pin(async move {
+            match asked.await {
+                Some(lines) => Ok(lines),
+                None => files(&name).map_err(failed),
+            }
+        })
     }
 
     fn state_get(&self, key: &str) -> BoxFuture<'static, Result<Option<Vec<u8>>, ServiceError>> {
