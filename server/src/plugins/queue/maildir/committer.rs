@@ -9,8 +9,9 @@
 //! 4. The answer.
 //!
 //! Step 1 runs on several threads, since file systems with a journal write one transaction for all files that are synced at the same time. Steps 2
-//! and 3 are a group commit: one thread takes all messages that are written, renames them, and syncs each folder once; what is written meanwhile is
-//! the next group. So a busy server does more for each sync, and an idle one waits for nobody.
+//! and 3 are a group commit: one thread takes all messages that are written, renames them, and syncs each folder once. A group waits for the small
+//! messages that were being written when its first member was done, since they share that member's journal transaction and are done in a moment; what
+//! is begun later is for the next group. So a busy server does more for each sync, an idle one waits for nobody, and nobody waits for a large message.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
@@ -24,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::folder::{self, Names};
 
 /// Files that are written and synced at the same time. More gain nothing on a disk, and each may hold a thread of the runtime's blocking pool.
-const WRITERS: usize = 16;
+const WRITERS: usize = 32;
 
 /// Where a copy's bytes come from.
 pub enum Source {
@@ -65,8 +66,38 @@ struct Job {
 struct Queues {
     jobs: VecDeque<Job>,
     writers: usize,
+    /// The number of the next small message to be written, and of those that are being written now.
+    next: u64,
+    writing: BTreeSet<u64>,
     written: Vec<Arc<Delivery>>,
+    /// The group waits for what has a number below this.
+    waits_below: u64,
     committing: bool,
+}
+
+impl Queues {
+    fn begin(&mut self, source: &Source) -> Option<u64> {
+        let Source::Whole(_) = source else {
+            return None;
+        };
+        self.next += 1;
+        self.writing.insert(self.next - 1);
+        Some(self.next - 1)
+    }
+
+    fn join(&mut self, delivery: Arc<Delivery>) {
+        if self.written.is_empty() {
+            self.waits_below = self.next;
+        }
+        self.written.push(delivery);
+    }
+
+    /// The group, when it is complete.
+    fn group(&mut self) -> Option<Vec<Arc<Delivery>>> {
+        let first = self.writing.first();
+        let complete = first.is_none_or(|first| *first >= self.waits_below);
+        (complete && !self.written.is_empty()).then(|| std::mem::take(&mut self.written))
+    }
 }
 
 /// Takes deliveries from many sessions.
@@ -144,6 +175,7 @@ impl Shared {
                 queues.writers -= 1;
                 return;
             };
+            let number = queues.begin(&job.source);
             drop(queues);
             let delivery = Arc::clone(&job.delivery);
             let written = self.write(job);
@@ -155,9 +187,14 @@ impl Shared {
             }
             let complete = progress.waiting == 0;
             drop(progress);
-            if complete {
-                self.commit(delivery);
+            let mut queues = lock(&self.queues);
+            if let Some(number) = number {
+                queues.writing.remove(&number);
             }
+            if complete {
+                queues.join(delivery);
+            }
+            self.commit(queues);
         }
     }
 
@@ -181,16 +218,13 @@ impl Shared {
         }
     }
 
-    /// Adds a message to the group that is committed next, and commits unless another thread does.
-    fn commit(&self, delivery: Arc<Delivery>) {
-        let mut queues = lock(&self.queues);
-        queues.written.push(delivery);
+    /// Commits the group if it is complete, unless another thread is at it. Whoever makes a later group complete comes here as well.
+    fn commit<'a>(&'a self, mut queues: MutexGuard<'a, Queues>) {
         if queues.committing {
             return;
         }
         queues.committing = true;
-        while !queues.written.is_empty() {
-            let group = std::mem::take(&mut queues.written);
+        while let Some(group) = queues.group() {
             drop(queues);
             self.commit_group(group);
             queues = lock(&self.queues);
@@ -305,5 +339,37 @@ fn write_stream(file: &mut File, mut blocks: mpsc::Receiver<Option<Bytes>>) -> i
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole() -> Source {
+        Source::Whole(Vec::new())
+    }
+
+    #[test]
+    fn a_group_waits_for_what_was_being_written_and_for_nothing_later_or_large() {
+        let delivery = || Committer::new("mx", true).begin(1).0;
+        let mut queues = Queues::default();
+        let (first, second) = (
+            queues.begin(&whole()).unwrap(),
+            queues.begin(&whole()).unwrap(),
+        );
+        let (_large, large) = mpsc::channel(1);
+        assert_eq!(queues.begin(&Source::Stream(large)), None);
+        queues.writing.remove(&second);
+        queues.join(delivery());
+        let later = queues.begin(&whole()).unwrap();
+        assert!(queues.group().is_none(), "the first is being written");
+        queues.writing.remove(&first);
+        queues.join(delivery());
+        assert_eq!(queues.group().map(|group| group.len()), Some(2));
+        assert!(queues.group().is_none(), "nothing is written");
+        queues.writing.remove(&later);
+        queues.join(delivery());
+        assert_eq!(queues.group().map(|group| group.len()), Some(1));
     }
 }
