@@ -51,7 +51,11 @@ impl Input {
                 self.skipped += waiting.len();
                 self.advance(self.bytes.len());
             }
-            return (self.skipped > MAX_SKIPPED).then_some(Err(LineFault::Endless));
+            if self.skipped > MAX_SKIPPED {
+                self.skipped = 0;
+                return Some(Err(LineFault::Endless));
+            }
+            return None;
         };
         let too_long = self.skipped + end + 1 > max;
         let fault = match waiting[..end].strip_suffix(b"\r") {

@@ -194,9 +194,11 @@ impl<S: Stream> Wire<S> {
         if self.flush().await.is_err() {
             return;
         }
-        let shutdown = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
-        let closed = tokio::time::timeout(FAREWELL, shutdown).await;
-        if let (Ok(Ok(())), Some(linger)) = (closed, linger) {
+        if let Some(linger) = linger {
+            let shutdown = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
+            if !matches!(tokio::time::timeout(FAREWELL, shutdown).await, Ok(Ok(()))) {
+                return;
+            }
             let drain = async {
                 let never = CancellationToken::new();
                 while self.fill(&never).await.is_ok() {
@@ -276,5 +278,32 @@ impl Clock {
             }
             self.alarm.as_mut().reset(deadline);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_ends_in_time_though_the_client_never_pauses() {
+        let pace = Pace {
+            max_line: 100,
+            command: Duration::from_secs(300),
+            data: Duration::from_secs(300),
+            session: Duration::from_millis(50),
+        };
+        let stream = tokio::io::join(tokio::io::repeat(b'x'), tokio::io::sink());
+        let mut wire = Wire::new(stream, pace, Stop::default());
+        let reading = async {
+            let mut room = [0; 1000];
+            loop {
+                if let Err(end) = wire.data(&mut room).await {
+                    break end;
+                }
+            }
+        };
+        let end = tokio::time::timeout(Duration::from_secs(20), reading).await;
+        assert!(matches!(end, Ok(End::TooLong)), "{end:?}");
     }
 }

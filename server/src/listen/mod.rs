@@ -124,6 +124,8 @@ fn socket(addr: SocketAddr) -> io::Result<TcpListener> {
     }?;
     // Else a restart would have to wait for the last connections to be forgotten.
     socket.set_reuseaddr(true)?;
+    // Replies are whole when they are written; waiting for more would only delay them. Accepted connections inherit it.
+    socket.set_nodelay(true)?;
     socket.bind(addr)?;
     socket.listen(BACKLOG)
 }
@@ -140,6 +142,11 @@ struct Door {
 impl Door {
     async fn keep(self: Arc<Door>, listener: TcpListener, direction: Direction) {
         let mut failing = false;
+        // Known beforehand, unless we listen on all addresses.
+        let local = listener
+            .local_addr()
+            .ok()
+            .filter(|local| !local.ip().is_unspecified());
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -149,7 +156,7 @@ impl Door {
             match accepted {
                 Ok((stream, remote)) => {
                     failing = false;
-                    self.admit(stream, remote, direction);
+                    self.admit(stream, remote, local, direction);
                 }
                 // The connection is over before it began; nothing is wrong with us.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -168,7 +175,13 @@ impl Door {
         }
     }
 
-    fn admit(self: &Arc<Door>, stream: TcpStream, remote: SocketAddr, direction: Direction) {
+    fn admit(
+        self: &Arc<Door>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        direction: Direction,
+    ) {
         let session = format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str();
         let slot = match self.slots.take(remote.ip()) {
             Ok(slot) => slot,
@@ -181,12 +194,10 @@ impl Door {
                 return;
             }
         };
-        // Replies are whole when they are written; waiting for more would only delay them.
-        let _ = stream.set_nodelay(true);
         let client = Client {
             session,
             remote: Some(canonical(remote)),
-            local: stream.local_addr().ok().map(canonical),
+            local: local.or_else(|| stream.local_addr().ok()).map(canonical),
             direction,
         };
         let door = Arc::clone(self);
@@ -201,3 +212,6 @@ impl Door {
 fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
+
+#[cfg(test)]
+mod tests;

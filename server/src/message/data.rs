@@ -80,7 +80,6 @@ impl DataReader {
                 break false;
             };
             self.line += found;
-            self.at_line_start &= found == 0;
             at += found;
             match block[at..] {
                 [b'\r', b'\n', ..] => {
@@ -99,6 +98,7 @@ impl DataReader {
                 // Where lone LFs are kept they are the sender's idea of a line end: its length begins anew, and nothing else does.
                 _ => {
                     self.seen.bare_lf = true;
+                    self.seen.long_line |= self.line > self.max_line;
                     self.line = 0;
                     self.at_line_start = false;
                     at += 1;
@@ -151,8 +151,12 @@ mod tests {
                     _ => {}
                 }
             }
-            let longest = line.split(|byte| *byte == b'\n').map(<[u8]>::len).max();
-            let last = line.rsplit(|byte| *byte == b'\n').next().unwrap().len();
+            let known = match end {
+                Some(_) => line,
+                None => line.strip_suffix(b"\r").unwrap_or(line),
+            };
+            let longest = known.split(|byte| *byte == b'\n').map(<[u8]>::len).max();
+            let last = known.rsplit(|byte| *byte == b'\n').next().unwrap().len();
             let line_end = if end.is_some() { 2 } else { 0 };
             seen.long_line |= longest.unwrap() > max_line || last + line_end > max_line;
             message.extend_from_slice(line);

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use gatepost_protocol::{Args, Field, Hook, Level, Message, Verdict};
+use gatepost_protocol::{Address, Args, Field, Hook, Level, Message, Verdict};
 
 use super::{Smtp, verdict};
 use crate::chain::Decision;
@@ -40,15 +40,7 @@ impl Smtp {
         }
         let (session, transaction) = (&self.visit.session, &self.visit.session.transaction);
         let usual = format!("250 2.0.0 Queued as {}.{}", session.id, transaction.number);
-        let (recipients, size) = (transaction.recipients.len(), transaction.size);
-        match &transaction.sender {
-            Some(sender) => self.log(
-                Level::Info,
-                Some(Hook::Queue),
-                format_args!("queued, from {sender}, {recipients} recipients, {size} bytes"),
-            ),
-            None => {}
-        }
+        self.log_message(Some(Hook::Queue), "queued", None);
         self.say_decided(wire.output(), &usual, &decision, false);
         self.ask(Hook::QueuePost, &Args::None, Some(&message)).await;
         Ok(Next::Go)
@@ -68,17 +60,22 @@ impl Smtp {
     }
 
     pub(super) fn log_refused(&self, why: &str) {
+        self.log_message(None, "refused", Some(why));
+    }
+
+    /// The one line about what became of a message.
+    fn log_message(&self, hook: Option<Hook>, what: &str, why: Option<&str>) {
         let transaction = &self.visit.session.transaction;
         let (recipients, size) = (transaction.recipients.len(), transaction.size);
-        if let Some(sender) = &transaction.sender {
-            self.log(
-                Level::Info,
-                None,
-                format_args!(
-                    "refused, from {sender}, {recipients} recipients, {size} bytes: {why}"
-                ),
-            );
-        }
+        let sender = transaction.sender.as_ref().map_or("", Address::as_str);
+        let (before, why) = why.map_or(("", ""), |why| (": ", why));
+        self.log(
+            Level::Info,
+            hook,
+            format_args!(
+                "{what}, from <{sender}>, {recipients} recipients, {size} bytes{before}{why}"
+            ),
+        );
     }
 
     /// Makes the message ready for plugins. An error is the reply.

@@ -120,8 +120,8 @@ impl Smtp {
     /// Gives a reply of our own.
     fn say(&mut self, output: &mut Vec<u8>, text: &str) -> Next {
         reply::write(output, text);
-        let code = Usual::of(text).code;
-        self.count(code, text);
+        let said = Usual::of(text);
+        self.count(said.code, said.text);
         Next::Go
     }
 
@@ -147,7 +147,10 @@ impl Smtp {
         any_class: bool,
     ) -> Next {
         let code = reply::write_decided(output, Usual::of(usual), decision, any_class);
-        let text = decision.lines.first().map_or(usual, String::as_str);
+        let text = decision
+            .lines
+            .first()
+            .map_or(Usual::of(usual).text, String::as_str);
         self.count(code, text);
         Next::Go
     }

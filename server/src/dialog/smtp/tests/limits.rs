@@ -1,0 +1,188 @@
+//! What clients may use up, and for how long they may wait.
+
+use super::*;
+
+#[tokio::test]
+async fn long_lines_are_refused_and_their_ends_found() {
+    let mut bed = Bed::new();
+    bed.config.limits.max_command_line = 100;
+    let mut dialog = bed.after(&[]).await;
+    for (length, reply) in [(98, "250 2.0.0"), (99, "500 5.5.2"), (20_000, "500 5.5.2")] {
+        dialog
+            .expect(&format!("NOOP {}", "x".repeat(length - 5)), reply)
+            .await;
+    }
+    let endless = dialog.raw(&[b'x'; 80_000]);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(60), endless)
+            .await
+            .is_ok()
+    );
+    assert!(dialog.reply().await.starts_with("500 5.5.2"));
+    dialog.closed().await;
+}
+
+#[tokio::test]
+async fn lines_that_are_none() {
+    let mut dialog = Bed::new().after(&[]).await;
+    dialog.expect("NOOP a\0b", "501 5.5.2").await;
+    dialog.expect("NOOP a\rb", "500 5.5.2").await;
+    dialog
+        .raw(b"NOOP\nMAIL FROM:<smuggled@example.org>\r\n")
+        .await;
+    assert!(dialog.reply().await.starts_with("500 5.5.2"));
+    dialog.closed().await;
+}
+
+#[tokio::test]
+async fn limits_of_a_message() {
+    let mut bed = Bed::new();
+    bed.config.limits.max_size = 300;
+    bed.config.limits.max_header = 100;
+    bed.config.limits.max_data_line = 50;
+    let (line, header) = ("x".repeat(48), "A: b\r\n");
+    let mut dialog = bed.after(&TO_DATA[..1]).await;
+    for (message, reply) in [
+        (format!("{header}\r\n{line}\r\n."), "250 2.0.0"),
+        (format!("{header}\r\n{line}x\r\n."), "554 5.6.0"),
+        (format!("{}\r\nbody\r\n.", header.repeat(16)), "250 2.0.0"),
+        (
+            format!("{}\r\nbody\r\n.", header.repeat(17)),
+            "552 5.3.4 Header",
+        ),
+        (format!("{}.", header.repeat(17)), "552 5.3.4 Header"),
+        (
+            format!("{header}\r\n{}.", format!("{}\r\n", &line[2..]).repeat(6)),
+            "250 2.0.0",
+        ),
+        (
+            format!("{header}\r\n{}\r\n.", format!("{line}\r\n").repeat(6)),
+            "552 5.3.4 Message",
+        ),
+        // And again, as often as it tries.
+        (
+            format!("{header}\r\n{}\r\n.", format!("{line}\r\n").repeat(9000)),
+            "552 5.3.4 Message",
+        ),
+    ] {
+        for command in &TO_DATA[1..] {
+            dialog.ask(command).await;
+        }
+        dialog.expect(&message, reply).await;
+    }
+    assert_eq!(bed.queued().len(), 3);
+}
+
+#[tokio::test]
+async fn recipients_transactions_and_errors_are_counted() {
+    let mut bed = Bed::new();
+    bed.config.limits.max_recipients = 2;
+    bed.config.limits.max_transactions = 2;
+    let mut dialog = bed.after(&TO_DATA[..2]).await;
+    for reply in ["250", "250", "452 4.5.3", "452 4.5.3"] {
+        dialog.expect("RCPT TO:<c@d>", reply).await;
+    }
+    dialog.expect("DATA", "354").await;
+    dialog.expect(MESSAGE, "250 2.0.0").await;
+    dialog.expect("MAIL FROM:<a@b>", "250").await;
+    dialog.expect("RSET", "250").await;
+    dialog.expect("MAIL FROM:<a@b>", "421 4.7.0").await;
+    dialog.closed().await;
+
+    let mut bed = Bed::new();
+    bed.config.limits.max_errors = 3;
+    let mut dialog = bed.after(&[]).await;
+    for _ in 0..3 {
+        dialog.expect("FOO", "500").await;
+    }
+    assert!(dialog.reply().await.starts_with("421 4.7.0"));
+    dialog.closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_client_is_told_and_left() {
+    let started = tokio::time::Instant::now();
+    let mut dialog = Bed::new().after(&TO_DATA[..2]).await;
+    assert!(dialog.reply().await.starts_with("421 4.4.2"));
+    assert_eq!(started.elapsed().as_secs(), 300);
+    dialog.closed().await;
+
+    let started = tokio::time::Instant::now();
+    let mut dialog = Bed::new().after(TO_DATA).await;
+    dialog.send("half a message").await;
+    assert!(dialog.reply().await.starts_with("421 4.4.2"));
+    assert_eq!(started.elapsed().as_secs(), 180);
+    dialog.closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_session_lasts_for_ever() {
+    for in_data in [false, true] {
+        let started = tokio::time::Instant::now();
+        let mut bed = Bed::new();
+        let mut dialog = bed.after(if in_data { TO_DATA } else { &[] }).await;
+        let end = loop {
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            if in_data {
+                dialog.send("drip").await;
+            } else {
+                dialog.send("NOOP").await;
+            }
+            if started.elapsed() >= Duration::from_secs(3600) {
+                break dialog;
+            }
+            if !in_data {
+                assert!(dialog.reply().await.starts_with("250"));
+            }
+        };
+        let mut dialog = end;
+        let mut reply = dialog.reply().await;
+        // What was sent in the very last moment may still be answered.
+        if reply.starts_with("250") {
+            reply = dialog.reply().await;
+        }
+        assert!(reply.starts_with("421 4.4.2 The session"), "{reply}");
+        dialog.closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_left() {
+    let mut bed = Bed::new();
+    let dialog = bed.after(&[]).await;
+    let (mut stream, server) = (dialog.stream, dialog.server);
+    let flood = tokio::spawn(async move { while stream.write_all(b"HELP\r\n").await.is_ok() {} });
+    tokio::time::timeout(Duration::from_secs(700), server)
+        .await
+        .unwrap()
+        .unwrap();
+    flood.await.unwrap();
+}
+
+#[tokio::test]
+async fn when_we_stop_transactions_finish_first() {
+    let mut bed = Bed::new();
+    let mut idle = bed.after(&TO_DATA[..1]).await;
+    bed.stop.soon.cancel();
+    assert!(idle.reply().await.starts_with("421 4.3.2"));
+    idle.closed().await;
+
+    let mut bed = Bed::new();
+    let mut busy = bed.after(&TO_DATA[..2]).await;
+    bed.stop.soon.cancel();
+    busy.expect("RCPT TO:<c@d>", "250").await;
+    busy.expect("DATA", "354").await;
+    busy.expect(MESSAGE, "250 2.0.0").await;
+    assert!(busy.reply().await.starts_with("421 4.3.2"));
+    busy.closed().await;
+    assert_eq!(bed.queued().len(), 1);
+
+    let mut bed = Bed::new();
+    let mut slow = bed.after(TO_DATA).await;
+    bed.stop.soon.cancel();
+    slow.send("half a message").await;
+    bed.stop.now.cancel();
+    assert!(slow.reply().await.starts_with("421 4.3.2"));
+    slow.closed().await;
+    assert_eq!(bed.queued(), [""; 0]);
+}
