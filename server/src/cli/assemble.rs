@@ -161,7 +161,10 @@ async fn ask_for_file(chain: Weak<Chain>, name: String) -> Option<Vec<String>> {
 fn services(config: &Config) -> Arc<Core> {
     let files = FlatFiles::new(config.flat_files.clone());
     Arc::new(Core::new(
-        DnsConfig::default(),
+        DnsConfig {
+            server: config.dns_server,
+            ..DnsConfig::default()
+        },
         Arc::new(move |name| Ok(files.lines(name).to_vec())),
         config.state.clone(),
         Arc::new(|plugin, level, message| {

@@ -1,35 +1,28 @@
 //! `gatepost plugin test`: a dialogue against a real server whose chain is this plugin and a Maildir.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::process::ExitCode;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 use toml::{Table, Value};
 
-use super::transcript::{Dialogue, Head, Log, Places, Stage, play, text_of};
+use super::transcript::{Dialogue, Head, Places, perform};
 use super::{FAILED, refuse};
 use crate::config::parts;
 use crate::plugins;
 
-/// How long anything in the dialogue may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// Plays the dialogue; prints where it went wrong, if it did.
 pub fn test(plugin: &str, transcript: &Path) -> ExitCode {
-    let prepared = match prepare(plugin, transcript) {
+    let Prepared {
+        dialogue,
+        head,
+        program,
+        dir,
+    } = match prepare(plugin, transcript) {
         Ok(prepared) => prepared,
         Err(error) => return refuse(&error),
     };
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return refuse(&error.to_string()),
-    };
-    match runtime.block_on(prepared.play()) {
+    match perform(&dialogue, &head, &program, dir.path()) {
         Ok(()) => {
             println!("{}: ok", transcript.display());
             ExitCode::SUCCESS
@@ -41,9 +34,12 @@ pub fn test(plugin: &str, transcript: &Path) -> ExitCode {
     }
 }
 
-/// A dialogue, and a folder with what its server needs.
+/// A dialogue, and what its server needs.
 struct Prepared {
     dialogue: Dialogue,
+    head: Head,
+    /// This program, which is the server too.
+    program: PathBuf,
     dir: TempDir,
 }
 
@@ -71,19 +67,19 @@ fn prepare(plugin: &str, transcript: &Path) -> Result<Prepared, String> {
         Value::Array(chain(under_test, dir.path())),
     );
     dialogue.head = head.to_string();
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let places = Places {
         dir: dir.path().to_owned(),
         root: parts::find(".").unwrap_or_default(),
-        bin: std::env::current_exe()
-            .ok()
-            .and_then(|exe| Some(exe.parent()?.to_owned()))
-            .unwrap_or_default(),
+        bin: program.parent().unwrap_or(Path::new("/")).to_owned(),
     };
     let head = Head::of(&dialogue, &places).map_err(|mistake| mistake.to_string())?;
-    head.prepare(dir.path())
-        .map_err(|error| error.to_string())?;
-    fs::write(dir.path().join("gatepost.toml"), &head.config).map_err(|error| error.to_string())?;
-    Ok(Prepared { dialogue, dir })
+    Ok(Prepared {
+        dialogue,
+        head,
+        program,
+        dir,
+    })
 }
 
 /// The plugin under test as an entry of the configuration.
@@ -141,57 +137,4 @@ fn chain(under_test: Value, dir: &Path) -> Vec<Value> {
         ("path".to_owned(), Value::from(mail)),
     ]);
     vec![under_test, accept.into(), keep.into()]
-}
-
-impl Prepared {
-    async fn play(self) -> Result<(), String> {
-        let exe = std::env::current_exe().map_err(|error| error.to_string())?;
-        let mut server = Command::new(exe)
-            .args(["run", "-c"])
-            .arg(self.dir.path().join("gatepost.toml"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| format!("the server cannot be started: {error}"))?;
-        let stage = self.stage(&mut server).await?;
-        play(&self.dialogue, &stage)
-            .await
-            .map_err(|failure| failure.to_string())
-    }
-
-    /// Reads the server's log until it listens, and goes on reading.
-    async fn stage(&self, server: &mut Child) -> Result<Stage, String> {
-        let stderr = server.stderr.take().expect("standard error is a pipe");
-        let mut lines = BufReader::new(stderr).lines();
-        let log = Arc::<Log>::default();
-        let address = loop {
-            let Ok(Some(line)) = lines.next_line().await else {
-                return Err(format!(
-                    "the server did not start:\n{}",
-                    log.since(0).join("\n")
-                ));
-            };
-            let listening = text_of(&line).strip_prefix("listen: listening on ");
-            let address = listening.and_then(|rest| rest.split(' ').next()?.parse().ok());
-            log.push(line.clone());
-            if let Some(address) = address {
-                break address;
-            }
-        };
-        let reading = log.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                reading.push(line);
-            }
-        });
-        let dir = self.dir.path();
-        Ok(Stage {
-            address,
-            log,
-            mail: dir.join("mail"),
-            spool: dir.join("spool"),
-            patience: PATIENCE,
-        })
-    }
 }

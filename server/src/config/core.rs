@@ -1,5 +1,6 @@
 //! The settings of the daemon itself: everything but the chain.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ const LATER: &[(&str, &str)] = &[
         "settings of their own for users are not there yet; remove this table",
     ),
 ];
+
+/// RFC 1035 §4.2.
+const DNS_PORT: u16 = 53;
 
 /// Where mail comes in if the file names no listener.
 const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
@@ -65,6 +69,9 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         hostname: hostname.unwrap_or_else(system_hostname),
         state: state.unwrap_or_else(|| spool_dir.join("state")),
         spool_dir,
+        dns_server: keys
+            .get("dns_server")
+            .and_then(|item| dns_server(reader, item)),
         flat_files: keys.get("flat_files").and_then(|item| folder(reader, item)),
         loglevel: keys
             .get("loglevel")
@@ -86,6 +93,23 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         plugins: Vec::new(),
         warnings: Default::default(),
     }
+}
+
+fn dns_server(reader: &mut Reader, item: &Item<'_>) -> Option<SocketAddr> {
+    let text = reader.text(item)?;
+    let with_port = || text.parse().ok();
+    let server = text
+        .parse::<IpAddr>()
+        .ok()
+        .map(|ip| SocketAddr::new(ip, DNS_PORT))
+        .or_else(with_port);
+    if server.is_none() {
+        reader.mistake(
+            item.span(),
+            "expected an IP address, with a port or without, such as \"192.0.2.53\" or \"127.0.0.1:5353\"",
+        );
+    }
+    server
 }
 
 fn hostname(reader: &mut Reader, item: &Item<'_>) -> Option<String> {

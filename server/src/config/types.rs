@@ -17,6 +17,8 @@ pub struct Config {
     pub spool_dir: PathBuf,
     /// The file of the embedded state store.
     pub state: PathBuf,
+    /// The DNS server to ask; `None`: those of the system.
+    pub dns_server: Option<SocketAddr>,
     /// The folder of qpsmtpd-style flat files.
     pub flat_files: Option<PathBuf>,
     /// The most talkative level that is logged.

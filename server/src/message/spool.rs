@@ -159,6 +159,7 @@ pub(crate) mod tests {
             hostname: "mx.example.org".to_owned(),
             spool_dir: dir.to_owned(),
             state: dir.join("state"),
+            dns_server: None,
             flat_files: None,
             loglevel: gatepost_protocol::Level::Info,
             log_format: LogFormat::Text,
