@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 import itertools
 import os
 import re
 import sys
 import threading
+from types import CodeType
 from typing import Any, Dict, Iterable, Optional
 
 from . import definition
@@ -19,6 +21,14 @@ _lock = threading.Lock()
 _claimed = False
 
 
+class _FromSource(importlib.machinery.SourceFileLoader):
+    """Compiles the file as it is now. Python's cache of compiled files takes a file for unchanged that has the same length and was written
+    in the same second; a plugin that is being worked on is such a file."""
+
+    def get_code(self, fullname: str) -> Optional[CodeType]:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def load_file(path: str) -> Definition:
     """Run the plugin file at ``path`` as a new module. Raises what it raises."""
     folder = os.path.dirname(os.path.abspath(path))
@@ -27,16 +37,18 @@ def load_file(path: str) -> Definition:
         sys.path.append(folder)
     stem = re.sub(r"\W", "_", os.path.splitext(os.path.basename(path))[0])
     name = f"gatepost_plugin_{next(_numbers)}_{stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if not path.endswith(".py"):
         raise LoadError(f"{path} is no Python file: its name is to end in .py")
+    loader = _FromSource(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None, "a spec is made for any path that comes with its loader"
     module = importlib.util.module_from_spec(spec)
     # dataclasses and typing look a class's module up by name.
     sys.modules[name] = module
     loaded = Definition()
     try:
         with definition.loading(loaded):
-            spec.loader.exec_module(module)
+            loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
