@@ -1,6 +1,7 @@
 """Plugin files are loaded as they are now."""
 
 import os
+import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -12,6 +13,8 @@ TEMPLATE = "import gatepost\n\n@gatepost.hook('noop')\ndef noop():\n    return g
 
 class LoadFile(unittest.TestCase):
     def test_a_file_of_the_same_length_and_second_is_read_again(self):
+        self.addCleanup(setattr, sys, "dont_write_bytecode", sys.dont_write_bytecode)
+        sys.dont_write_bytecode = False
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "plugin.py")
             for said in ("one", "two"):
