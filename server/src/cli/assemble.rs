@@ -39,7 +39,8 @@ pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
     };
     report::start(config.loglevel, config.log_format)
         .map_err(|error| failed("the log cannot be started", error))?;
-    let runtime = Runtime::new().map_err(|error| failed("the runtime cannot be started", error))?;
+    let runtime =
+        super::runtime().map_err(|error| failed("the runtime cannot be started", error))?;
     let (chain, processes) = runtime
         .block_on(assemble(&config, &definitions))
         .map_err(|mistakes| wrong(&mistakes))?;

@@ -10,7 +10,6 @@ use gatepost::host::{self, Processes};
 use gatepost::services::{Core, DnsConfig};
 use gatepost_protocol::{Address, Args, Hook, Policy, Session, Verdict};
 use gatepost_tests::server::{complete, new_folder};
-use tokio::runtime::Runtime;
 
 use crate::rounds::{interleaved, median, percentile};
 use crate::table::{Table, Target};
@@ -34,7 +33,7 @@ struct Subject {
 }
 
 pub fn round_trips(effort: &Effort) -> Tables {
-    let runtime = Runtime::new().expect("a runtime");
+    let runtime = gatepost::cli::runtime().expect("a runtime");
     let with_env = |language: &str, env: &str| match language {
         "Python" => child(language, "bench").replace("env = { ", &format!("env = {{ {env}, ")),
         _ => child(language, "bench") + &format!("env = {{ {env} }}\n"),
