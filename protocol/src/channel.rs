@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::{OwnedWriteHalf, pipe};
 use tokio::sync::Notify;
@@ -24,6 +25,38 @@ pub enum ChannelError {
     Io(#[from] io::Error),
 }
 
+/// What a frame carries, without its length, checked against every rule of docs/protocol.md §2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    bytes: Bytes,
+    kind: Bytes,
+}
+
+impl Payload {
+    fn check(bytes: Bytes) -> Result<Payload, FrameError> {
+        let kind = bytes.slice_ref(frame::check(&bytes)?.as_bytes());
+        Ok(Payload { bytes, kind })
+    }
+
+    /// The value of the key `kind`; empty where there is none.
+    pub fn kind(&self) -> &str {
+        std::str::from_utf8(&self.kind).expect("the check gave it as text")
+    }
+
+    /// Reads the message, whose kind says what it is.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
+        frame::decode(&self.bytes)
+    }
+}
+
+impl std::ops::Deref for Payload {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Reads frames, each checked.
 pub struct FrameReader<R> {
     source: R,
@@ -39,8 +72,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    /// The next payload, without its length; `None` at the end of the channel. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, ChannelError> {
+    /// The next payload; `None` at the end of the channel. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Payload>, ChannelError> {
         loop {
             if let Some(payload) = self.buffered()? {
                 return Ok(Some(payload));
@@ -62,7 +95,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// The next payload, if it has come in whole already.
-    pub fn buffered(&mut self) -> Result<Option<Bytes>, ChannelError> {
+    fn buffered(&mut self) -> Result<Option<Payload>, ChannelError> {
         let Some(head) = self.buffer.first_chunk::<4>() else {
             return Ok(None);
         };
@@ -72,8 +105,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         self.buffer.advance(4);
         let payload = self.buffer.split_to(length).freeze();
-        frame::check(&payload)?;
-        Ok(Some(payload))
+        Ok(Some(Payload::check(payload)?))
     }
 }
 
@@ -207,7 +239,7 @@ mod tests {
             let source = AsyncReadExt::chain(&whole[..cut], &whole[cut..]);
             let mut reader = FrameReader::new(source);
             for frame_bytes in &frames {
-                assert_eq!(reader.next().await.unwrap().unwrap(), frame_bytes[4..]);
+                assert_eq!(*reader.next().await.unwrap().unwrap(), frame_bytes[4..]);
             }
             assert!(reader.next().await.unwrap().is_none());
             let mut short = FrameReader::new(&whole[..cut]);
@@ -220,6 +252,21 @@ mod tests {
             let at_a_border =
                 [0, frames[0].len(), frames[0].len() + frames[1].len()].contains(&cut);
             assert_eq!(end.is_ok(), at_a_border, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_kind_is_found_wherever_it_stands() {
+        for (bytes, expected) in [
+            (&b"\x82\xa2id\x01\xa4kind\xa6result"[..], "result"),
+            // `kind` as bytes, and as a text with a length of its own.
+            (b"\x81\xa4kind\xc4\x03log", "log"),
+            (b"\x81\xa4kind\xd9\x03log", "log"),
+            (b"\x81\xa4kind\x01", ""),
+            (b"\x80", ""),
+        ] {
+            let payload = Payload::check(Bytes::from_static(bytes)).unwrap();
+            assert_eq!(payload.kind(), expected, "{bytes:?}");
         }
     }
 
@@ -236,7 +283,7 @@ mod tests {
         let mut reader = FrameReader::new(receiver);
         let read = async {
             for frame_bytes in &frames {
-                assert_eq!(reader.next().await.unwrap().unwrap(), frame_bytes[4..]);
+                assert_eq!(*reader.next().await.unwrap().unwrap(), frame_bytes[4..]);
             }
         };
         tokio::select! {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::remote::{Calls, Remote, RemoteMessage};
 use super::view;
-use crate::channel::FrameWriter;
+use crate::channel::{FrameWriter, Payload};
 use crate::frame::{self, Kind};
 use crate::outcome::{Answer, Deferred, Outcome};
 use crate::plugin::{Call, Definition, Init, Plugin};
@@ -61,8 +61,8 @@ impl Worker {
     }
 
     /// Takes a payload. An error ends the process.
-    pub fn receive(self: &Arc<Self>, payload: &[u8]) -> Result<(), String> {
-        match frame::check(payload).map_err(|error| error.to_string())? {
+    pub fn receive(self: &Arc<Self>, payload: &Payload) -> Result<(), String> {
+        match payload.kind() {
             "hello" => check_hello(&read(payload)?),
             "init" => self.init(read(payload)?),
             "hook" => self.hook(read(payload)?),
@@ -310,8 +310,8 @@ impl Worker {
     }
 }
 
-fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
-    frame::decode(payload).map_err(|error| {
+fn read<T: DeserializeOwned>(payload: &Payload) -> Result<T, String> {
+    payload.decode().map_err(|error| {
         format!("the server sent a message that is not what it should be: {error}")
     })
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gatepost_protocol::channel::FrameWriter;
+use gatepost_protocol::channel::{FrameWriter, Payload};
 use gatepost_protocol::frame::{self, Kind};
 use gatepost_protocol::wire::{
     CallMessage, Failed, Hello, Init, InitError, InitErrorItem, Log, Ready,
@@ -100,7 +100,7 @@ impl Handshake<'_> {
     }
 
     /// Waits for a message of a kind, and deals with what may come before it.
-    async fn wait(&mut self, kind: &'static str, most: Duration) -> Result<Vec<u8>, Refusal> {
+    async fn wait(&mut self, kind: &'static str, most: Duration) -> Result<Payload, Refusal> {
         let deadline = Instant::now() + most;
         loop {
             let next = tokio::time::timeout_at(deadline, self.reader.next());
@@ -125,22 +125,22 @@ impl Handshake<'_> {
                     )));
                 }
             };
-            match frame::check(&payload) {
-                Ok(found) if found == kind => return Ok(payload.to_vec()),
-                Ok("init_error") => {
+            match payload.kind() {
+                found if found == kind => return Ok(payload),
+                "init_error" => {
                     let refusal: InitError = decode(&payload, "init_error")?;
                     return Err(Refusal::Settings(refusal.errors));
                 }
-                Ok("error") => {
+                "error" => {
                     let failed: Failed = decode(&payload, "error")?;
                     let said = printable(&failed.message);
                     return Err(Refusal::Broken(format!("it gave up: {said}")));
                 }
-                Ok("call") => {
+                "call" => {
                     let call: CallMessage = decode(&payload, "call")?;
                     self.calls.serve(&call, Instant::now() + WITHOUT_HOOK);
                 }
-                Ok("log") => {
+                "log" => {
                     let log: Log = decode(&payload, "log")?;
                     let plugin = log.plugin.as_deref().unwrap_or(self.name);
                     let text = &log.message;
@@ -153,8 +153,9 @@ impl Handshake<'_> {
     }
 }
 
-fn decode<T: Kind>(payload: &[u8], kind: &str) -> Result<T, Refusal> {
-    frame::decode(payload)
+fn decode<T: Kind>(payload: &Payload, kind: &str) -> Result<T, Refusal> {
+    payload
+        .decode()
         .map_err(|error| Refusal::Broken(format!("its `{kind}` cannot be read: {error}")))
 }
 

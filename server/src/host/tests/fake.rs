@@ -178,15 +178,15 @@ impl Peer {
     pub(super) async fn next<T: Kind>(&mut self, kind: &str) -> T {
         let payload = tokio::time::timeout(LONG, self.reader.next()).await;
         let payload = payload.expect("a message in time").unwrap().unwrap();
-        assert_eq!(frame::check(&payload).unwrap(), kind);
-        frame::decode(&payload).unwrap()
+        assert_eq!(payload.kind(), kind);
+        payload.decode().unwrap()
     }
 
     /// The kind of the next message.
     pub(super) async fn next_kind(&mut self) -> String {
         let payload = tokio::time::timeout(LONG, self.reader.next()).await;
         let payload = payload.expect("a message in time").unwrap().unwrap();
-        frame::check(&payload).unwrap().to_owned()
+        payload.kind().to_owned()
     }
 
     pub(super) async fn hook(&mut self) -> HookMessage<'static> {

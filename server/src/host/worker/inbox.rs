@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_protocol::frame::{self, FrameError};
+use gatepost_protocol::channel::Payload;
 use gatepost_protocol::outcome::Deferred;
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::wire::{CallMessage, Failed, Log};
@@ -21,26 +21,11 @@ use crate::report;
 /// The most that one `message/read` gives, in bytes.
 const MAX_READ: u64 = 524_288;
 
-/// The kind of a payload that was checked when it was read. Nearly everybody writes `kind` first, and then it need not be looked for.
-fn kind(payload: &[u8]) -> Result<&str, FrameError> {
-    if let Some((marker, rest)) = payload
-        .get(1..)
-        .and_then(|entries| entries.strip_prefix(b"\xa4kind"))
-        .and_then(|value| value.split_first())
-        && marker & 0xe0 == 0xa0
-        && let Some(text) = rest.get(..usize::from(marker & 0x1f))
-        && let Ok(text) = std::str::from_utf8(text)
-    {
-        return Ok(text);
-    }
-    frame::check(payload)
-}
-
 impl Worker {
     /// Deals with one message. `Err`: the process cannot be trusted any more, for this reason.
-    pub(super) fn receive(self: &Arc<Worker>, payload: &[u8]) -> Result<(), String> {
+    pub(super) fn receive(self: &Arc<Worker>, payload: &Payload) -> Result<(), String> {
         let malformed = |error| format!("it broke the plugin protocol: {error}");
-        match kind(payload).map_err(malformed)? {
+        match payload.kind() {
             "result" => {
                 let (id, entries) = results::read_result(payload).map_err(malformed)?;
                 self.result(id, entries);
@@ -52,10 +37,10 @@ impl Worker {
                     None => self.stray(id),
                 }
             }
-            "call" => self.call(frame::decode(payload).map_err(malformed)?),
-            "log" => self.log(&frame::decode(payload).map_err(malformed)?),
+            "call" => self.call(payload.decode().map_err(malformed)?),
+            "log" => self.log(&payload.decode().map_err(malformed)?),
             "error" => {
-                let failed: Failed = frame::decode(payload).map_err(malformed)?;
+                let failed: Failed = payload.decode().map_err(malformed)?;
                 return Err(format!("it gave up: {}", printable(&failed.message)));
             }
             _ => {}
@@ -223,26 +208,5 @@ impl Worker {
             time: Duration::from_millis(Params(&call.params).amount("ms")?),
             _place: self.parts.calls.place()?,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kind_is_found_wherever_it_stands() {
-        let goodbye = frame::encode(&gatepost_protocol::wire::Goodbye {}).unwrap();
-        assert_eq!(kind(&goodbye[4..]), Ok("goodbye"));
-        for (payload, expected) in [
-            (&b"\x82\xa2id\x01\xa4kind\xa6result"[..], "result"),
-            // `kind` as bytes, and as a text with a length of its own.
-            (b"\x81\xa4kind\xc4\x03log", "log"),
-            (b"\x81\xa4kind\xd9\x03log", "log"),
-            (b"\x81\xa4kind\x01", ""),
-            (b"\x80", ""),
-        ] {
-            assert_eq!(kind(payload), Ok(expected), "{payload:?}");
-        }
     }
 }
