@@ -1,7 +1,10 @@
-//! Passes silently on five hooks: what remains is the cost of asking.
+//! Passes silently on five hooks: what remains is the cost of asking. As `bench-plugin echo MICROSECONDS` it speaks no protocol at all and returns
+//! every byte of its standard input after so much work: the floor that a round trip stands on.
 
+use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gatepost_protocol::{Answer, Call, Definition, Hook, Outcome, Plugin, Subscription, serve};
 
@@ -28,5 +31,28 @@ impl Plugin for Silent {
 }
 
 fn main() -> ExitCode {
-    serve(&PLUGINS)
+    let arguments: Vec<String> = std::env::args().collect();
+    match &arguments[1..] {
+        [echo, work] if echo == "echo" => {
+            let work = work.parse().expect("microseconds");
+            // The end of the pipe either way.
+            let _ = return_bytes(Duration::from_micros(work));
+            ExitCode::SUCCESS
+        }
+        _ => serve(&PLUGINS),
+    }
+}
+
+fn return_bytes(work: Duration) -> io::Result<()> {
+    let mut byte = [0];
+    loop {
+        io::stdin().read_exact(&mut byte)?;
+        let started = Instant::now();
+        while started.elapsed() < work {
+            std::hint::spin_loop();
+        }
+        let mut out = io::stdout();
+        out.write_all(&byte)?;
+        out.flush()?;
+    }
 }

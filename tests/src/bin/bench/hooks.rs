@@ -1,4 +1,7 @@
 //! A hook's round trip to an idle child, through the real chain and host, in this process.
+//!
+//! Measured twice: as the system places threads and processes, and with all of them on one processor. The difference is what it costs to wake an
+//! idle processor, which on a virtual machine can be many times what Gatepost and the child cost.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,8 +13,11 @@ use gatepost::host::{self, Processes};
 use gatepost::services::{Core, DnsConfig};
 use gatepost_protocol::{Address, Args, Hook, Policy, Session, Verdict};
 use gatepost_tests::server::{complete, new_folder};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
-use crate::rounds::{interleaved, median, percentile};
+use crate::floor::Floor;
+use crate::rounds::{interleaved, median, percentile, ratios};
 use crate::table::{Table, Target};
 use crate::throughput::child;
 use crate::{Effort, Tables};
@@ -33,6 +39,76 @@ struct Subject {
 }
 
 pub fn round_trips(effort: &Effort) -> Tables {
+    let free = figures(effort);
+    // Threads and processes inherit the processor that this thread is bound to.
+    let bound = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let mut one = CpuSet::new();
+            one.set(0).expect("there is a first processor");
+            sched_setaffinity(Pid::from_raw(0), &one).expect("a thread may bind itself");
+            figures(effort)
+        });
+        thread.join().expect("measuring does not panic")
+    });
+    let columns = [
+        "",
+        "p50",
+        "p99",
+        "to reach",
+        "p50 on one processor",
+        "to reach",
+    ];
+    let mut table = Table::new("A hook's round trip (rcpt) to an idle child", &columns);
+    for (free, bound) in free.iter().zip(&bound) {
+        let verdict = |figures: &Figures| {
+            free.target
+                .map(|target| Target::AtMost(target).verdict(median(&figures.p50)))
+                .unwrap_or_default()
+        };
+        table.rows.push(vec![
+            free.name.clone(),
+            format!("{:.0} µs", median(&free.p50)),
+            format!("{:.0} µs", median(&free.p99)),
+            verdict(free),
+            format!("{:.0} µs", median(&bound.p50)),
+            verdict(bound),
+        ]);
+    }
+    let times = |figures: &[Figures]| {
+        let p50 = |name| {
+            &figures
+                .iter()
+                .find(|figures| figures.name == name)
+                .expect("it was measured")
+                .p50
+        };
+        median(&ratios(p50(TWENTY), p50(ONE)))
+    };
+    let [free, bound] = [&free, &bound].map(|figures| times(figures));
+    table.rows.push(vec![
+        "20 Perl plugins over one".to_owned(),
+        format!("{free:.2}"),
+        String::new(),
+        Target::AtMost(1.5).verdict(free),
+        format!("{bound:.2}"),
+        Target::AtMost(1.5).verdict(bound),
+    ]);
+    vec![table]
+}
+
+const ONE: &str = "Perl, fast codec";
+const TWENTY: &str = "20 Perl plugins in one process, fast codec";
+
+/// What was measured of a subject, a figure for each round, in microseconds.
+struct Figures {
+    name: String,
+    target: Option<f64>,
+    p50: Vec<f64>,
+    p99: Vec<f64>,
+}
+
+/// Measures the floors and the children, on the processors that this thread may use.
+fn figures(effort: &Effort) -> Vec<Figures> {
     let runtime = gatepost::cli::runtime().expect("a runtime");
     let with_env = |language: &str, env: &str| match language {
         "Python" => child(language, "bench").replace("env = { ", &format!("env = {{ {env}, ")),
@@ -41,6 +117,12 @@ pub fn round_trips(effort: &Effort) -> Tables {
     let twenty: String = (1..=20)
         .map(|number| child("Perl", &format!("bench{number}")))
         .collect();
+    let mut floors: Vec<Floor> = [
+        ("A byte to a process that returns it at once", 0),
+        ("A byte to a process that works for 30 µs first", 30),
+    ]
+    .map(|(name, work)| Floor::start(name, work))
+    .into();
     let subjects: Vec<Subject> = [
         ("Rust", child("Rust", "bench"), Some(40.0)),
         ("Python, fast codec", child("Python", "bench"), Some(60.0)),
@@ -49,51 +131,44 @@ pub fn round_trips(effort: &Effort) -> Tables {
             with_env("Python", BUILT_IN_CODEC),
             Some(120.0),
         ),
-        ("Perl, fast codec", child("Perl", "bench"), Some(60.0)),
+        (ONE, child("Perl", "bench"), Some(60.0)),
         (
             "Perl, built-in codec",
             with_env("Perl", BUILT_IN_CODEC),
             Some(120.0),
         ),
-        ("20 Perl plugins in one process, fast codec", twenty, None),
+        (TWENTY, twenty, None),
     ]
     .into_iter()
     .map(|(name, plugins, target)| runtime.block_on(start(name, &plugins, target)))
     .collect();
 
-    let mut p99 = vec![Vec::new(); subjects.len()];
-    let p50 = interleaved(effort.rounds, subjects.len(), |subject| {
-        let trips = runtime.block_on(measure(&subjects[subject], TRIPS / effort.divisor));
-        p99[subject].push(percentile(&trips, 99));
-        median(&trips)
+    let count = floors.len() + subjects.len();
+    let mut p99 = vec![Vec::new(); count];
+    let p50 = interleaved(effort.rounds, count, |at| {
+        let trips = TRIPS / effort.divisor;
+        let times = match at.checked_sub(floors.len()) {
+            None => floors[at].measure(trips),
+            Some(subject) => runtime.block_on(measure(&subjects[subject], trips)),
+        };
+        p99[at].push(percentile(&times, 99));
+        median(&times)
     });
-
-    let columns = ["", "p50", "p99", "to reach"];
-    let mut table = Table::new("A hook's round trip (rcpt) to an idle child", &columns);
-    for ((subject, p50), p99) in subjects.iter().zip(&p50).zip(&p99) {
-        let target = subject
-            .target
-            .map(|target| Target::AtMost(target).verdict(median(p50)));
-        table.rows.push(vec![
-            subject.name.clone(),
-            format!("{:.0} µs", median(p50)),
-            format!("{:.0} µs", median(p99)),
-            target.unwrap_or_default(),
-        ]);
-    }
-    let (one, twenty) = (&p50[3], &p50[5]);
-    let times: Vec<f64> = twenty
-        .iter()
-        .zip(one)
-        .map(|(twenty, one)| twenty / one)
-        .collect();
-    table.rows.push(vec![
-        "20 Perl plugins over one".to_owned(),
-        format!("{:.2}", median(&times)),
-        String::new(),
-        Target::AtMost(1.5).verdict(median(&times)),
-    ]);
-    vec![table]
+    let names = floors.iter().map(|floor| (floor.name.clone(), None)).chain(
+        subjects
+            .iter()
+            .map(|subject| (subject.name.clone(), subject.target)),
+    );
+    names
+        .zip(p50)
+        .zip(p99)
+        .map(|(((name, target), p50), p99)| Figures {
+            name,
+            target,
+            p50,
+            p99,
+        })
+        .collect()
 }
 
 async fn start(name: &str, plugins: &str, target: Option<f64>) -> Subject {

@@ -4,6 +4,7 @@
 //! each round, one after the other, and the ratio is taken within the round. The median of the rounds is shown.
 
 mod disk;
+mod floor;
 mod hooks;
 mod load;
 mod machine;
@@ -40,29 +41,40 @@ const QUICK: Effort = Effort {
     connections: 1000,
 };
 
+type Measure = fn(&Effort) -> Tables;
+
+/// What is measured, by the name that `--only` takes.
+const MEASURES: &[(&str, Measure)] = &[
+    ("discard", throughput::discard),
+    ("durable", throughput::durable),
+    ("hooks", hooks::round_trips),
+    ("memory", memory::measure),
+];
+
 fn main() -> ExitCode {
     let mut effort = &FULL;
     let mut document = None;
+    let mut only = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => effort = &QUICK,
+            "--only" => only = arguments.next(),
             "--write" => document = arguments.next().map(PathBuf::from),
             _ => {
-                eprintln!("usage: bench [--quick] [--write FILE]");
+                eprintln!(
+                    "usage: bench [--quick] [--only discard|durable|hooks|memory] [--write FILE]"
+                );
                 return ExitCode::from(2);
             }
         }
     }
     let mut text = machine::describe(effort);
     println!("{text}");
-    let measures = [
-        throughput::discard,
-        throughput::durable,
-        hooks::round_trips,
-        memory::measure,
-    ];
-    for measure in measures {
+    for (name, measure) in MEASURES {
+        if only.as_deref().is_some_and(|only| only != *name) {
+            continue;
+        }
         for table in measure(effort) {
             let table = table.to_string();
             println!("{table}");
