@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gatepost_protocol::settings::Kind;
-use gatepost_protocol::{Direction, Level, Value, address};
+use gatepost_protocol::{Level, Value, address};
 
+use super::listen;
 use super::reader::{Item, Keys, Reader};
-use super::types::{BareNewlines, Config, Limits, Listen, LogFormat};
+use super::types::{BareNewlines, Config, Limits, LogFormat};
 
 const KB: usize = 1 << 10;
 const MB: usize = 1 << 20;
@@ -27,9 +28,6 @@ const LATER: &[(&str, &str)] = &[
 
 /// RFC 1035 §4.2.
 const DNS_PORT: u16 = 53;
-
-/// Where mail comes in if the file names no listener.
-const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
 
 impl Default for Limits {
     fn default() -> Limits {
@@ -81,7 +79,7 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
             .get("log_format")
             .and_then(|item| reader.word(item, &["text", "json"], log_format))
             .unwrap_or_default(),
-        listen: listeners(reader, keys.get("listen")),
+        listen: listen::read(reader, keys.get("listen")),
         limits: keys
             .get("limits")
             .map(|item| limits(reader, item))
@@ -179,83 +177,6 @@ fn bare_newlines(value: &Value) -> Option<BareNewlines> {
         "keep" => Some(BareNewlines::Keep),
         _ => None,
     }
-}
-
-fn listeners(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> {
-    let Some(item) = item else {
-        return vec![Listen {
-            addr: DEFAULT_LISTEN.into(),
-            direction: Direction::Inbound,
-        }];
-    };
-    let mut listeners: Vec<Listen> = Vec::new();
-    for table in reader.tables("listen", item) {
-        let Some(mut keys) = reader.table(table) else {
-            continue;
-        };
-        let addr = keys.get("addr");
-        only(reader, &mut keys, "protocol", "smtp", &["lmtp"]);
-        only(reader, &mut keys, "tls", "off", &["starttls", "implicit"]);
-        if let Some(span) = keys.refused("proxy_from") {
-            reader.mistake(
-                span,
-                "the PROXY protocol is not there yet; remove this line",
-            );
-        }
-        let words = ["inbound", "submission", "relay"];
-        let direction = keys
-            .get("direction")
-            .and_then(|item| reader.word(item, &words, direction))
-            .unwrap_or_default();
-        keys.finish(reader);
-        let Some(item) = addr else {
-            reader.mistake(
-                table.span(),
-                "`addr` is missing: the address and port to listen on, such as \"0.0.0.0:25\"",
-            );
-            continue;
-        };
-        let Some(addr) = reader.address(item) else {
-            continue;
-        };
-        if let Some(other) = listeners.iter().find(|other| clash(other.addr, addr)) {
-            let message = if other.addr == addr {
-                format!("{addr} is already listened on above")
-            } else {
-                format!("{addr} and {} above cannot both be listened on", other.addr)
-            };
-            reader.mistake(item.span(), message);
-            continue;
-        }
-        listeners.push(Listen { addr, direction });
-    }
-    listeners
-}
-
-/// Whether the second of two sockets would find its address in use. Port 0 is a free one each time.
-fn clash(one: std::net::SocketAddr, other: std::net::SocketAddr) -> bool {
-    let covers = one.ip() == other.ip()
-        || one.is_ipv4() == other.is_ipv4()
-            && (one.ip().is_unspecified() || other.ip().is_unspecified());
-    one.port() != 0 && one.port() == other.port() && covers
-}
-
-/// A key that has one value today; the others it will have are refused by name.
-fn only(reader: &mut Reader, keys: &mut Keys<'_>, key: &'static str, word: &str, later: &[&str]) {
-    let Some(item) = keys.get(key) else { return };
-    let found = item.get_ref().as_str();
-    if let Some(later) = found.filter(|found| later.contains(found)) {
-        let message = format!("\"{later}\" is not there yet; only \"{word}\" is");
-        reader.mistake(item.span(), message);
-    } else if found != Some(word) {
-        reader.mistake(item.span(), format!("expected \"{word}\""));
-    }
-}
-
-fn direction(value: &Value) -> Option<Direction> {
-    [Direction::Inbound, Direction::Submission, Direction::Relay]
-        .into_iter()
-        .find(|direction| value.as_text() == Some(direction.name()))
 }
 
 fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {

@@ -2,6 +2,7 @@
 
 mod core;
 mod flat;
+mod listen;
 mod load;
 mod location;
 mod mistakes;

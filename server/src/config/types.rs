@@ -57,11 +57,23 @@ pub enum BareNewlines {
     Keep,
 }
 
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MailProtocol {
+    /// RFC 5321.
+    #[default]
+    Smtp,
+    /// RFC 2033.
+    Lmtp,
+}
+
 /// A socket to listen on.
 #[derive(Clone, Debug)]
 pub struct Listen {
     /// Address and port.
     pub addr: SocketAddr,
+    /// What is spoken there.
+    pub protocol: MailProtocol,
     /// What it is for.
     pub direction: Direction,
 }

@@ -26,7 +26,7 @@ pub trait Protocol: Send {
     type Verb: Copy + Send + Sync + 'static;
 
     /// The commands, in upper case.
-    const VERBS: &'static [(&'static str, Self::Verb)];
+    fn verbs(&self) -> &'static [(&'static str, Self::Verb)];
 
     /// The client came: greets it.
     fn start<S: Stream>(
@@ -81,7 +81,8 @@ async fn talk<S: Stream, P: Protocol>(wire: &mut Wire<S>, protocol: &mut P) -> R
                     Some(space) => (&line[..space], &line[space + 1..]),
                     None => (line, &[][..]),
                 };
-                let verb = P::VERBS
+                let verb = protocol
+                    .verbs()
                     .iter()
                     .find(|(verb, _)| verb.as_bytes().eq_ignore_ascii_case(name))
                     .map(|(_, verb)| *verb);

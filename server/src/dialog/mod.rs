@@ -2,8 +2,10 @@
 
 mod engine;
 mod input;
+mod lmtp;
+mod mail;
 mod reply;
-pub mod smtp;
+mod smtp;
 mod wire;
 
 use std::net::SocketAddr;
@@ -17,6 +19,9 @@ use crate::message::Spool;
 
 pub use engine::{Next, Protocol, converse};
 pub use input::LineFault;
+pub use lmtp::LMTP;
+pub use mail::{Dialect, serve};
+pub use smtp::SMTP;
 pub use wire::{End, Pace, Stop, Stream, Wire};
 
 /// What all conversations share.

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use gatepost_protocol::{Direction, Hook, Level};
+use gatepost_protocol::{Hook, Level};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Listen};
-use crate::dialog::{Client, Shared, Stop, smtp};
+use crate::config::{Config, Listen, MailProtocol};
+use crate::dialog::{Client, LMTP, SMTP, Shared, Stop, serve};
 use crate::report;
 use slots::Slots;
 
@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The sockets we listen on.
 pub struct Listeners {
-    listeners: Vec<(TcpListener, Direction)>,
+    listeners: Vec<(TcpListener, Listen)>,
     slots: Slots,
 }
 
@@ -64,9 +64,9 @@ impl Listeners {
     /// Binds every address of a configuration. To be called within the runtime.
     pub fn bind(config: &Config) -> Result<Listeners, BindError> {
         let bound = config.listen.iter().map(|listen| {
-            let Listen { addr, direction } = *listen;
+            let addr = listen.addr;
             match socket(addr) {
-                Ok(listener) => Ok((listener, direction)),
+                Ok(listener) => Ok((listener, listen.clone())),
                 Err(source) => Err(BindError { addr, source }),
             }
         });
@@ -101,8 +101,8 @@ impl Listeners {
             ids: AtomicU64::new(RandomState::new().build_hasher().finish() & 0xff_ffff),
         });
         let doors = TaskTracker::new();
-        for (listener, direction) in self.listeners {
-            doors.spawn(Arc::clone(&door).keep(listener, direction));
+        for (listener, listen) in self.listeners {
+            doors.spawn(Arc::clone(&door).keep(listener, listen));
         }
         doors.close();
         doors.wait().await;
@@ -140,7 +140,7 @@ struct Door {
 }
 
 impl Door {
-    async fn keep(self: Arc<Door>, listener: TcpListener, direction: Direction) {
+    async fn keep(self: Arc<Door>, listener: TcpListener, listen: Listen) {
         let mut failing = false;
         // Known beforehand, unless we listen on all addresses.
         let local = listener
@@ -156,7 +156,7 @@ impl Door {
             match accepted {
                 Ok((stream, remote)) => {
                     failing = false;
-                    self.admit(stream, remote, local, direction);
+                    self.admit(stream, remote, local, &listen);
                 }
                 // The connection is over before it began; nothing is wrong with us.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -180,7 +180,7 @@ impl Door {
         stream: TcpStream,
         remote: SocketAddr,
         local: Option<SocketAddr>,
-        direction: Direction,
+        listen: &Listen,
     ) {
         let session = format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str();
         let slot = match self.slots.take(remote.ip()) {
@@ -198,11 +198,16 @@ impl Door {
             session,
             remote: Some(canonical(remote)),
             local: local.or_else(|| stream.local_addr().ok()).map(canonical),
-            direction,
+            direction: listen.direction,
+        };
+        let dialect = match listen.protocol {
+            MailProtocol::Smtp => &SMTP,
+            MailProtocol::Lmtp => &LMTP,
         };
         let door = Arc::clone(self);
         self.sessions.spawn(async move {
-            smtp::serve(stream, client, Arc::clone(&door.shared), door.stop.clone()).await;
+            let shared = Arc::clone(&door.shared);
+            serve(dialect, stream, client, shared, door.stop.clone()).await;
             drop(slot);
         });
     }

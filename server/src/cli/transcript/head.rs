@@ -115,10 +115,7 @@ fn complete(config: &mut Table, dir: &Path) {
         ("state", Value::String(state)),
         ("flat_files", path("config")),
         ("loglevel", text("info")),
-        (
-            "listen",
-            Value::Array(vec![table(&[("addr", text("127.0.0.1:0"))])]),
-        ),
+        ("listen", Value::Array(vec![table(&[])])),
         (
             "plugin",
             Value::Array(vec![
@@ -128,6 +125,12 @@ fn complete(config: &mut Table, dir: &Path) {
         ),
     ] {
         config.entry(key).or_insert(value);
+    }
+    let listeners = config.get_mut("listen").and_then(Value::as_array_mut);
+    for listener in listeners.into_iter().flatten() {
+        if let Some(listener) = listener.as_table_mut() {
+            listener.entry("addr").or_insert(text("127.0.0.1:0"));
+        }
     }
     let plugins = config.get_mut("plugin").and_then(Value::as_array_mut);
     for plugin in plugins.into_iter().flatten() {
@@ -166,6 +169,7 @@ mod tests {
     fn what_is_said_stays() {
         let head = head(concat!(
             "hostname = 'other.example'\n",
+            "[[listen]]\nprotocol = 'lmtp'\n",
             "[files]\n'config/badmailfrom' = 'x'\n[[plugin]]\nname = 'vip'\nrun = ['$BIN/vip', '$ROOT/x']\n[limits]\nmax_size = '1MB'"
         ))
         .unwrap();
@@ -174,6 +178,8 @@ mod tests {
         assert_eq!(config["plugin"].as_array().unwrap().len(), 1);
         assert_eq!(config["plugin"][0]["run"][0].as_str(), Some("/b/vip"));
         assert_eq!(config["limits"]["max_size"].as_str(), Some("1MB"));
+        assert_eq!(config["listen"][0]["protocol"].as_str(), Some("lmtp"));
+        assert_eq!(config["listen"][0]["addr"].as_str(), Some("127.0.0.1:0"));
         assert!(!config.contains_key("files"));
         assert_eq!(
             head.files.last().unwrap(),

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::chain::{Chain, Entry, Rules};
 use crate::config::Config;
-use crate::dialog::{Client, Shared, Stop, Stream, smtp};
+use crate::dialog::{Client, Dialect, SMTP, Shared, Stop, Stream, serve};
 use crate::message::Spool;
 
 type Respond = dyn for<'a> Fn(&'a Call<'a>) -> Answer<'a> + Send + Sync;
@@ -42,6 +42,7 @@ impl Plugin for Small {
 
 /// Where conversations are held.
 struct Bed {
+    dialect: &'static Dialect,
     config: Config,
     plugins: Vec<Small>,
     stop: Stop,
@@ -63,6 +64,7 @@ impl Bed {
         let spool = tempfile::tempdir().unwrap();
         let config = crate::message::spool::tests::config(spool.path(), 64 << 10, 1 << 20);
         Bed {
+            dialect: &SMTP,
             config,
             plugins: Vec::new(),
             stop: Stop::default(),
@@ -152,7 +154,8 @@ impl Bed {
         let (stream, theirs) = tokio::io::duplex(16 << 10);
         Dialog {
             stream,
-            server: tokio::spawn(smtp::serve(
+            server: tokio::spawn(serve(
+                self.dialect,
                 through(theirs),
                 client,
                 shared,

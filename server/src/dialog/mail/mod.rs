@@ -1,4 +1,5 @@
-//! SMTP (RFC 5321) on the engine: the table of commands, and what their handlers share.
+//! The conversation about mail that SMTP (RFC 5321) and its relatives share: the commands' handlers, and what these share. What tells one
+//! protocol of the family from another is its [`Dialect`], a file of its own beside this folder.
 
 mod data;
 mod deliver;
@@ -24,13 +25,24 @@ use crate::report;
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "smtp";
 
-/// The commands of SMTP.
+/// A protocol of the family: what it calls itself and its commands, and how it replies to a message.
+#[derive(Debug)]
+pub struct Dialect {
+    /// In the greeting.
+    pub name: &'static str,
+    /// Its commands, in upper case, the most frequent first.
+    pub verbs: &'static [(&'static str, Verb)],
+    /// The commands that begin a session, for people.
+    pub hello: &'static str,
+    /// Whether a message gets a reply for each of its recipients rather than one for all.
+    pub replies_per_recipient: bool,
+}
+
+/// What a command means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// RFC 5321 §4.1.1.1.
-    Helo,
-    /// RFC 5321 §4.1.1.1.
-    Ehlo,
+    /// RFC 5321 §4.1.1.1; `LHLO` in RFC 2033 §4.1.
+    Hello(Hello),
     /// RFC 5321 §4.1.1.2.
     Mail,
     /// RFC 5321 §4.1.1.3.
@@ -49,10 +61,24 @@ pub enum Verb {
     Quit,
 }
 
-/// A session in SMTP.
-pub struct Smtp {
+/// How a client greets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// Without extensions.
+    Helo,
+    /// With extensions.
+    Ehlo,
+    /// The same in LMTP.
+    Lhlo,
+}
+
+/// A session.
+pub struct Mail {
+    dialect: &'static Dialect,
     shared: Arc<Shared>,
     visit: Visit,
+    /// RCPT commands of the transaction that were accepted.
+    accepted: usize,
     /// Transactions that were begun.
     transactions: u32,
     /// Commands that were refused for good.
@@ -62,7 +88,13 @@ pub struct Smtp {
 }
 
 /// Holds a session over a stream, to its end.
-pub async fn serve<S: Stream>(stream: S, client: Client, shared: Arc<Shared>, stop: Stop) {
+pub async fn serve<S: Stream>(
+    dialect: &'static Dialect,
+    stream: S,
+    client: Client,
+    shared: Arc<Shared>,
+    stop: Stop,
+) {
     let limits = &shared.config.limits;
     let pace = Pace {
         max_line: limits.max_command_line,
@@ -71,11 +103,11 @@ pub async fn serve<S: Stream>(stream: S, client: Client, shared: Arc<Shared>, st
         session: limits.session_timeout,
     };
     let wire = Wire::new(stream, pace, stop);
-    super::converse(wire, Smtp::new(client, shared)).await;
+    super::converse(wire, Mail::new(dialect, client, shared)).await;
 }
 
-impl Smtp {
-    fn new(client: Client, shared: Arc<Shared>) -> Smtp {
+impl Mail {
+    fn new(dialect: &'static Dialect, client: Client, shared: Arc<Shared>) -> Mail {
         let connection = Connection {
             remote: client.remote,
             local: client.local,
@@ -87,9 +119,11 @@ impl Smtp {
             connection,
             ..Session::default()
         });
-        Smtp {
+        Mail {
+            dialect,
             shared,
             visit,
+            accepted: 0,
             transactions: 0,
             errors: 0,
             is_first: true,
@@ -114,6 +148,7 @@ impl Smtp {
         if self.visit.session.transaction.number > 0 {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
             self.visit.session.transaction = Transaction::default();
+            self.accepted = 0;
         }
     }
 
@@ -174,21 +209,12 @@ impl Smtp {
     }
 }
 
-impl Protocol for Smtp {
+impl Protocol for Mail {
     type Verb = Verb;
 
-    const VERBS: &'static [(&'static str, Verb)] = &[
-        ("MAIL", Verb::Mail),
-        ("RCPT", Verb::Rcpt),
-        ("DATA", Verb::Data),
-        ("QUIT", Verb::Quit),
-        ("EHLO", Verb::Ehlo),
-        ("HELO", Verb::Helo),
-        ("RSET", Verb::Rset),
-        ("NOOP", Verb::Noop),
-        ("VRFY", Verb::Vrfy),
-        ("HELP", Verb::Help),
-    ];
+    fn verbs(&self) -> &'static [(&'static str, Verb)] {
+        self.dialect.verbs
+    }
 
     async fn start<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Next, End> {
         Ok(self.connect(wire.output()).await)
@@ -210,8 +236,7 @@ impl Protocol for Smtp {
             // Boxed: its state is big, and most connections are not in it.
             Some(Verb::Data) => Box::pin(self.data(wire, argument)).await?,
             Some(Verb::Quit) => self.quit(output).await,
-            Some(Verb::Ehlo) => self.hello(output, true, argument).await,
-            Some(Verb::Helo) => self.hello(output, false, argument).await,
+            Some(Verb::Hello(hello)) => self.hello(output, hello, argument).await,
             Some(Verb::Rset) => self.rset(output).await,
             Some(Verb::Noop) => self.noop(output).await,
             Some(Verb::Vrfy) => self.vrfy(output, argument).await,
@@ -278,7 +303,7 @@ impl Protocol for Smtp {
     }
 }
 
-impl Smtp {
+impl Mail {
     /// Ends the session after too many refused commands.
     fn limit_errors(&mut self, output: &mut Vec<u8>, before: u32, next: Next) -> Next {
         if next == Next::Go

@@ -5,7 +5,7 @@ use std::io;
 use bytes::Bytes;
 use gatepost_protocol::{Args, HeaderBlock, Hook, Level};
 
-use super::Smtp;
+use super::Mail;
 use crate::chain::Decision;
 use crate::config::BareNewlines;
 use crate::dialog::{End, Next, Stream, Wire};
@@ -30,7 +30,7 @@ enum Fault {
     Denied(Decision),
 }
 
-impl Smtp {
+impl Mail {
     pub(super) async fn data<S: Stream>(
         &mut self,
         wire: &mut Wire<S>,
@@ -41,7 +41,12 @@ impl Smtp {
             return Ok(self.say(output, "503 5.5.1 Say MAIL first"));
         }
         if self.visit.session.transaction.recipients.is_empty() {
-            return Ok(self.say(output, "554 5.5.1 No valid recipients"));
+            // RFC 5321 §3.3 allows both; RFC 2033 §4.2 wants 503.
+            let text = match self.dialect.replies_per_recipient {
+                true => "503 5.5.1 No valid recipients",
+                false => "554 5.5.1 No valid recipients",
+            };
+            return Ok(self.say(output, text));
         }
         if !argument.is_empty() {
             return Ok(self.say(output, "501 5.5.4 Syntax: DATA"));
@@ -56,6 +61,7 @@ impl Smtp {
             "354 Go ahead, and end with a dot on a line of its own",
         );
         let incoming = self.receive(wire).await?;
+        let replies_from = wire.output().len();
         let next = match incoming {
             Incoming::Whole(message) => self.deliver(wire, message).await?,
             Incoming::Refused(reply) => {
@@ -66,8 +72,19 @@ impl Smtp {
                 self.refuse(wire.output(), Hook::DataHeadersEnd, &decision)
             }
         };
+        self.repeat_reply(wire.output(), replies_from);
         self.reset().await;
         Ok(next)
+    }
+
+    /// Gives the reply to a message once for each RCPT that was accepted, in their order, where the protocol has it so (RFC 2033 §4.2).
+    fn repeat_reply(&self, output: &mut Vec<u8>, from: usize) {
+        if self.dialect.replies_per_recipient {
+            let reply = output[from..].to_vec();
+            for _ in 1..self.accepted {
+                output.extend_from_slice(&reply);
+            }
+        }
     }
 
     /// Reads the message to its end.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gatepost_protocol::{Args, Hook, Verdict};
 
-use super::{Smtp, parse};
+use super::{Mail, parse};
 use crate::dialog::Next;
 
 /// Commands of RFCs that we do not implement: 502 and not 500 (RFC 5321 §4.2.4).
@@ -17,7 +17,7 @@ const HTTP: [&str; 8] = [
     "GET", "POST", "PUT", "HEAD", "DELETE", "CONNECT", "OPTIONS", "PATCH",
 ];
 
-impl Smtp {
+impl Mail {
     pub(super) async fn noop(&mut self, output: &mut Vec<u8>) -> Next {
         let decision = self.ask(Hook::Noop, &Args::None, None).await;
         if let Some(next) = self.settle(output, Hook::Noop, &decision) {
@@ -51,8 +51,9 @@ impl Smtp {
         if let Some(next) = self.settle(output, Hook::Help, &decision) {
             return next;
         }
-        let usual = "214 2.0.0 Commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT";
-        self.say_decided(output, usual, &decision, false)
+        let commands: Vec<&str> = self.dialect.verbs.iter().map(|(verb, _)| *verb).collect();
+        let usual = format!("214 2.0.0 Commands: {}", commands.join(" "));
+        self.say_decided(output, &usual, &decision, false)
     }
 
     pub(super) async fn quit(&mut self, output: &mut Vec<u8>) -> Next {

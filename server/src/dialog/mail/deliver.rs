@@ -4,12 +4,12 @@ use std::time::SystemTime;
 
 use gatepost_protocol::{Address, Args, Field, Hook, Level, Message, Verdict};
 
-use super::{Smtp, verdict};
+use super::{Mail, verdict};
 use crate::chain::Decision;
 use crate::dialog::{End, Next, Stream, Wire};
 use crate::message::{Spooled, trace};
 
-impl Smtp {
+impl Mail {
     /// From the end of data to its reply (RFC 5321 §6.1): 250 only when a queue plugin keeps the message.
     pub(super) async fn deliver<S: Stream>(
         &mut self,

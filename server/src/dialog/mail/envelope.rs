@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use gatepost_protocol::{Args, Hook, Verdict};
 
-use super::{Smtp, parse, verdict};
+use super::{Mail, parse, verdict};
 use crate::dialog::Next;
 
-impl Smtp {
+impl Mail {
     pub(super) async fn mail(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
         let limits = &self.shared.config.limits;
         if self.visit.session.connection.hello.is_none() {
-            return self.say(output, "503 5.5.1 Say EHLO or HELO first");
+            let text = format!("503 5.5.1 Say {} first", self.dialect.hello);
+            return self.say(output, &text);
         }
         if self.visit.session.transaction.number > 0 {
             return self.say(
@@ -85,6 +86,7 @@ impl Smtp {
             return self.say(output, verdict::NOBODY_RELAYS);
         }
         self.visit.session.transaction.recipients.push(recipient);
+        self.accepted += 1;
         self.say_decided(output, "250 2.1.5 Recipient OK", &decision, false)
     }
 

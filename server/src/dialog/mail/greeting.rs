@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use gatepost_protocol::{Args, EnhancedCode, Hook, Level};
 
-use super::{Smtp, parse};
+use super::{Hello, Mail, parse};
 use crate::dialog::{Next, reply};
 
-impl Smtp {
+impl Mail {
     pub(super) async fn connect(&mut self, output: &mut Vec<u8>) -> Next {
         let remote = self.visit.session.connection.remote;
         match remote {
@@ -26,20 +26,23 @@ impl Smtp {
         if let Some(next) = self.settle(output, Hook::Connect, &decision) {
             return next;
         }
-        let greeting = format!("220 {} ESMTP Gatepost", self.shared.config.hostname);
+        let greeting = format!(
+            "220 {} {} Gatepost",
+            self.shared.config.hostname, self.dialect.name
+        );
         self.say(output, &greeting)
     }
 
     pub(super) async fn hello(
         &mut self,
         output: &mut Vec<u8>,
-        extended: bool,
+        hello: Hello,
         argument: &[u8],
     ) -> Next {
-        let (hook, name) = if extended {
-            (Hook::Ehlo, "EHLO")
-        } else {
-            (Hook::Helo, "HELO")
+        let (hook, name) = match hello {
+            Hello::Helo => (Hook::Helo, "HELO"),
+            Hello::Ehlo => (Hook::Ehlo, "EHLO"),
+            Hello::Lhlo => (Hook::Ehlo, "LHLO"),
         };
         let Some(host) = parse::host(argument) else {
             let text = format!("501 5.5.4 Syntax: {name} your.host.name or {name} [your address]");
@@ -55,21 +58,23 @@ impl Smtp {
         let connection = &mut self.visit.session.connection;
         connection.hello = Some(Cow::Borrowed(name));
         connection.hello_host = Some(host.to_owned());
-        let config = &self.shared.config;
-        let welcome = format!("{} greets {host}", config.hostname);
-        if !extended {
+        let welcome = format!("{} greets {host}", self.shared.config.hostname);
+        if hello == Hello::Helo {
             return self.say_decided(output, &format!("250 {welcome}"), &decision, false);
         }
-        let size = format!("SIZE {}", config.limits.max_size);
-        let offers = [
-            &welcome,
-            "PIPELINING",
-            &size,
-            "8BITMIME",
-            "ENHANCEDSTATUSCODES",
-            "HELP",
-        ];
-        reply::write_lines(output, 250, None::<EnhancedCode>, &offers);
+        let mut lines = vec![Cow::Owned(welcome)];
+        self.offer(&mut lines);
+        reply::write_lines(output, 250, None::<EnhancedCode>, &lines);
         Next::Go
+    }
+
+    /// What this connection can have now.
+    fn offer(&self, lines: &mut Vec<Cow<'static, str>>) {
+        let limits = &self.shared.config.limits;
+        lines.push("PIPELINING".into());
+        lines.push(format!("SIZE {}", limits.max_size).into());
+        lines.push("8BITMIME".into());
+        lines.push("ENHANCEDSTATUSCODES".into());
+        lines.push("HELP".into());
     }
 }

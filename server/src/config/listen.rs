@@ -1,0 +1,114 @@
+//! `[[listen]]`: where mail comes in.
+
+use gatepost_protocol::{Direction, Value};
+
+use super::reader::{Item, Keys, Reader};
+use super::types::{Listen, MailProtocol};
+
+/// Where mail comes in if the file names no listener.
+const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
+const SMTP_PORT: u16 = 25;
+
+/// Reads all listeners; without any there is one on loopback.
+pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> {
+    let Some(item) = item else {
+        return vec![Listen {
+            addr: DEFAULT_LISTEN.into(),
+            protocol: MailProtocol::default(),
+            direction: Direction::Inbound,
+        }];
+    };
+    let mut listeners: Vec<Listen> = Vec::new();
+    for table in reader.tables("listen", item) {
+        let Some(mut keys) = reader.table(table) else {
+            continue;
+        };
+        let addr = keys.get("addr");
+        let protocol = keys
+            .get("protocol")
+            .and_then(|item| reader.word(item, &["smtp", "lmtp"], protocol))
+            .unwrap_or_default();
+        only(reader, &mut keys, "tls", "off", &["starttls", "implicit"]);
+        if let Some(span) = keys.refused("proxy_from") {
+            reader.mistake(
+                span,
+                "the PROXY protocol is not there yet; remove this line",
+            );
+        }
+        let words = ["inbound", "submission", "relay"];
+        let direction = keys
+            .get("direction")
+            .and_then(|item| reader.word(item, &words, direction))
+            .unwrap_or_default();
+        let protocol_span = keys.key_span("protocol");
+        keys.finish(reader);
+        let Some(item) = addr else {
+            reader.mistake(
+                table.span(),
+                "`addr` is missing: the address and port to listen on, such as \"0.0.0.0:25\"",
+            );
+            continue;
+        };
+        let Some(addr) = reader.address(item) else {
+            continue;
+        };
+        if let Some(other) = listeners.iter().find(|other| clash(other.addr, addr)) {
+            let message = if other.addr == addr {
+                format!("{addr} is already listened on above")
+            } else {
+                format!("{addr} and {} above cannot both be listened on", other.addr)
+            };
+            reader.mistake(item.span(), message);
+            continue;
+        }
+        if let Some(span) = protocol_span
+            && protocol == MailProtocol::Lmtp
+            && addr.port() == SMTP_PORT
+        {
+            reader.warning(
+                span,
+                "LMTP must not be on port 25 (RFC 2033 \u{a7}5): clients there expect SMTP",
+            );
+        }
+        listeners.push(Listen {
+            addr,
+            protocol,
+            direction,
+        });
+    }
+    listeners
+}
+
+/// Whether the second of two sockets would find its address in use. Port 0 is a free one each time.
+fn clash(one: std::net::SocketAddr, other: std::net::SocketAddr) -> bool {
+    let covers = one.ip() == other.ip()
+        || one.is_ipv4() == other.is_ipv4()
+            && (one.ip().is_unspecified() || other.ip().is_unspecified());
+    one.port() != 0 && one.port() == other.port() && covers
+}
+
+/// A key that has one value today; the others it will have are refused by name.
+fn only(reader: &mut Reader, keys: &mut Keys<'_>, key: &'static str, word: &str, later: &[&str]) {
+    let Some(item) = keys.get(key) else { return };
+    let found = item.get_ref().as_str();
+    if let Some(later) = found.filter(|found| later.contains(found)) {
+        let message = format!("\"{later}\" is not there yet; only \"{word}\" is");
+        reader.mistake(item.span(), message);
+    } else if found != Some(word) {
+        reader.mistake(item.span(), format!("expected \"{word}\""));
+    }
+}
+
+fn direction(value: &Value) -> Option<Direction> {
+    [Direction::Inbound, Direction::Submission, Direction::Relay]
+        .into_iter()
+        .find(|direction| value.as_text() == Some(direction.name()))
+}
+
+fn protocol(value: &Value) -> Option<MailProtocol> {
+    match value.as_text()? {
+        "smtp" => Some(MailProtocol::Smtp),
+        "lmtp" => Some(MailProtocol::Lmtp),
+        _ => None,
+    }
+}
