@@ -3,6 +3,7 @@
 mod engine;
 mod input;
 mod reply;
+pub mod sasl;
 pub mod smtp;
 mod wire;
 
