@@ -5,6 +5,10 @@ mod input;
 mod lmtp;
 mod mail;
 mod reply;
+mod lmtp;
+mod mail;
+mod reply;
+pub mod sasl;
 mod smtp;
 mod wire;
 
