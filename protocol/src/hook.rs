@@ -31,6 +31,7 @@ hooks! {
     Connect "connect",
     Helo "helo",
     Ehlo "ehlo",
+    Auth "auth",
     Mail "mail",
     Rcpt "rcpt",
     Data "data",

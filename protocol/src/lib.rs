@@ -30,7 +30,9 @@ pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
 pub use policy::{Level, OnError, Policy, Reject, RejectType};
 pub use serve::serve;
 pub use services::{DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services};
-pub use session::{Args, Connection, Direction, Field, FieldSet, Parameters, Session, Transaction};
+pub use session::{
+    Args, Connection, Credentials, Direction, Field, FieldSet, Parameters, Session, Transaction,
+};
 pub use settings::{Setting, SettingError, Settings};
 pub use value::Value;
 pub use verdict::{Disposition, EnhancedCode, Verdict};

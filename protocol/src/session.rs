@@ -119,6 +119,32 @@ impl Direction {
     }
 }
 
+/// What a client showed in AUTH (RFC 4954). What a mechanism does not have is `None`; `Debug` shows no secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The mechanism, such as `PLAIN`.
+    pub mechanism: String,
+    /// Who the client says it is. Empty where a token says it alone.
+    pub user: String,
+    /// The password: PLAIN, LOGIN.
+    pub password: Option<String>,
+    /// What we gave the client to answer: CRAM-MD5 (RFC 2195).
+    pub challenge: Option<String>,
+    /// Its answer, in lower-case hexadecimal digits: CRAM-MD5.
+    pub response: Option<String>,
+    /// The token: XOAUTH2, OAUTHBEARER (RFC 7628).
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("mechanism", &self.mechanism)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
 macro_rules! fields {
     ($($variant:ident $name:literal,)*) => {
         /// A part of the session that a plugin in another process can subscribe to (docs/protocol.md §5.2).
@@ -231,6 +257,8 @@ pub enum Args<'a> {
         /// The rest of the line.
         argument: Cow<'a, str>,
     },
+    /// `auth`: what the client showed.
+    Auth(Cow<'a, Credentials>),
     /// `deny`, `ok`: what became of a plugin's outcome.
     Decided {
         /// The plugin.

@@ -96,7 +96,10 @@ fn curl_by_each_of_its_mechanisms() {
     for mechanism in ["CRAM-MD5", "PLAIN", "LOGIN"] {
         let output = Command::new(&curl)
             .args(["--silent", "--show-error"])
-            .args(["--url", &format!("smtp://{}/client.example", server.address())])
+            .args([
+                "--url",
+                &format!("smtp://{}/client.example", server.address()),
+            ])
             .args(["--user", "bob@example.org:s e:cret"])
             .args(["--login-options", &format!("AUTH={mechanism}")])
             .args(["--mail-from", "bob@example.org"])

@@ -119,7 +119,7 @@ fn attempt(
 fn reply(question: &Question, real: &str) -> Reply {
     match question {
         Question::Password { password, .. } if password.reveal() == real => Reply::Accepted(None),
-        Question::Secret { .. } => Reply::Password(Secret::new(real)),
+        Question::Secret { .. } | Question::Digest { .. } => Reply::Password(Secret::new(real)),
         _ => Reply::Refused,
     }
 }

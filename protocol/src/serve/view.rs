@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::session::{Args, Direction, Naughty, Session};
+use crate::session::{Args, Credentials, Direction, Naughty, Session};
 use crate::wire::{ArgsMessage, HookMessage};
 use crate::{Address, HeaderBlock, Hook, Value, Verdict};
 
@@ -96,6 +96,17 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
             command: text(&message.command),
             argument: text(&message.argument),
         },
+        Hook::Auth => {
+            let owned = |text: &Option<Cow<'_, str>>| text.as_ref().map(|text| text.to_string());
+            Args::Auth(Cow::Owned(Credentials {
+                mechanism: owned(&message.mechanism).unwrap_or_default(),
+                user: owned(&message.user).unwrap_or_default(),
+                password: owned(&message.password),
+                challenge: owned(&message.challenge),
+                response: owned(&message.response),
+                token: owned(&message.token),
+            }))
+        }
         Hook::Deny | Hook::Ok => Args::Decided {
             plugin: text(&message.plugin),
             hook: message.hook.unwrap_or(Hook::Connect),

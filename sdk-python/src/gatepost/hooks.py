@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Callable, Dict, Iterable, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 from .address import Address
 
@@ -15,6 +15,11 @@ def text(value: Any) -> str:
     if isinstance(value, (bytes, bytearray)):
         return value.decode("utf-8", "surrogateescape")
     return "" if value is None else str(value)
+
+
+def optional_text(value: Any) -> Optional[str]:
+    """Text, or None where there is none."""
+    return None if value is None else text(value)
 
 
 def _address(value: Any) -> Address:
@@ -51,6 +56,7 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "unrecognized_command": {"command": text, "argument": text},
     "reset_transaction": {},
     "disconnect": {},
+    "auth": {"mechanism": text, "user": text, "password": optional_text, "challenge": optional_text, "response": optional_text, "token": optional_text},
     "deny": {"plugin": text, "hook": text, "verdict": text, "message": text},
     "ok": {"plugin": text, "hook": text, "verdict": text, "message": text},
     "received_line": {"default": text},

@@ -47,7 +47,7 @@ pub struct Decision {
     pub enhanced: Option<EnhancedCode>,
     /// The reply's lines, safe for the wire; empty where the usual text is to be said.
     pub lines: Vec<String>,
-    /// The answer to `received_line` and `config`.
+    /// The answer to `received_line` and `config`; a secret, at `auth`.
     pub values: Vec<String>,
 }
 

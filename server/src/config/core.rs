@@ -7,6 +7,7 @@ use std::time::Duration;
 use gatepost_protocol::settings::Kind;
 use gatepost_protocol::{Level, Value, address};
 
+use super::auth;
 use super::listen;
 use super::reader::{Item, Keys, Reader};
 use super::types::{BareNewlines, Config, Limits, LogFormat};
@@ -39,6 +40,7 @@ impl Default for Limits {
             max_recipients: 1000,
             max_transactions: 1000,
             max_errors: 20,
+            max_auth_failures: 3,
             command_timeout: Duration::from_secs(5 * 60),
             data_timeout: Duration::from_secs(3 * 60),
             session_timeout: Duration::from_secs(60 * 60),
@@ -84,6 +86,10 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
             .get("limits")
             .map(|item| limits(reader, item))
             .unwrap_or_default(),
+        auth_mechanisms: keys
+            .get("auth")
+            .and_then(|item| auth::mechanisms(reader, item))
+            .unwrap_or_else(auth::usual),
         bare_newlines: keys
             .get("bare_newlines")
             .and_then(|item| reader.word(item, &["reject", "keep"], bare_newlines))
@@ -248,6 +254,7 @@ fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {
     };
     count("max_transactions", &mut limits.max_transactions);
     count("max_errors", &mut limits.max_errors);
+    count("max_auth_failures", &mut limits.max_auth_failures);
     let mut time = |key, to: &mut Duration| {
         if let Some(value) = keys.get(key).and_then(|item| reader.duration(item)) {
             *to = value;

@@ -3,7 +3,7 @@
 use gatepost_protocol::{Direction, Value};
 
 use super::reader::{Item, Keys, Reader};
-use super::types::{Listen, MailProtocol};
+use super::types::{AuthOffer, Listen, MailProtocol};
 
 /// Where mail comes in if the file names no listener.
 const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
@@ -12,11 +12,7 @@ const SMTP_PORT: u16 = 25;
 /// Reads all listeners; without any there is one on loopback.
 pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> {
     let Some(item) = item else {
-        return vec![Listen {
-            addr: DEFAULT_LISTEN.into(),
-            protocol: MailProtocol::default(),
-            direction: Direction::Inbound,
-        }];
+        return vec![Listen::at(DEFAULT_LISTEN.into())];
     };
     let mut listeners: Vec<Listen> = Vec::new();
     for table in reader.tables("listen", item) {
@@ -40,6 +36,15 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             .get("direction")
             .and_then(|item| reader.word(item, &words, direction))
             .unwrap_or_default();
+        let auth = keys
+            .get("auth")
+            .and_then(|item| reader.word(item, &["off", "tls", "always"], auth))
+            .unwrap_or_default();
+        // RFC 6409 §4.3.
+        let auth_required = keys
+            .get("auth_required")
+            .and_then(|item| reader.boolean(item))
+            .unwrap_or(direction == Direction::Submission);
         let protocol_span = keys.key_span("protocol");
         keys.finish(reader);
         let Some(item) = addr else {
@@ -74,6 +79,8 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             addr,
             protocol,
             direction,
+            auth,
+            auth_required,
         });
     }
     listeners
@@ -103,6 +110,15 @@ fn direction(value: &Value) -> Option<Direction> {
     [Direction::Inbound, Direction::Submission, Direction::Relay]
         .into_iter()
         .find(|direction| value.as_text() == Some(direction.name()))
+}
+
+fn auth(value: &Value) -> Option<AuthOffer> {
+    match value.as_text()? {
+        "off" => Some(AuthOffer::Off),
+        "tls" => Some(AuthOffer::Tls),
+        "always" => Some(AuthOffer::Always),
+        _ => None,
+    }
 }
 
 fn protocol(value: &Value) -> Option<MailProtocol> {

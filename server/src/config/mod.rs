@@ -1,5 +1,6 @@
 //! `gatepost.toml` to typed settings, and the flat files beside it.
 
+mod auth;
 mod core;
 mod flat;
 mod listen;
@@ -17,6 +18,7 @@ mod types;
 mod value;
 mod when;
 
+pub use auth::MECHANISMS;
 pub use flat::FlatFiles;
 pub use load::{BUILT_IN, load, parse};
 pub use location::Location;

@@ -80,6 +80,13 @@ impl Reader {
         Some(text)
     }
 
+    pub fn boolean(&mut self, item: &Item<'_>) -> Option<bool> {
+        match item.get_ref().as_bool() {
+            Some(value) => Some(value),
+            None => self.expected(item, expected(Kind::Boolean)),
+        }
+    }
+
     pub fn integer(&mut self, item: &Item<'_>) -> Option<i64> {
         match integer(item) {
             Some(number) => Some(number),

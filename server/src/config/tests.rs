@@ -476,13 +476,15 @@ proptest! {
 #[test]
 fn the_documentation_names_every_key() {
     let docs = include_str!("../../../docs/configuration.md");
-    let shown = mistakes("zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n");
+    let shown = mistakes(
+        "zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[auth]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n",
+    );
     let mut keys: Vec<&str> = shown
         .lines()
         .filter_map(|line| line.split_once("known here: "))
         .flat_map(|(_, keys)| keys.split(", "))
         .collect();
-    assert_eq!(keys.len(), 12 + 14 + 4, "{shown}");
+    assert_eq!(keys.len(), 13 + 15 + 6 + 1, "{shown}");
     keys.extend(plugin::CORE_KEYS);
     for key in keys {
         let row = format!("| `{key}` |");

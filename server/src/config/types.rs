@@ -29,6 +29,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// What clients may use up.
     pub limits: Limits,
+    /// Mechanisms of AUTH to be offered, by their names.
+    pub auth_mechanisms: Vec<String>,
     /// Lone CR and LF in a message.
     pub bare_newlines: BareNewlines,
     /// The chain, in order.
@@ -76,6 +78,35 @@ pub struct Listen {
     pub protocol: MailProtocol,
     /// What it is for.
     pub direction: Direction,
+    /// Where AUTH is offered.
+    pub auth: AuthOffer,
+    /// Whether MAIL needs AUTH first.
+    pub auth_required: bool,
+}
+
+impl Listen {
+    /// A listener at this address, as usual otherwise.
+    pub fn at(addr: SocketAddr) -> Listen {
+        Listen {
+            addr,
+            protocol: MailProtocol::default(),
+            direction: Direction::Inbound,
+            auth: AuthOffer::default(),
+            auth_required: false,
+        }
+    }
+}
+
+/// Where AUTH is offered, if a plugin hooks it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthOffer {
+    /// Nowhere.
+    Off,
+    /// Under TLS.
+    #[default]
+    Tls,
+    /// Also where everybody on the way can read passwords.
+    Always,
 }
 
 /// What clients may use up (RFC 5321 §4.5.3 and beyond).
@@ -95,6 +126,8 @@ pub struct Limits {
     pub max_transactions: u32,
     /// Refused commands of a session, before it is ended.
     pub max_errors: u32,
+    /// Failed attempts to authenticate of a session, before it is ended.
+    pub max_auth_failures: u32,
     /// Waiting for a command.
     pub command_timeout: Duration,
     /// Waiting for the next block of a message.

@@ -15,6 +15,7 @@ pub static LMTP: Dialect = Dialect {
         ("NOOP", Verb::Noop),
         ("VRFY", Verb::Vrfy),
         ("HELP", Verb::Help),
+        ("AUTH", Verb::Auth),
     ],
     hello: "LHLO",
     replies_per_recipient: true,

@@ -5,9 +5,6 @@ mod input;
 mod lmtp;
 mod mail;
 mod reply;
-mod lmtp;
-mod mail;
-mod reply;
 pub mod sasl;
 mod smtp;
 mod wire;
@@ -15,10 +12,8 @@ mod wire;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gatepost_protocol::Direction;
-
 use crate::chain::Chain;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::message::Spool;
 
 pub use engine::{Next, Protocol, converse};
@@ -47,6 +42,6 @@ pub struct Client {
     pub remote: Option<SocketAddr>,
     /// Ours.
     pub local: Option<SocketAddr>,
-    /// What the listener is for.
-    pub direction: Direction,
+    /// Where it came in.
+    pub listen: Arc<Listen>,
 }

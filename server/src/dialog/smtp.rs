@@ -16,6 +16,7 @@ pub static SMTP: Dialect = Dialect {
         ("NOOP", Verb::Noop),
         ("VRFY", Verb::Vrfy),
         ("HELP", Verb::Help),
+        ("AUTH", Verb::Auth),
     ],
     hello: "EHLO or HELO",
     replies_per_recipient: false,

@@ -100,15 +100,34 @@ impl<S: Stream> Wire<S> {
             &self.stop.soon
         }
         .clone();
+        self.line_until(line, self.pace.max_line, &stop).await
+    }
+
+    /// Reads a line that is no command but part of one, of at most `max` bytes with its CRLF.
+    pub async fn long_line(
+        &mut self,
+        line: &mut Vec<u8>,
+        max: usize,
+    ) -> Result<Result<(), LineFault>, End> {
+        let stop = self.stop.now.clone();
+        self.line_until(line, max, &stop).await
+    }
+
+    async fn line_until(
+        &mut self,
+        line: &mut Vec<u8>,
+        max: usize,
+        stop: &CancellationToken,
+    ) -> Result<Result<(), LineFault>, End> {
         loop {
             if stop.is_cancelled() {
                 return Err(End::Stopped);
             }
-            if let Some(found) = self.input.line(line, self.pace.max_line) {
+            if let Some(found) = self.input.line(line, max) {
                 return Ok(found);
             }
             self.flush().await?;
-            self.fill(&stop).await?;
+            self.fill(stop).await?;
         }
     }
 

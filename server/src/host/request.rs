@@ -9,7 +9,7 @@ use gatepost_protocol::session::Notes;
 use gatepost_protocol::wire::{
     ArgsMessage, ConnectionFields, HookMessage, NotesMessage, TransactionFields,
 };
-use gatepost_protocol::{Args, Connection, Field, FieldSet, Transaction, Value};
+use gatepost_protocol::{Args, Connection, Credentials, Field, FieldSet, Transaction, Value};
 
 /// The message for a call, without id, deadline and `resumed`.
 pub(super) fn hook_message<'a, S: AsRef<str>>(
@@ -47,6 +47,15 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
         Args::Command { command, argument } => {
             message.command = borrowed(command);
             message.argument = borrowed(argument);
+        }
+        Args::Auth(credentials) => {
+            let credentials: &'a Credentials = credentials;
+            message.mechanism = borrowed(&credentials.mechanism);
+            message.user = borrowed(&credentials.user);
+            message.password = credentials.password.as_deref().map(Cow::Borrowed);
+            message.challenge = credentials.challenge.as_deref().map(Cow::Borrowed);
+            message.response = credentials.response.as_deref().map(Cow::Borrowed);
+            message.token = credentials.token.as_deref().map(Cow::Borrowed);
         }
         Args::Decided {
             plugin,

@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The sockets we listen on.
 pub struct Listeners {
-    listeners: Vec<(TcpListener, Listen)>,
+    listeners: Vec<(TcpListener, Arc<Listen>)>,
     slots: Slots,
 }
 
@@ -66,7 +66,7 @@ impl Listeners {
         let bound = config.listen.iter().map(|listen| {
             let addr = listen.addr;
             match socket(addr) {
-                Ok(listener) => Ok((listener, listen.clone())),
+                Ok(listener) => Ok((listener, Arc::new(listen.clone()))),
                 Err(source) => Err(BindError { addr, source }),
             }
         });
@@ -140,7 +140,7 @@ struct Door {
 }
 
 impl Door {
-    async fn keep(self: Arc<Door>, listener: TcpListener, listen: Listen) {
+    async fn keep(self: Arc<Door>, listener: TcpListener, listen: Arc<Listen>) {
         let mut failing = false;
         // Known beforehand, unless we listen on all addresses.
         let local = listener
@@ -180,7 +180,7 @@ impl Door {
         stream: TcpStream,
         remote: SocketAddr,
         local: Option<SocketAddr>,
-        listen: &Listen,
+        listen: &Arc<Listen>,
     ) {
         let session = format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str();
         let slot = match self.slots.take(remote.ip()) {
@@ -198,7 +198,7 @@ impl Door {
             session,
             remote: Some(canonical(remote)),
             local: local.or_else(|| stream.local_addr().ok()).map(canonical),
-            direction: listen.direction,
+            listen: Arc::clone(listen),
         };
         let dialect = match listen.protocol {
             MailProtocol::Smtp => &SMTP,

@@ -7,8 +7,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use gatepost_protocol::Direction;
-
 use super::*;
 use crate::chain::Chain;
 use crate::message::Spool;
@@ -22,11 +20,7 @@ struct Daemon {
 
 fn config(spool: &TempDir, addr: &str) -> Config {
     let mut config = crate::message::spool::tests::config(spool.path(), 0, 0);
-    config.listen = vec![Listen {
-        addr: addr.parse().unwrap(),
-        protocol: MailProtocol::Smtp,
-        direction: Direction::Inbound,
-    }];
+    config.listen = vec![Listen::at(addr.parse().unwrap())];
     config
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A plugin says what it found; what that costs the client is the operator's `reject` and `reject_type`, and nothing here looks at them.
 
+mod auth;
 mod badmailfrom;
 mod badrcptto;
 mod date;
@@ -25,6 +26,7 @@ use gatepost_protocol::{Answer, Definition, Outcome, Session};
 pub fn all() -> Vec<Definition> {
     vec![
         relay::DEFINITION,
+        auth::auth_flat_file::DEFINITION,
         dnsbl::DEFINITION,
         helo::DEFINITION,
         badmailfrom::DEFINITION,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use gatepost_protocol::{Args, Credentials, Hook, Level, Verdict};
 
 use super::{Mail, parse};
@@ -200,6 +200,12 @@ impl Mail {
                 credentials.password = Some(password.reveal().to_owned());
             }
             Question::Secret { .. } => {}
+            Question::Digest {
+                challenge, digest, ..
+            } => {
+                credentials.challenge = Some(challenge.clone());
+                credentials.response = Some(HEXLOWER.encode(digest));
+            }
             Question::Token { token, .. } => credentials.token = Some(token.reveal().to_owned()),
         }
         let args = Args::Auth(Cow::Owned(credentials));
@@ -218,7 +224,10 @@ impl Mail {
         let reply = match question {
             Question::Password { .. } => return Reply::Accepted(None),
             Question::Token { .. } => return Reply::Accepted(value.cloned()),
-            Question::Secret { .. } => value.and_then(|value| secret(value)),
+            Question::Digest { .. } if value.is_none() => return Reply::Accepted(None),
+            Question::Secret { .. } | Question::Digest { .. } => {
+                value.and_then(|value| secret(value))
+            }
         };
         reply.unwrap_or_else(|| {
             let plugin = decision.plugin.as_deref().unwrap_or_default();
@@ -336,9 +345,9 @@ impl Mail {
 
 fn asker(question: &Question) -> String {
     match question {
-        Question::Password { identity, .. } | Question::Secret { identity } => {
-            identity.user.clone()
-        }
+        Question::Password { identity, .. }
+        | Question::Secret { identity }
+        | Question::Digest { identity, .. } => identity.user.clone(),
         Question::Token { user, .. } => user.clone().unwrap_or_default(),
     }
 }

@@ -14,6 +14,14 @@ impl Mail {
             let text = format!("503 5.5.1 Say {} first", self.dialect.hello);
             return self.say(output, &text);
         }
+        let connection = &self.visit.session.connection;
+        if self.listen.auth_required
+            && connection.authenticated.is_none()
+            && !connection.relay_client
+        {
+            // RFC 4954 §6, RFC 6409 §4.3.
+            return self.say(output, "530 5.7.0 Authentication required");
+        }
         if self.visit.session.transaction.number > 0 {
             return self.say(
                 output,

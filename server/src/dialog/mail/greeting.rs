@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use gatepost_protocol::{Args, EnhancedCode, Hook, Level};
 
 use super::{Hello, Mail, parse};
+use crate::dialog::sasl::Mechanism;
 use crate::dialog::{Next, reply};
 
 impl Mail {
@@ -75,6 +76,10 @@ impl Mail {
         lines.push(format!("SIZE {}", limits.max_size).into());
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
+        let mechanisms: Vec<&str> = self.mechanisms().map(Mechanism::name).collect();
+        if !mechanisms.is_empty() {
+            lines.push(format!("AUTH {}", mechanisms.join(" ")).into());
+        }
         lines.push("HELP".into());
     }
 }

@@ -1,6 +1,7 @@
 //! The conversation about mail that SMTP (RFC 5321) and its relatives share: the commands' handlers, and what these share. What tells one
 //! protocol of the family from another is its [`Dialect`], a file of its own beside this folder.
 
+mod auth;
 mod data;
 mod deliver;
 mod envelope;
@@ -20,6 +21,7 @@ use gatepost_protocol::{Args, Connection, Hook, Level, Message, Session, Transac
 use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
 use crate::chain::{Decision, Visit};
+use crate::config::Listen;
 use crate::report;
 
 /// Whose lines these are in the log.
@@ -49,6 +51,8 @@ pub enum Verb {
     Rcpt,
     /// RFC 5321 §4.1.1.4.
     Data,
+    /// RFC 4954.
+    Auth,
     /// RFC 5321 §4.1.1.5.
     Rset,
     /// RFC 5321 §4.1.1.6.
@@ -75,6 +79,9 @@ pub enum Hello {
 /// A session.
 pub struct Mail {
     dialect: &'static Dialect,
+    listen: Arc<Listen>,
+    /// What tells this TLS connection from all others (RFC 9266).
+    channel_binding: Option<Vec<u8>>,
     shared: Arc<Shared>,
     visit: Visit,
     /// RCPT commands of the transaction that were accepted.
@@ -83,6 +90,8 @@ pub struct Mail {
     transactions: u32,
     /// Commands that were refused for good.
     errors: u32,
+    /// Attempts to authenticate that failed.
+    auth_failures: u32,
     /// No command came yet.
     is_first: bool,
 }
@@ -111,7 +120,7 @@ impl Mail {
         let connection = Connection {
             remote: client.remote,
             local: client.local,
-            direction: client.direction,
+            direction: client.listen.direction,
             ..Connection::default()
         };
         let visit = Visit::new(Session {
@@ -121,11 +130,14 @@ impl Mail {
         });
         Mail {
             dialect,
+            listen: client.listen,
+            channel_binding: None,
             shared,
             visit,
             accepted: 0,
             transactions: 0,
             errors: 0,
+            auth_failures: 0,
             is_first: true,
         }
     }
@@ -141,6 +153,11 @@ impl Mail {
             .chain
             .run(&mut self.visit, hook, args, message)
             .await
+    }
+
+    /// Whether nobody on the way can read along.
+    fn is_secure(&self) -> bool {
+        false
     }
 
     /// Ends the transaction at hand, if there is one.
@@ -235,6 +252,7 @@ impl Protocol for Mail {
             Some(Verb::Rcpt) => self.rcpt(output, argument).await,
             // Boxed: its state is big, and most connections are not in it.
             Some(Verb::Data) => Box::pin(self.data(wire, argument)).await?,
+            Some(Verb::Auth) => Box::pin(self.auth(wire, argument)).await?,
             Some(Verb::Quit) => self.quit(output).await,
             Some(Verb::Hello(hello)) => self.hello(output, hello, argument).await,
             Some(Verb::Rset) => self.rset(output).await,

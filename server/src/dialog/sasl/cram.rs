@@ -39,8 +39,10 @@ impl Challenge {
             .and_then(|digest| digest.try_into().ok())
             .ok_or(malformed)?;
         let identity = Identity::new(name(user)?, None);
-        let question = Question::Secret {
+        let question = Question::Digest {
             identity: identity.clone(),
+            challenge: self.0.clone(),
+            digest,
         };
         let pending = Digest {
             challenge: self,
@@ -62,6 +64,7 @@ impl Digest {
     pub fn answered(self, reply: Reply) -> Outcome {
         let password = match reply {
             Reply::Password(password) => password,
+            Reply::Accepted(None) => return Ok(Step::Done(self.identity)),
             Reply::Refused => return Err(Failure::Credentials),
             Reply::ScramKeys(_) => {
                 return Err(Failure::Unavailable(
@@ -104,16 +107,30 @@ mod tests {
     #[test]
     fn tim_comes_in() {
         let response = b"tim b913a602c7eda7a495b4e6e7334d3890";
-        let with = |password: &str| {
-            let challenge = Challenge("<1896.697170952@postoffice.reston.mci.net>".to_owned());
-            let Ok(Step::Ask(Question::Secret { identity }, pending)) =
-                challenge.answered(response)
-            else {
+        let sent = "<1896.697170952@postoffice.reston.mci.net>";
+        let told = |reply: Reply| {
+            let asked = Challenge(sent.to_owned()).answered(response);
+            let Ok(Step::Ask(question, pending)) = asked else {
                 panic!("no question");
             };
-            assert_eq!(identity.user, "tim");
-            pending.answered(Reply::Password(Secret::new(password)))
+            let Question::Digest {
+                identity,
+                challenge,
+                digest,
+            } = question
+            else {
+                panic!("another question");
+            };
+            assert_eq!((&*identity.user, &*challenge), ("tim", sent));
+            assert_eq!(digest[..2], [0xb9, 0x13]);
+            pending.answered(reply)
         };
+        let with = |password: &str| told(Reply::Password(Secret::new(password)));
+        assert!(matches!(told(Reply::Accepted(None)), Step::Done(_)));
+        assert!(matches!(
+            told(Reply::Refused),
+            Step::Failed(Failure::Credentials)
+        ));
         assert!(matches!(with("tanstaaftanstaaf"), Step::Done(tim) if tim.user == "tim"));
         for wrong in ["tanstaaftanstaa", "", "tanstaaftanstaaf "] {
             assert!(matches!(with(wrong), Step::Failed(Failure::Credentials)));

@@ -50,10 +50,19 @@ pub enum Question {
         /// What they gave.
         password: Secret,
     },
-    /// What is their secret? Answers: [`Reply::Password`], [`Reply::ScramKeys`] (not for CRAM-MD5), [`Reply::Refused`].
+    /// What is their secret? Answers: [`Reply::Password`], [`Reply::ScramKeys`], [`Reply::Refused`].
     Secret {
         /// Who they say they are.
         identity: Identity,
+    },
+    /// The same for CRAM-MD5, where whoever is asked may compare by itself. Answers: [`Reply::Password`], [`Reply::Accepted`], [`Reply::Refused`].
+    Digest {
+        /// Who they say they are.
+        identity: Identity,
+        /// What we sent.
+        challenge: String,
+        /// HMAC-MD5 of it, keyed with the password, as they say.
+        digest: [u8; 16],
     },
     /// Is this bearer token good, and whose is it? Answers: [`Reply::Accepted`], [`Reply::Refused`].
     Token {

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gatepost_protocol::plugin::Subscription;
-use gatepost_protocol::{Answer, Call, Direction, Field, Hook, Outcome, Plugin, Policy, Verdict};
+use gatepost_protocol::{Answer, Call, Field, Hook, Outcome, Plugin, Policy, Verdict};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
 use crate::chain::{Chain, Entry, Rules};
-use crate::config::Config;
+use crate::config::{Config, Listen};
 use crate::dialog::{Client, Dialect, SMTP, Shared, Stop, Stream, serve};
 use crate::message::Spool;
 
@@ -43,6 +43,7 @@ impl Plugin for Small {
 /// Where conversations are held.
 struct Bed {
     dialect: &'static Dialect,
+    listen: Listen,
     config: Config,
     plugins: Vec<Small>,
     stop: Stop,
@@ -65,6 +66,7 @@ impl Bed {
         let config = crate::message::spool::tests::config(spool.path(), 64 << 10, 1 << 20);
         Bed {
             dialect: &SMTP,
+            listen: Listen::at("127.0.0.1:0".parse().unwrap()),
             config,
             plugins: Vec::new(),
             stop: Stop::default(),
@@ -149,7 +151,7 @@ impl Bed {
             session: "3f9a1c".into(),
             remote: Some("192.0.2.1:1234".parse().unwrap()),
             local: None,
-            direction: Direction::Inbound,
+            listen: Arc::new(self.listen.clone()),
         };
         let (stream, theirs) = tokio::io::duplex(16 << 10);
         Dialog {

@@ -108,7 +108,7 @@ fn an_answer_to_another_question_is_no_use() {
             .answered(reply)
     };
     for step in [
-        cram(Reply::Accepted(None)),
+        cram(Reply::Accepted(Some("tom".to_owned()))),
         cram(Reply::ScramKeys(derive(b"x", vec![0; 16]))),
         cram(Reply::Unavailable),
         scram(Reply::Accepted(None)),
