@@ -75,6 +75,8 @@ impl Mail {
         lines.push(format!("SIZE {}", limits.max_size).into());
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
+        lines.push("CHUNKING".into());
+        lines.push("BINARYMIME".into());
         lines.push("HELP".into());
     }
 }

@@ -1,10 +1,12 @@
 //! The conversation about mail that SMTP (RFC 5321) and its relatives share: the commands' handlers, and what these share. What tells one
 //! protocol of the family from another is its [`Dialect`], a file of its own beside this folder.
 
+mod bdat;
 mod data;
 mod deliver;
 mod envelope;
 mod greeting;
+mod incoming;
 mod other;
 mod parse;
 mod verdict;
@@ -21,6 +23,7 @@ use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
 use crate::chain::{Decision, Visit};
 use crate::report;
+use bdat::Chunks;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "smtp";
@@ -49,6 +52,8 @@ pub enum Verb {
     Rcpt,
     /// RFC 5321 §4.1.1.4.
     Data,
+    /// RFC 3030 §2.
+    Bdat,
     /// RFC 5321 §4.1.1.5.
     Rset,
     /// RFC 5321 §4.1.1.6.
@@ -79,6 +84,8 @@ pub struct Mail {
     visit: Visit,
     /// RCPT commands of the transaction that were accepted.
     accepted: usize,
+    /// What BDAT brought of the transaction's message.
+    chunks: Chunks,
     /// Transactions that were begun.
     transactions: u32,
     /// Commands that were refused for good.
@@ -124,6 +131,7 @@ impl Mail {
             shared,
             visit,
             accepted: 0,
+            chunks: Chunks::None,
             transactions: 0,
             errors: 0,
             is_first: true,
@@ -145,6 +153,7 @@ impl Mail {
 
     /// Ends the transaction at hand, if there is one.
     async fn reset(&mut self) {
+        self.chunks = Chunks::None;
         if self.visit.session.transaction.number > 0 {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
             self.visit.session.transaction = Transaction::default();
@@ -235,6 +244,7 @@ impl Protocol for Mail {
             Some(Verb::Rcpt) => self.rcpt(output, argument).await,
             // Boxed: its state is big, and most connections are not in it.
             Some(Verb::Data) => Box::pin(self.data(wire, argument)).await?,
+            Some(Verb::Bdat) => Box::pin(self.bdat(wire, argument)).await?,
             Some(Verb::Quit) => self.quit(output).await,
             Some(Verb::Hello(hello)) => self.hello(output, hello, argument).await,
             Some(Verb::Rset) => self.rset(output).await,
