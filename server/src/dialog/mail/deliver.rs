@@ -34,13 +34,20 @@ impl Mail {
     }
 
     /// Makes of the reply to a message, which begins at `from`, the replies to its recipients, in the order of the RCPT commands that were accepted:
-    /// where the protocol has it so (RFC 2033 §4.2, §4.3).
+    /// where the protocol has it so (RFC 2033 §4.2, §4.3), or the client asked for it (draft-hall-prdr-00 §4.5).
     pub(super) fn spread_reply(&self, output: &mut Vec<u8>, from: usize, recipients: usize) {
-        let reply = output.split_off(from);
-        let times = match self.dialect.replies_per_recipient {
-            true => recipients,
-            false => 1,
+        let wants_prdr = || {
+            let parameters = &self.visit.session.transaction.sender_parameters;
+            parameters.contains_key("PRDR") && recipients > 1
         };
+        let reply = output.split_off(from);
+        let mut times = 1;
+        if self.dialect.replies_per_recipient {
+            times = recipients;
+        } else if wants_prdr() {
+            output.extend_from_slice(b"353 Content analysis has started; a reply for each recipient follows, then one for all\r\n");
+            times = recipients + 1;
+        }
         for _ in 0..times {
             output.extend_from_slice(&reply);
         }
