@@ -92,7 +92,7 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
             .unwrap_or_else(auth::usual),
         bare_newlines: keys
             .get("bare_newlines")
-            .and_then(|item| reader.word(item, &["reject", "keep"], bare_newlines))
+            .and_then(|item| reader.word(item, &["reject", "normalize", "keep"], bare_newlines))
             .unwrap_or_default(),
         plugins: Vec::new(),
         warnings: Default::default(),
@@ -180,6 +180,7 @@ fn log_format(value: &Value) -> Option<LogFormat> {
 fn bare_newlines(value: &Value) -> Option<BareNewlines> {
     match value.as_text()? {
         "reject" => Some(BareNewlines::Reject),
+        "normalize" => Some(BareNewlines::Normalize),
         "keep" => Some(BareNewlines::Keep),
         _ => None,
     }

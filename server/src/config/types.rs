@@ -55,6 +55,8 @@ pub enum BareNewlines {
     /// Refuse the message.
     #[default]
     Reject,
+    /// Make it a CRLF. Never an end of data.
+    Normalize,
     /// Keep it as it is. Never an end of data.
     Keep,
 }

@@ -9,6 +9,7 @@ pub static LMTP: Dialect = Dialect {
         ("MAIL", Verb::Mail),
         ("RCPT", Verb::Rcpt),
         ("DATA", Verb::Data),
+        ("BDAT", Verb::Bdat),
         ("QUIT", Verb::Quit),
         ("LHLO", Verb::Hello(Hello::Lhlo)),
         ("RSET", Verb::Rset),

@@ -9,6 +9,7 @@ pub static SMTP: Dialect = Dialect {
         ("MAIL", Verb::Mail),
         ("RCPT", Verb::Rcpt),
         ("DATA", Verb::Data),
+        ("BDAT", Verb::Bdat),
         ("QUIT", Verb::Quit),
         ("EHLO", Verb::Hello(Hello::Ehlo)),
         ("HELO", Verb::Hello(Hello::Helo)),

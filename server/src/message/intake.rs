@@ -68,8 +68,8 @@ impl Intake {
         &mut self.bytes()[from..]
     }
 
-    /// Takes what was read into the room: `scan` is given it, behind what the last scan left unused. Returns whether the data ended.
-    pub fn take(&mut self, read: usize, scan: impl FnOnce(&mut [u8]) -> Scan) -> bool {
+    /// Takes what was read into the room: `scan` is given it, behind what the last scan left unused.
+    pub fn take(&mut self, read: usize, scan: impl FnOnce(&mut [u8]) -> Scan) -> Scan {
         let (start, length) = (self.kept, self.unused + read);
         let unscanned = &mut self.bytes()[start..start + length];
         let scan = scan(unscanned);
@@ -78,7 +78,35 @@ impl Intake {
         self.kept += scan.kept;
         self.size += scan.kept as u64;
         self.unused = length - scan.used;
-        scan.ended
+        scan
+    }
+
+    /// Puts other bytes in the place of what the last scan brought; they may be more.
+    pub async fn replace(&mut self, bytes: &[u8]) {
+        let mut waiting = [0; 2];
+        let waiting = &mut waiting[..self.unused];
+        waiting.copy_from_slice(self.unused());
+        self.kept -= self.fresh;
+        self.size -= self.fresh as u64;
+        (self.fresh, self.unused) = (0, 0);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.kept == self.block().len() {
+                self.advance().await;
+            }
+            let from = self.kept;
+            let length = rest.len().min(self.block().len() - from);
+            self.bytes()[from..from + length].copy_from_slice(&rest[..length]);
+            self.kept += length;
+            self.size += length as u64;
+            rest = &rest[length..];
+        }
+        if self.kept + waiting.len() > self.block().len() {
+            self.advance().await;
+        }
+        let from = self.kept;
+        self.bytes()[from..from + waiting.len()].copy_from_slice(waiting);
+        self.unused = waiting.len();
     }
 
     /// What the last scan brought of the message.
@@ -86,7 +114,7 @@ impl Intake {
         &self.block()[self.kept - self.fresh..self.kept]
     }
 
-    /// What stands behind the end of data.
+    /// What the last scan left: behind the end of data, what belongs to the next command.
     pub fn unused(&self) -> &[u8] {
         &self.block()[self.kept..self.kept + self.unused]
     }
@@ -121,11 +149,11 @@ impl Intake {
         Ok(Spooled::new(self.spool, self.size, self.blocks, self.file))
     }
 
-    /// The block is full: goes on with another one.
+    /// The block is full, or as good as: goes on with another one.
     async fn advance(&mut self) {
         let mut waiting = [0; 2];
         let waiting = &mut waiting[..self.unused];
-        waiting.copy_from_slice(&self.block()[self.kept..]);
+        waiting.copy_from_slice(self.unused());
         if matches!(self.store, Store::Keep) {
             let fits = self.file.is_none()
                 && self.block.as_ref().is_some_and(Block::is_charged)

@@ -1,34 +1,11 @@
-//! DATA: the message comes in (RFC 5321 §4.1.1.4).
+//! DATA: the message comes in, up to its dot (RFC 5321 §4.1.1.4).
 
-use std::io;
-
-use bytes::Bytes;
-use gatepost_protocol::{Args, HeaderBlock, Hook, Level};
+use gatepost_protocol::{Args, Hook};
 
 use super::Mail;
-use crate::chain::Decision;
-use crate::config::BareNewlines;
+use super::bdat::Chunks;
 use crate::dialog::{End, Next, Stream, Wire};
-use crate::message::data::{DataReader, Seen};
-use crate::message::{Intake, Spooled};
-
-/// How a message came in.
-enum Incoming {
-    Whole(Spooled),
-    /// Not to be taken, and this is the reply.
-    Refused(String),
-    /// A plugin does not want it.
-    Denied(Decision),
-    /// A plugin wants the client gone, in the middle of it.
-    CutOff(Decision),
-}
-
-/// What the message is refused for, while the rest of it still comes.
-enum Fault {
-    TooBig,
-    HeaderTooBig,
-    Denied(Decision),
-}
+use crate::message::data::Framing;
 
 impl Mail {
     pub(super) async fn data<S: Stream>(
@@ -48,6 +25,14 @@ impl Mail {
             };
             return Ok(self.say(output, text));
         }
+        if matches!(self.chunks, Chunks::Coming(_)) {
+            return Ok(self.say(output, super::bdat::BEGUN));
+        }
+        if self.is_binary() {
+            // RFC 3030 §3.
+            let text = "503 5.5.1 BODY=BINARYMIME and DATA do not go together; use BDAT";
+            return Ok(self.say(output, text));
+        }
         if !argument.is_empty() {
             return Ok(self.say(output, "501 5.5.4 Syntax: DATA"));
         }
@@ -60,172 +45,15 @@ impl Mail {
             output,
             "354 Go ahead, and end with a dot on a line of its own",
         );
-        let incoming = self.receive(wire).await?;
-        let replies_from = wire.output().len();
-        let next = match incoming {
-            Incoming::Whole(message) => self.deliver(wire, message).await?,
-            Incoming::Refused(reply) => {
-                self.log_refused(&reply);
-                self.say(wire.output(), &reply)
-            }
-            Incoming::Denied(decision) | Incoming::CutOff(decision) => {
-                self.refuse(wire.output(), Hook::DataHeadersEnd, &decision)
-            }
-        };
-        self.repeat_reply(wire.output(), replies_from);
-        self.reset().await;
-        Ok(next)
-    }
-
-    /// Gives the reply to a message once for each RCPT that was accepted, in their order, where the protocol has it so (RFC 2033 §4.2).
-    fn repeat_reply(&self, output: &mut Vec<u8>, from: usize) {
-        if self.dialect.replies_per_recipient {
-            let reply = output[from..].to_vec();
-            for _ in 1..self.accepted {
-                output.extend_from_slice(&reply);
-            }
-        }
-    }
-
-    /// Reads the message to its end.
-    async fn receive<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Incoming, End> {
-        let limits = self.shared.config.limits.clone();
-        let mut reader = DataReader::new(limits.max_data_line);
-        let mut intake = self.shared.spool.begin();
-        let mut head = Head::default();
-        let mut fault = None;
+        let mut incoming = self.incoming(Framing::Dots);
         loop {
-            let read = wire.data(intake.room().await).await?;
-            let ended = intake.take(read, |block| reader.scan(block));
-            if fault.is_none() {
-                let has_header = head.take(intake.fresh());
-                if intake.size() > limits.max_size {
-                    fault = Some(Fault::TooBig);
-                } else if head.size() > limits.max_header {
-                    fault = Some(Fault::HeaderTooBig);
-                } else if has_header {
-                    match self.header_came(&mut head).await {
-                        Some(decision) if decision.verdict.disconnects() => {
-                            return Ok(Incoming::CutOff(decision));
-                        }
-                        decision => fault = decision.map(Fault::Denied),
-                    }
-                }
-                if fault.is_some() {
-                    intake.discard();
-                }
-            }
-            if ended {
-                wire.unread(intake.unused());
+            let block = self.read_block(wire, &mut incoming, usize::MAX).await?;
+            if block.ended || incoming.is_cut_off() {
                 break;
             }
         }
-        let transaction = &mut self.visit.session.transaction;
-        transaction.size = intake.size();
-        if fault.is_none() && head.end.is_none() {
-            // Without an empty line all of it is header.
-            head.end = Some((head.bytes.len(), head.bytes.len()));
-            match self.header_came(&mut head).await {
-                Some(decision) if decision.verdict.disconnects() => {
-                    return Ok(Incoming::CutOff(decision));
-                }
-                decision => fault = decision.map(Fault::Denied),
-            }
-        }
-        Ok(self.judge(intake, fault, reader.seen()).await)
-    }
-
-    /// Tells plugins of the header block while the body still comes. Returns a denial.
-    async fn header_came(&mut self, head: &mut Head) -> Option<Decision> {
-        let (header_end, body_start) = head.end?;
-        let transaction = &mut self.visit.session.transaction;
-        transaction.header = Some(HeaderBlock::parse(head.cut(header_end)));
-        transaction.header_end = header_end as u64;
-        transaction.body_start = body_start as u64;
-        let decision = self.ask(Hook::DataHeadersEnd, &Args::None, None).await;
-        decision.verdict.is_denial().then_some(decision)
-    }
-
-    /// Decides whether what came can be taken.
-    async fn judge(&mut self, intake: Intake, fault: Option<Fault>, seen: Seen) -> Incoming {
-        let config = &self.shared.config;
-        let bare_is_refused = config.bare_newlines == BareNewlines::Reject;
-        let reply = match fault {
-            Some(Fault::Denied(decision)) => return Incoming::Denied(decision),
-            Some(Fault::TooBig) => {
-                format!(
-                    "552 5.3.4 Message is bigger than {} bytes",
-                    config.limits.max_size
-                )
-            }
-            Some(Fault::HeaderTooBig) => {
-                format!(
-                    "552 5.3.4 Header block is bigger than {} bytes",
-                    config.limits.max_header
-                )
-            }
-            None if seen.bare_lf && bare_is_refused => {
-                "554 5.6.0 A LF stands alone; lines end in CRLF (RFC 5321 section 2.3.8)".to_owned()
-            }
-            None if seen.bare_cr && bare_is_refused => {
-                "554 5.6.0 A CR stands alone; lines end in CRLF (RFC 5321 section 2.3.8)".to_owned()
-            }
-            None if seen.long_line => {
-                format!(
-                    "554 5.6.0 A line is longer than {} bytes",
-                    config.limits.max_data_line
-                )
-            }
-            None => match intake.finish().await {
-                Ok(message) => return Incoming::Whole(message),
-                Err(error) => self.no_storage(&error),
-            },
-        };
-        Incoming::Refused(reply)
-    }
-
-    /// The reply where the spool failed.
-    pub(super) fn no_storage(&self, error: &io::Error) -> String {
-        let folder = self.shared.config.spool_dir.display();
-        self.log(
-            Level::Error,
-            None,
-            format_args!(
-                "cannot keep a message in {folder}: {error}; it got 451 and will come again"
-            ),
-        );
-        "451 4.3.1 No room to keep your message now; try again later".to_owned()
-    }
-}
-
-/// The beginning of a message, until its header block is complete.
-#[derive(Default)]
-struct Head {
-    bytes: Vec<u8>,
-    end: Option<(usize, usize)>,
-}
-
-impl Head {
-    /// Takes what came of the message. Returns whether the header block's end was in it.
-    fn take(&mut self, fresh: &[u8]) -> bool {
-        if self.end.is_some() {
-            return false;
-        }
-        let searched = self.bytes.len();
-        self.bytes.extend_from_slice(fresh);
-        self.end = HeaderBlock::find_end(&self.bytes, searched);
-        self.end.is_some()
-    }
-
-    fn size(&self) -> usize {
-        self.end
-            .map_or(self.bytes.len(), |(header_end, _)| header_end)
-    }
-
-    fn cut(&mut self, header_end: usize) -> Bytes {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.truncate(header_end);
-        bytes.shrink_to_fit();
-        bytes.into()
+        let next = self.end_of_message(wire, incoming).await?;
+        self.reset().await;
+        Ok(next)
     }
 }

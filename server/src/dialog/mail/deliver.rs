@@ -4,12 +4,55 @@ use std::time::SystemTime;
 
 use gatepost_protocol::{Address, Args, Field, Hook, Level, Message, Verdict};
 
+use super::incoming::Incoming;
 use super::{Mail, verdict};
 use crate::chain::Decision;
 use crate::dialog::{End, Next, Stream, Wire};
 use crate::message::{Spooled, trace};
 
 impl Mail {
+    /// The last of a message came, or the client is sent away in the midst of it: what becomes of the message, and the replies to it.
+    pub(super) async fn end_of_message<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        incoming: Incoming,
+    ) -> Result<Next, End> {
+        let from = wire.output().len();
+        if incoming.is_cut_off() {
+            let mut incoming = incoming;
+            let refusal = self.refusal(&mut incoming);
+            return Ok(refusal.map_or(Next::Close, |refusal| {
+                self.turn_down(wire.output(), &refusal)
+            }));
+        }
+        let next = match self.keep(incoming).await {
+            Ok(message) => self.deliver(wire, message).await?,
+            Err(refusal) => self.turn_down(wire.output(), &refusal),
+        };
+        self.spread_reply(wire.output(), from, self.accepted);
+        Ok(next)
+    }
+
+    /// Makes of the reply to a message, which begins at `from`, the replies to its recipients, in the order of the RCPT commands that were accepted:
+    /// where the protocol has it so (RFC 2033 §4.2, §4.3), or the client asked for it (draft-hall-prdr-00 §4.5).
+    pub(super) fn spread_reply(&self, output: &mut Vec<u8>, from: usize, recipients: usize) {
+        let wants_prdr = || {
+            let parameters = &self.visit.session.transaction.sender_parameters;
+            parameters.contains_key("PRDR") && recipients > 1
+        };
+        let reply = output.split_off(from);
+        let mut times = 1;
+        if self.dialect.replies_per_recipient {
+            times = recipients;
+        } else if wants_prdr() {
+            output.extend_from_slice(b"353 Content analysis has started; a reply for each recipient follows, then one for all\r\n");
+            times = recipients + 1;
+        }
+        for _ in 0..times {
+            output.extend_from_slice(&reply);
+        }
+    }
+
     /// From the end of data to its reply (RFC 5321 §6.1): 250 only when a queue plugin keeps the message.
     pub(super) async fn deliver<S: Stream>(
         &mut self,

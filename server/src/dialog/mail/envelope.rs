@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use gatepost_protocol::{Args, Hook, Verdict};
 
+use super::bdat::{self, Chunks};
 use super::{Mail, parse, verdict};
 use crate::dialog::Next;
 
@@ -46,6 +47,7 @@ impl Mail {
             return Next::Close;
         }
         self.transactions += 1;
+        self.chunks = Chunks::None;
         self.visit.session.transaction.number = self.transactions;
         let args = Args::Address {
             address: Cow::Borrowed(&sender),
@@ -65,6 +67,9 @@ impl Mail {
     pub(super) async fn rcpt(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
         if self.visit.session.transaction.sender.is_none() {
             return self.say(output, "503 5.5.1 Say MAIL first");
+        }
+        if matches!(self.chunks, Chunks::Coming(_)) {
+            return self.say(output, bdat::BEGUN);
         }
         let (recipient, parameters) = match parse::path(argument, parse::Path::Forward) {
             Ok((_, parameters)) if !parameters.is_empty() => {

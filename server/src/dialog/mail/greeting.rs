@@ -80,6 +80,14 @@ impl Mail {
         if !mechanisms.is_empty() {
             lines.push(format!("AUTH {}", mechanisms.join(" ")).into());
         }
+        lines.push("CHUNKING".into());
+        lines.push("BINARYMIME".into());
+        // LMTP's replies are each recipient's as they are.
+        if !self.dialect.replies_per_recipient {
+            lines.push("PRDR".into());
+        }
+        let (mails, recipients) = (limits.max_transactions, limits.max_recipients);
+        lines.push(format!("LIMITS MAILMAX={mails} RCPTMAX={recipients}").into());
         lines.push("HELP".into());
     }
 }

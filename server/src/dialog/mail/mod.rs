@@ -2,10 +2,12 @@
 //! protocol of the family from another is its [`Dialect`], a file of its own beside this folder.
 
 mod auth;
+mod bdat;
 mod data;
 mod deliver;
 mod envelope;
 mod greeting;
+mod incoming;
 mod other;
 mod parse;
 mod verdict;
@@ -23,6 +25,7 @@ use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, 
 use crate::chain::{Decision, Visit};
 use crate::config::Listen;
 use crate::report;
+use bdat::Chunks;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "smtp";
@@ -53,6 +56,8 @@ pub enum Verb {
     Data,
     /// RFC 4954.
     Auth,
+    /// RFC 3030 §2.
+    Bdat,
     /// RFC 5321 §4.1.1.5.
     Rset,
     /// RFC 5321 §4.1.1.6.
@@ -86,6 +91,8 @@ pub struct Mail {
     visit: Visit,
     /// RCPT commands of the transaction that were accepted.
     accepted: usize,
+    /// What BDAT brought of the transaction's message.
+    chunks: Chunks,
     /// Transactions that were begun.
     transactions: u32,
     /// Commands that were refused for good.
@@ -135,6 +142,7 @@ impl Mail {
             shared,
             visit,
             accepted: 0,
+            chunks: Chunks::None,
             transactions: 0,
             errors: 0,
             auth_failures: 0,
@@ -162,6 +170,7 @@ impl Mail {
 
     /// Ends the transaction at hand, if there is one.
     async fn reset(&mut self) {
+        self.chunks = Chunks::None;
         if self.visit.session.transaction.number > 0 {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
             self.visit.session.transaction = Transaction::default();
@@ -253,6 +262,7 @@ impl Protocol for Mail {
             // Boxed: its state is big, and most connections are not in it.
             Some(Verb::Data) => Box::pin(self.data(wire, argument)).await?,
             Some(Verb::Auth) => Box::pin(self.auth(wire, argument)).await?,
+            Some(Verb::Bdat) => Box::pin(self.bdat(wire, argument)).await?,
             Some(Verb::Quit) => self.quit(output).await,
             Some(Verb::Hello(hello)) => self.hello(output, hello, argument).await,
             Some(Verb::Rset) => self.rset(output).await,

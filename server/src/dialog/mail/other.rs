@@ -8,9 +8,7 @@ use super::{Mail, parse};
 use crate::dialog::Next;
 
 /// Commands of RFCs that we do not implement: 502 and not 500 (RFC 5321 §4.2.4).
-const NOT_IMPLEMENTED: [&str; 8] = [
-    "BDAT", "ETRN", "EXPN", "SAML", "SEND", "SOML", "STARTTLS", "TURN",
-];
+const NOT_IMPLEMENTED: [&str; 7] = ["ETRN", "EXPN", "SAML", "SEND", "SOML", "STARTTLS", "TURN"];
 
 /// How HTTP begins: a browser that a page sends to our port, to have its lines taken for commands.
 const HTTP: [&str; 8] = [

@@ -113,7 +113,10 @@ fn parameters(text: &[u8]) -> Result<Parameters, &'static str> {
     Ok(parameters)
 }
 
-/// Checks the parameters of MAIL that we know (RFC 1870, RFC 6152), and that there is no other. An error is the reply.
+/// What a message may consist of (RFC 6152, RFC 3030 §3).
+const BODIES: [&str; 3] = ["7BIT", "8BITMIME", "BINARYMIME"];
+
+/// Checks the parameters of MAIL that we know (RFC 1870, RFC 6152, RFC 3030, draft-hall-prdr-00), and that there is no other. An error is the reply.
 pub fn mail_parameters(parameters: &Parameters, max_size: u64) -> Result<(), &'static str> {
     for (keyword, value) in parameters {
         match (keyword.as_str(), value.as_deref()) {
@@ -124,9 +127,11 @@ pub fn mail_parameters(parameters: &Parameters, max_size: u64) -> Result<(), &'s
                 }
             }
             ("SIZE", _) => return Err("501 5.5.4 Syntax: SIZE=number"),
-            ("BODY", Some(body))
-                if body.eq_ignore_ascii_case("7BIT") || body.eq_ignore_ascii_case("8BITMIME") => {}
-            ("BODY", _) => return Err("501 5.5.4 Syntax: BODY=7BIT or BODY=8BITMIME"),
+            ("BODY", Some(body)) if BODIES.iter().any(|known| body.eq_ignore_ascii_case(known)) => {
+            }
+            ("BODY", _) => return Err("501 5.5.4 Syntax: BODY=7BIT, 8BITMIME or BINARYMIME"),
+            ("PRDR", None) => {}
+            ("PRDR", _) => return Err("501 5.5.4 PRDR has no value"),
             _ => return Err(UNKNOWN_PARAMETER),
         }
     }
@@ -235,13 +240,15 @@ mod tests {
     fn parameters_of_mail() {
         let check = |text: &str| mail_parameters(&parameters(text.as_bytes()).unwrap(), 1000);
         assert_eq!(check(" SIZE=1000 BODY=7bit"), Ok(()));
+        assert_eq!(check(" PRDR BODY=BinaryMime"), Ok(()));
         for (text, code) in [
             (" SIZE=1001", "552 5.3.4"),
             (" SIZE=99999999999999999999", "552 5.3.4"),
             (" SIZE", "501 5.5.4"),
             (" SIZE=-1", "501 5.5.4"),
             (" SIZE=111111111111111111111", "501 5.5.4"),
-            (" BODY=BINARYMIME", "501 5.5.4"),
+            (" BODY=BINARY", "501 5.5.4"),
+            (" PRDR=1", "501 5.5.4"),
             (" SMTPUTF8", "555 5.5.4"),
         ] {
             assert!(check(text).unwrap_err().starts_with(code), "{text}");

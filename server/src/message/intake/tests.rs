@@ -6,7 +6,8 @@ use gatepost_protocol::Message;
 use proptest::prelude::*;
 
 use super::*;
-use crate::message::data::DataReader;
+use crate::config::BareNewlines;
+use crate::message::data::{DataReader, Framing, normalized};
 use crate::message::spool::tests::config;
 
 fn files(dir: &Path) -> usize {
@@ -19,14 +20,14 @@ fn spool(dir: &Path, per_message: usize, budget: usize) -> Arc<Spool> {
 
 /// Feeds a stream, so many bytes at a time, until the end of data.
 async fn feed(intake: &mut Intake, mut stream: &[u8], step: usize) {
-    let mut reader = DataReader::new(usize::MAX);
+    let mut reader = DataReader::new(Framing::Dots, BareNewlines::Keep, usize::MAX);
     loop {
         let room = intake.room().await;
         let read = room.len().min(step).min(stream.len());
         assert!(read > 0, "the end of data never came");
         room[..read].copy_from_slice(&stream[..read]);
         stream = &stream[read..];
-        if intake.take(read, |block| reader.scan(block)) {
+        if intake.take(read, |block| reader.scan(block)).ended {
             return;
         }
     }
@@ -81,6 +82,34 @@ async fn what_is_read_is_what_was_sent_in_memory_and_on_disk() {
         }
     }
     assert_eq!(spool.memory.used(), 0);
+}
+
+#[tokio::test]
+async fn what_is_replaced_by_more_is_kept_in_memory_and_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    for per_message in [0, 10 << 20] {
+        let spool = spool(dir.path(), per_message, 10 << 20);
+        let stream = [&b"\n".repeat(700_000)[..], b"x\r\n.\r\n"].concat();
+        for step in [4096, usize::MAX] {
+            let mut reader = DataReader::new(Framing::Dots, BareNewlines::Normalize, 100);
+            let mut intake = spool.begin();
+            let (mut rest, mut ended) = (&stream[..], false);
+            while !ended {
+                let room = intake.room().await;
+                let read = room.len().min(step).min(rest.len());
+                room[..read].copy_from_slice(&rest[..read]);
+                rest = &rest[read..];
+                let scan = intake.take(read, |block| reader.scan(block));
+                let lines = normalized(intake.fresh());
+                intake.replace(&lines).await;
+                ended = scan.ended;
+            }
+            let expected = [&b"\r\n".repeat(700_000)[..], b"x\r\n"].concat();
+            let spooled = intake.finish().await.unwrap();
+            assert_eq!(spooled.size(), expected.len() as u64);
+            assert!(whole(&spooled).await == expected);
+        }
+    }
 }
 
 #[tokio::test]

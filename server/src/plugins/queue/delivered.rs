@@ -8,6 +8,13 @@ use gatepost_protocol::{Message, Transaction};
 /// The most that is read at once: what `message/read` gives a child process (docs/protocol.md §8).
 pub const BLOCK: usize = 512 * 1024;
 
+/// Whether the sender declared that the message is not text (RFC 3030 §3): its bytes are as they must be.
+pub fn is_binary(transaction: &Transaction) -> bool {
+    let body = transaction.sender_parameters.get("BODY");
+    body.and_then(Option::as_deref)
+        .is_some_and(|body| body.eq_ignore_ascii_case("BINARYMIME"))
+}
+
 /// Reads a delivery block by block.
 pub struct Delivered<'a> {
     header: Option<Bytes>,

@@ -21,7 +21,7 @@ use gatepost_protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::delivered::{BLOCK, Delivered};
+use super::delivered::{BLOCK, Delivered, is_binary};
 use committer::{Committer, Source};
 use line_ends::LineEnds;
 use path::PathPattern;
@@ -89,6 +89,7 @@ impl Plugin for Maildir {
     fn subscriptions(&self) -> Vec<Subscription> {
         let fields = [
             Field::Sender,
+            Field::SenderParameters,
             Field::Recipients,
             Field::Size,
             Field::Header,
@@ -183,15 +184,17 @@ impl Maildir {
         let read = |error: std::io::Error| format!("cannot read the message: {error}");
         let (delivery, done) = self.committer.begin(mailboxes.len());
         let mut content = Delivered::new(transaction, message);
+        // What looks like a line end in binary data is none.
+        let lf = self.lf && !is_binary(transaction);
         if content.remaining() <= BLOCK as u64 {
-            let mut line_ends = LineEnds::new(self.lf);
+            let mut line_ends = LineEnds::new(lf);
             let mut parts: Vec<Bytes> = Vec::with_capacity(3);
             while let Some(block) = content.next().await.map_err(read)? {
                 parts.push(line_ends.convert(block));
             }
             parts.extend(line_ends.finish());
             for mailbox in mailboxes {
-                let head = self.trace(transaction, mailbox);
+                let head = trace(transaction, mailbox, lf);
                 let parts = [head].into_iter().chain(parts.iter().cloned()).collect();
                 self.committer
                     .write(&delivery, &mailbox.folder, Source::Whole(parts));
@@ -199,8 +202,9 @@ impl Maildir {
         } else {
             for mailbox in mailboxes {
                 let content = Delivered::new(transaction, message);
-                let head = self.trace(transaction, mailbox);
-                self.stream(&delivery, &mailbox.folder, head, content)
+                let head = trace(transaction, mailbox, lf);
+                let line_ends = LineEnds::new(lf);
+                self.stream(&delivery, &mailbox.folder, head, content, line_ends)
                     .await
                     .map_err(read)?;
             }
@@ -216,11 +220,11 @@ impl Maildir {
         folder: &str,
         head: Bytes,
         mut content: Delivered<'_>,
+        mut line_ends: LineEnds,
     ) -> std::io::Result<()> {
         let (blocks, source) = mpsc::channel(READ_AHEAD);
         self.committer
             .write(delivery, folder, Source::Stream(source));
-        let mut line_ends = LineEnds::new(self.lf);
         let mut open = blocks.send(Some(head)).await.is_ok();
         while open {
             let Some(block) = content.next().await? else {
@@ -234,17 +238,17 @@ impl Maildir {
         }
         Ok(())
     }
+}
 
-    /// The trace headers of a final delivery (RFC 5321 §4.4), in the line ends of the rest.
-    fn trace(&self, transaction: &Transaction, mailbox: &Mailbox<'_>) -> Bytes {
-        let end = if self.lf { "\n" } else { "\r\n" };
-        let sender = transaction.sender.as_ref().map_or("", Address::as_str);
-        let mut head = format!("Return-Path: <{sender}>{end}");
-        for recipient in &mailbox.recipients {
-            head.extend(["Delivered-To: ", recipient.as_str(), end]);
-        }
-        head.into()
+/// The trace headers of a final delivery (RFC 5321 §4.4), in the line ends of the rest.
+fn trace(transaction: &Transaction, mailbox: &Mailbox<'_>, lf: bool) -> Bytes {
+    let end = if lf { "\n" } else { "\r\n" };
+    let sender = transaction.sender.as_ref().map_or("", Address::as_str);
+    let mut head = format!("Return-Path: <{sender}>{end}");
+    for recipient in &mailbox.recipients {
+        head.extend(["Delivered-To: ", recipient.as_str(), end]);
     }
+    head.into()
 }
 
 /// The operator reads the reason in the log; the client learns that it may try again, and no path.

@@ -48,8 +48,20 @@ pub struct Envelope<'a> {
     pub sender: &'a Address,
     /// The recipients, one at least.
     pub recipients: &'a [Address],
-    /// Our client said that the message has 8-bit text (RFC 6152).
-    pub eight_bit: bool,
+    /// What our client said that the message consists of.
+    pub body: Body,
+}
+
+/// What a message consists of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Body {
+    /// Text.
+    #[default]
+    Text,
+    /// 8-bit text (RFC 6152).
+    EightBit,
+    /// Anything (RFC 3030 §3).
+    Binary,
 }
 
 /// A server's answer.
@@ -82,6 +94,11 @@ pub enum Failure {
         "the message has a CR or LF that stands alone, which is never forwarded (RFC 5321 section 2.3.8)"
     )]
     BareNewline,
+    /// The message is binary, and the server takes no such.
+    #[error(
+        "the message is binary (BODY=BINARYMIME), and the server does not offer CHUNKING and BINARYMIME (RFC 3030 section 3)"
+    )]
+    Binary,
     /// The message is larger than the server takes (RFC 1870).
     #[error("the message has {size} bytes, and the server takes {limit}")]
     TooLarge {
@@ -104,6 +121,8 @@ const PIPELINE: usize = 50;
 struct Offers {
     pipelining: bool,
     eight_bit: bool,
+    chunking: bool,
+    binary: bool,
     size: Option<Option<u64>>,
 }
 
@@ -159,13 +178,25 @@ impl Client<'_> {
         {
             return Err(Failure::TooLarge { size, limit });
         }
-        self.envelope(envelope, &offers, size).await?;
-        let reply = self.ask("DATA", self.timeouts.data).await?;
-        if reply.code != 354 {
-            return Err(refused("DATA", reply));
+        let is_binary = envelope.body == Body::Binary;
+        if is_binary && !(offers.chunking && offers.binary) {
+            return Err(Failure::Binary);
         }
-        self.in_message = true;
-        self.content(content).await?;
+        self.envelope(envelope, &offers, size).await?;
+        if is_binary {
+            // Nothing in the octets can end them, whatever the server thinks of lines.
+            self.in_message = true;
+            self.write(format!("BDAT {size} LAST\r\n").as_bytes())
+                .await?;
+            self.octets(content).await?;
+        } else {
+            let reply = self.ask("DATA", self.timeouts.data).await?;
+            if reply.code != 354 {
+                return Err(refused("DATA", reply));
+            }
+            self.in_message = true;
+            self.content(content).await?;
+        }
         self.in_message = false;
         let reply = self
             .reply("an answer to the message", self.timeouts.end)
@@ -202,6 +233,8 @@ impl Client<'_> {
             {
                 "PIPELINING" => offers.pipelining = true,
                 "8BITMIME" => offers.eight_bit = true,
+                "CHUNKING" => offers.chunking = true,
+                "BINARYMIME" => offers.binary = true,
                 "SIZE" => offers.size = Some(words.next().and_then(|limit| limit.parse().ok())),
                 _ => {}
             }
@@ -220,8 +253,10 @@ impl Client<'_> {
         if offers.size.is_some() {
             mail.push_str(&format!(" SIZE={size}"));
         }
-        if offers.eight_bit && envelope.eight_bit {
-            mail.push_str(" BODY=8BITMIME");
+        match envelope.body {
+            Body::EightBit if offers.eight_bit => mail.push_str(" BODY=8BITMIME"),
+            Body::Binary => mail.push_str(" BODY=BINARYMIME"),
+            _ => {}
         }
         let recipients = envelope.recipients.iter().map(|to| format!("RCPT TO:{to}"));
         let commands: Vec<String> = [mail].into_iter().chain(recipients).collect();
@@ -263,6 +298,14 @@ impl Client<'_> {
         out.clear();
         lines.finish(&mut out)?;
         self.write_within(&out, self.timeouts.block).await
+    }
+
+    async fn octets(&mut self, mut content: Delivered<'_>) -> Result<(), Failure> {
+        let read = trouble("reading the message");
+        while let Some(block) = content.next().await.map_err(&read)? {
+            self.write_within(&block, self.timeouts.block).await?;
+        }
+        Ok(())
     }
 
     async fn ask(&mut self, command: &str, wait: Duration) -> Result<Reply, Failure> {

@@ -11,8 +11,8 @@ use gatepost_protocol::{
     Plugin, Policy, Setting, SettingError, Subscription, Verdict,
 };
 
-use super::delivered::Delivered;
-use super::smtp_client::{self, Envelope, Failure, Timeouts};
+use super::delivered::{Delivered, is_binary};
+use super::smtp_client::{self, Body, Envelope, Failure, Timeouts};
 
 pub const DEFINITION: Definition = Definition {
     name: "queue/smtp-forward",
@@ -96,11 +96,16 @@ impl SmtpForward {
             return self.trouble("the message has no recipients");
         }
         let body = transaction.sender_parameters.get("BODY").cloned().flatten();
+        let is_eight_bit = body.is_some_and(|body| body.eq_ignore_ascii_case("8BITMIME"));
         let null = Address::null();
         let envelope = Envelope {
             sender: transaction.sender.as_ref().unwrap_or(&null),
             recipients: &transaction.recipients,
-            eight_bit: body.is_some_and(|body| body.eq_ignore_ascii_case("8BITMIME")),
+            body: match is_binary(transaction) {
+                true => Body::Binary,
+                false if is_eight_bit => Body::EightBit,
+                false => Body::Text,
+            },
         };
         let content = Delivered::new(transaction, message);
         let timeouts = Timeouts::default();
@@ -136,6 +141,10 @@ impl SmtpForward {
                 .with_reply(
                     "The message has a CR or LF that stands alone (RFC 5321 section 2.3.8)",
                 ),
+            Failure::Binary => Outcome::fail(said)
+                .with_verdict(Verdict::Deny)
+                .with_code(554, EnhancedCode(5, 6, 1))
+                .with_reply("The next server does not take binary messages (BODY=BINARYMIME)"),
             Failure::TooLarge { limit, .. } => Outcome::fail(said)
                 .with_verdict(Verdict::Deny)
                 .with_code(552, EnhancedCode(5, 3, 4))

@@ -14,7 +14,7 @@ async fn a_session_from_greeting_to_quit() {
     );
     assert_eq!(
         dialog.ask("ehlo client.example").await,
-        "250-mx.example.org greets client.example\r\n250-PIPELINING\r\n250-SIZE 10485760\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 HELP\r\n"
+        "250-mx.example.org greets client.example\r\n250-PIPELINING\r\n250-SIZE 10485760\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-PRDR\r\n250-LIMITS MAILMAX=100 RCPTMAX=100\r\n250 HELP\r\n"
     );
     for (line, reply) in [
         ("mail from:<a@b> size=100 BODY=8BITMIME", "250 2.1.0"),

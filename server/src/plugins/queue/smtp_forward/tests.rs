@@ -351,7 +351,7 @@ async fn a_silent_server_is_not_waited_for_for_ever() {
     let envelope = Envelope {
         sender: transaction.sender.as_ref().unwrap(),
         recipients: &transaction.recipients,
-        eight_bit: false,
+        body: Body::Text,
     };
     let timeouts = Timeouts {
         command: Duration::from_millis(50),
