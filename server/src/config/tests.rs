@@ -476,20 +476,25 @@ proptest! {
 #[test]
 fn the_documentation_names_every_key() {
     let docs = include_str!("../../../docs/configuration.md");
-    let shown = mistakes("zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n");
+    let shown = mistakes(
+        "zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[tls]\nzzzzzzzzzz = 1\n[[tls.certificate]]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n",
+    );
     let mut keys: Vec<&str> = shown
         .lines()
         .filter_map(|line| line.split_once("known here: "))
         .flat_map(|(_, keys)| keys.split(", "))
         .collect();
-    assert_eq!(keys.len(), 12 + 14 + 4, "{shown}");
+    assert_eq!(keys.len(), 13 + 14 + 6 + 3 + 4, "{shown}");
     keys.extend(plugin::CORE_KEYS);
     for key in keys {
         let row = format!("| `{key}` |");
         let table = format!("| `[{key}]` |");
         let tables = format!("| `[[{key}]]` |");
+        let inner = format!("| `[[tls.{key}]]` |");
         assert!(
-            [row, table, tables].iter().any(|row| docs.contains(row)),
+            [row, table, tables, inner]
+                .iter()
+                .any(|row| docs.contains(row)),
             "{key}"
         );
     }

@@ -14,6 +14,7 @@ pub static LMTP: Dialect = Dialect {
         ("RSET", Verb::Rset),
         ("NOOP", Verb::Noop),
         ("VRFY", Verb::Vrfy),
+        ("STARTTLS", Verb::StartTls),
         ("HELP", Verb::Help),
     ],
     hello: "LHLO",

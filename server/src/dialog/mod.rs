@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gatepost_protocol::Direction;
+use gatepost_protocol::session::Tls;
 
 use crate::chain::Chain;
 use crate::config::Config;
@@ -22,7 +23,7 @@ pub use input::LineFault;
 pub use lmtp::LMTP;
 pub use mail::{Dialect, serve};
 pub use smtp::SMTP;
-pub use wire::{End, Pace, Stop, Stream, Wire};
+pub use wire::{End, Pace, Secured, Stop, Stream, Wire};
 
 /// What all conversations share.
 pub struct Shared {
@@ -45,4 +46,6 @@ pub struct Client {
     pub local: Option<SocketAddr>,
     /// What the listener is for.
     pub direction: Direction,
+    /// How the connection is encrypted already.
+    pub tls: Option<Box<Tls>>,
 }

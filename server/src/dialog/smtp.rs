@@ -15,6 +15,7 @@ pub static SMTP: Dialect = Dialect {
         ("RSET", Verb::Rset),
         ("NOOP", Verb::Noop),
         ("VRFY", Verb::Vrfy),
+        ("STARTTLS", Verb::StartTls),
         ("HELP", Verb::Help),
     ],
     hello: "EHLO or HELO",

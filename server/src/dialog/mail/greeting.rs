@@ -22,6 +22,7 @@ impl Mail {
                 format_args!("connection"),
             ),
         }
+        self.log_tls(Some(Hook::Connect));
         let decision = self.ask(Hook::Connect, &Args::None, None).await;
         if let Some(next) = self.settle(output, Hook::Connect, &decision) {
             return next;
@@ -75,6 +76,9 @@ impl Mail {
         lines.push(format!("SIZE {}", limits.max_size).into());
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
+        if self.can_secure {
+            lines.push("STARTTLS".into());
+        }
         lines.push("HELP".into());
     }
 }

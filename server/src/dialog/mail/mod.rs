@@ -7,6 +7,7 @@ mod envelope;
 mod greeting;
 mod other;
 mod parse;
+mod tls;
 mod verdict;
 
 #[cfg(test)]
@@ -59,6 +60,8 @@ pub enum Verb {
     Noop,
     /// RFC 5321 §4.1.1.10.
     Quit,
+    /// RFC 3207. Only where the connection can be encrypted, or is.
+    StartTls,
 }
 
 /// How a client greets.
@@ -85,6 +88,8 @@ pub struct Mail {
     errors: u32,
     /// No command came yet.
     is_first: bool,
+    /// The client may still ask for TLS.
+    can_secure: bool,
 }
 
 /// Holds a session over a stream, to its end.
@@ -112,6 +117,7 @@ impl Mail {
             remote: client.remote,
             local: client.local,
             direction: client.direction,
+            tls: client.tls,
             ..Connection::default()
         };
         let visit = Visit::new(Session {
@@ -127,6 +133,7 @@ impl Mail {
             transactions: 0,
             errors: 0,
             is_first: true,
+            can_secure: false,
         }
     }
 
@@ -217,6 +224,7 @@ impl Protocol for Mail {
     }
 
     async fn start<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Next, End> {
+        self.can_secure = wire.can_secure();
         Ok(self.connect(wire.output()).await)
     }
 
@@ -241,7 +249,13 @@ impl Protocol for Mail {
             Some(Verb::Noop) => self.noop(output).await,
             Some(Verb::Vrfy) => self.vrfy(output, argument).await,
             Some(Verb::Help) => self.help(output, argument).await,
-            None => self.unrecognized(output, is_first, name, argument).await,
+            Some(Verb::StartTls) if self.knows_tls() => {
+                // Boxed as well: the handshake needs more than all that comes after it.
+                Box::pin(self.start_tls(wire, argument)).await?
+            }
+            Some(Verb::StartTls) | None => {
+                self.unrecognized(output, is_first, name, argument).await
+            }
         };
         Ok(self.limit_errors(wire.output(), errors, next))
     }
@@ -282,6 +296,8 @@ impl Protocol for Mail {
                 "the session took too long",
             ),
             End::Deaf => (None, "the client does not read our replies"),
+            // What the client would read it as, nobody knows.
+            End::Insecure(_) => (None, "TLS failed"),
             End::Stopped => (
                 Some("421 4.3.2 The server is stopping; come again"),
                 "the server is stopping",
@@ -295,6 +311,11 @@ impl Protocol for Mail {
         match end {
             End::Gone(Some(error)) => self.log(
                 Level::Debug,
+                Some(Hook::Disconnect),
+                format_args!("{why}: {error}"),
+            ),
+            End::Insecure(error) => self.log(
+                Level::Info,
                 Some(Hook::Disconnect),
                 format_args!("{why}: {error}"),
             ),
