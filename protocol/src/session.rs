@@ -51,10 +51,25 @@ pub struct Connection {
     pub karma: i64,
     /// The user name, after a successful AUTH.
     pub authenticated: Option<String>,
+    /// How the connection is encrypted, once it is. Boxed: most connections are not, and wait for long.
+    pub tls: Option<Box<Tls>>,
     /// Results for the Authentication-Results header (RFC 8601).
     pub auth_results: Vec<String>,
     /// What plugins noted.
     pub notes: Notes,
+}
+
+/// How a connection is encrypted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The protocol's version: `TLSv1.2` or `TLSv1.3`.
+    pub version: Cow<'static, str>,
+    /// The cipher suite by its IANA name.
+    pub cipher: Cow<'static, str>,
+    /// The name that the client asked for (SNI, RFC 6066 §3).
+    pub server_name: Option<String>,
+    /// Whom the client's certificate names, where we verified it.
+    pub client_name: Option<String>,
 }
 
 /// A rejection kept for a later phase.
@@ -185,6 +200,10 @@ fields! {
     Naughty "naughty",
     Karma "karma",
     Authenticated "authenticated",
+    TlsVersion "tls_version",
+    TlsCipher "tls_cipher",
+    TlsServerName "tls_server_name",
+    TlsClientName "tls_client_name",
     AuthResults "auth_results",
     Sender "sender",
     SenderParameters "sender_parameters",

@@ -295,6 +295,14 @@ pub struct ConnectionFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_version: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cipher: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client_name: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_results: Option<Cow<'a, [String]>>,
 }
 

@@ -347,6 +347,26 @@ fn messages() {
         ..HookMessage::default()
     };
     message(&mut out, "hook rcpt", "core", &rcpt);
+    let ehlo = HookMessage {
+        id: Some(16),
+        hook: "ehlo".into(),
+        plugins: vec!["vip".into()],
+        session: "3f9a1c".into(),
+        deadline_ms: Some(30_000),
+        args: ArgsMessage {
+            host: Some("client.example".into()),
+            ..ArgsMessage::default()
+        },
+        connection: Some(ConnectionFields {
+            tls_version: Some("TLSv1.3".into()),
+            tls_cipher: Some("TLS_AES_256_GCM_SHA384".into()),
+            tls_server_name: Some("mx.example.org".into()),
+            tls_client_name: Some("client.example".into()),
+            ..ConnectionFields::default()
+        }),
+        ..HookMessage::default()
+    };
+    message(&mut out, "hook ehlo over TLS", "core", &ehlo);
     let data_post = HookMessage {
         id: Some(18),
         hook: "data_post".into(),

@@ -40,6 +40,17 @@ subtest block_sender => sub {
     is $test->hook(mail => address => 'a@spam.example')->disposition, 'skip', "the core's immunity counts";
 };
 
+subtest encrypted => sub {
+    my %about = (plugin => "$dir/encrypted");
+    my $test = Gatepost::Test->new(%about, connection => {hello => 'EHLO'});
+    is $test->hook(mail => address => 'a@client.example')->rc, DENY;
+    is_deeply $test->hook('received_line')->values, ['Received: with ESMTP'];
+    my %tls = (tls_version => 'TLSv1.3', tls_cipher => 'TLS_AES_256_GCM_SHA384');
+    $test = Gatepost::Test->new(%about, connection => {hello => 'EHLO', %tls});
+    is $test->hook(mail => address => 'a@client.example')->rc, DECLINED, 'the note tls_enabled is set';
+    is_deeply $test->hook('received_line')->values, ['Received: with (TLS_AES_256_GCM_SHA384 encrypted) ESMTPS'];
+};
+
 subtest strikes => sub {
     my $test = Gatepost::Test->new(plugin => "$dir/strikes", args => [2]);
     my $result = $test->hook(unrecognized_command => command => 'HELLO', argument => 'a b');

@@ -5,6 +5,18 @@ from support import PluginTest
 
 
 class FieldsTest(PluginTest):
+    def test_tls_is_there_once_it_is_in_use(self):
+        core = self.core("""
+        @hook("ehlo", fields=["tls_version", "tls_cipher", "tls_server_name", "tls_client_name"])
+        def ehlo(session, host):
+            return passed(repr([session.tls_version, session.tls_cipher, session.tls_server_name, session.tls_client_name]))
+        """)
+        entry = core.hook("ehlo", ["a"], session="s1", connection={}, args={"host": "client.example"})[0]
+        self.assertEqual(entry["message"], "[None, None, None, None]")
+        tls = {"tls_version": "TLSv1.3", "tls_cipher": "TLS_AES_256_GCM_SHA384", "tls_client_name": b"client.example"}
+        entry = core.hook("ehlo", ["a"], session="s1", connection=tls, args={"host": "client.example"})[0]
+        self.assertEqual(entry["message"], "['TLSv1.3', 'TLS_AES_256_GCM_SHA384', None, 'client.example']")
+
     def test_fields_are_typed(self):
         core = self.core("""
         @hook("rcpt", fields=["remote_ip", "remote_port", "relay_client", "karma", "immune", "sender", "recipients", "header", "auth_results"])

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::session::{Args, Credentials, Direction, Naughty, Session};
-use crate::wire::{ArgsMessage, HookMessage};
+use crate::session::{Args, Credentials, Direction, Naughty, Session, Tls};
+use crate::wire::{ArgsMessage, ConnectionFields, HookMessage};
 use crate::{Address, HeaderBlock, Hook, Value, Verdict};
 
 /// The session.
@@ -37,6 +37,7 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         });
         connection.karma = fields.karma.unwrap_or_default();
         connection.authenticated = owned(&fields.authenticated);
+        connection.tls = tls(fields).map(Box::new);
         connection.auth_results = fields.auth_results.as_deref().unwrap_or_default().to_vec();
     }
     if let Some(fields) = &message.transaction_fields {
@@ -69,6 +70,18 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         session.transaction.notes = copy(&notes.transaction);
     }
     session
+}
+
+/// What was subscribed of it; `None` where there was nothing to send.
+fn tls(fields: &ConnectionFields<'_>) -> Option<Tls> {
+    let text = |text: &Option<Cow<'_, str>>| text.as_ref().map(|text| text.to_string());
+    let tls = Tls {
+        version: text(&fields.tls_version).unwrap_or_default().into(),
+        cipher: text(&fields.tls_cipher).unwrap_or_default().into(),
+        server_name: text(&fields.tls_server_name),
+        client_name: text(&fields.tls_client_name),
+    };
+    (tls != Tls::default()).then_some(tls)
 }
 
 fn socket(ip: Option<&str>, port: Option<u16>) -> Option<SocketAddr> {

@@ -14,7 +14,7 @@ use Qpsmtpd::Constants;
 
 our @CONNECTION_FIELDS = qw(
     remote_ip local_ip remote_port local_port remote_host direction hello hello_host relay_client immune naughty
-    karma authenticated auth_results
+    karma authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results
 );
 
 my @envelope = qw(sender recipients);
@@ -59,9 +59,19 @@ our %HOOK = (
     disconnect           => [[],         $none,   1],
     deny                 => [[],         $judged, 1],
     ok                   => [[],         $judged, 1],
-    received_line        => [\@envelope, sub { (($_[1]->hello // '') eq 'ehlo' ? 'ESMTP' : 'SMTP', '', '') }],
+    received_line        => [\@envelope, sub { _protocol($_[1]) }],
     config               => [[],         sub { $_[0]{name} }],
 );
+
+# As qpsmtpd has it: the protocol (RFC 3848), how the client authenticated, how the connection is encrypted.
+my %protocol = (ehlo => 'ESMTP', lhlo => 'LMTP');
+
+sub _protocol {
+    my $connection = shift;
+    my $extended = $protocol{$connection->hello // ''} or return ('SMTP', '', '');
+    my $cipher = $connection->tls_cipher // return ($extended, '', '');
+    return ("${extended}S", '', "($cipher encrypted) ");
+}
 
 our @UNSERVED = qw(
     logging user_config post-fork pre-connection ehlo_parse helo_parse auth_parse auth auth-plain auth-login
@@ -84,12 +94,11 @@ sub is_event  { my $hook = $HOOK{$_[0]}; $hook && $hook->[2] }
 
 sub all_fields { (@CONNECTION_FIELDS, @message) }
 
-# What a plugin that needs the fields in %$needed asks for with a hook. The arguments of received_line need `hello`.
+# What a plugin that needs the fields in %$needed asks for with a hook. The arguments of received_line need two.
 sub fields {
     my ($hook, $needed) = @_;
-    return [
-        grep { $needed->{$_} || $hook eq 'received_line' && $_ eq 'hello' } @CONNECTION_FIELDS, @{$HOOK{$hook}[0]}
-    ];
+    my %always = $hook eq 'received_line' ? (hello => 1, tls_cipher => 1) : ();
+    return [grep { $needed->{$_} || $always{$_} } @CONNECTION_FIELDS, @{$HOOK{$hook}[0]}];
 }
 
 sub arguments {

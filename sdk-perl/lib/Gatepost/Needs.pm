@@ -19,6 +19,7 @@ my %words = (
     naughty       => qr/\b(?:\w*naughty\w*|get_reject|store_deferred_reject)\b/,
     karma         => qr/karma/,
     authenticated => qr/\b(?:auth_user|authenticated)\b/,
+    tls_version   => qr/\btls_(?:version|enabled)\b/,
     auth_results  => qr/\b(?:store_auth_results|authentication_results)\b/,
     sender        => qr/sender/,
     recipients    => qr/recipient/,

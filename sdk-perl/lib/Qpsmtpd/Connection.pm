@@ -5,7 +5,8 @@ package Qpsmtpd::Connection;
 # only, since the protocol has no change for them.
 #
 # Some notes of qpsmtpd are fields of Gatepost's session, and so are shared by all plugins in all languages:
-# karma, naughty, whitelisthost (the reason for immunity) and authentication_results.
+# karma, naughty, whitelisthost (the reason for immunity), authentication_results, and tls_enabled, which only the core
+# can set.
 
 use strict;
 use warnings;
@@ -60,6 +61,11 @@ sub relay_client {
 sub authenticated { $_[0]{_fields}{authenticated} }
 sub immune        { $_[0]{_fields}{immune} }
 
+for my $name (qw(tls_version tls_cipher tls_server_name tls_client_name)) {
+    no strict 'refs';
+    *$name = sub { $_[0]{_fields}{$name} };
+}
+
 my %special = (
     karma => sub {
         my ($fields, $karma) = @_;
@@ -80,6 +86,7 @@ my %special = (
         Gatepost::Changes::record(op => 'immune', reason => $text);
         $fields->{immune} = $text;
     },
+    tls_enabled            => sub { },
     authentication_results => sub {
         my ($fields, $text) = @_;
         my @old = @{$fields->{auth_results} // []};
@@ -96,6 +103,7 @@ my %special_value = (
     karma                  => sub { $_[0]{karma} },
     naughty                => sub { $_[0]{naughty} },
     whitelisthost          => sub { $_[0]{immune} },
+    tls_enabled            => sub { defined $_[0]{tls_version} ? 1 : undef },
     authentication_results => sub { my $all = $_[0]{auth_results}; $all && @$all ? join '; ', @$all : undef },
 );
 

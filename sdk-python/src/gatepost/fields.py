@@ -129,6 +129,26 @@ class Fields:
         return _optional(self._of_connection("authenticated"))
 
     @property
+    def tls_version(self) -> Optional[str]:
+        """TLSv1.2 or TLSv1.3; None where the connection is not encrypted."""
+        return _optional(self._of_connection("tls_version"))
+
+    @property
+    def tls_cipher(self) -> Optional[str]:
+        """The cipher suite by its IANA name."""
+        return _optional(self._of_connection("tls_cipher"))
+
+    @property
+    def tls_server_name(self) -> Optional[str]:
+        """The server's name that the client asked for."""
+        return _optional(self._of_connection("tls_server_name"))
+
+    @property
+    def tls_client_name(self) -> Optional[str]:
+        """Whom the client's certificate names; None without one that was verified."""
+        return _optional(self._of_connection("tls_client_name"))
+
+    @property
     def auth_results(self) -> List[str]:
         """What was stored for the Authentication-Results header."""
         return [text(item) for item in self._of_connection("auth_results") or ()]

@@ -15,6 +15,7 @@ use super::{FAILED, MISTAKE};
 use crate::chain::{Chain, Entry, Rules, Visit};
 use crate::config::{self, Config, FlatFiles, LevelChange, Mistakes, PluginConfig, PluginKind};
 use crate::host::{self, Declared, Processes, StartError, Started};
+use crate::listen::tls::Credentials;
 use crate::services::{Core, DnsConfig};
 use crate::{plugins, report};
 
@@ -23,6 +24,8 @@ pub struct Assembled {
     pub config: Arc<Config>,
     pub chain: Arc<Chain>,
     pub processes: Processes,
+    /// What TLS needs, where it is configured.
+    pub credentials: Option<Arc<Credentials>>,
     pub runtime: Runtime,
 }
 
@@ -41,9 +44,20 @@ pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
         .map_err(|error| failed("the log cannot be started", error))?;
     let runtime =
         super::runtime().map_err(|error| failed("the runtime cannot be started", error))?;
-    let (chain, processes) = runtime
-        .block_on(assemble(&config, &definitions))
-        .map_err(|mistakes| wrong(&mistakes))?;
+    let credentials = credentials(&config);
+    let assembled = runtime.block_on(assemble(&config, &definitions));
+    let (chain, processes, credentials) = match (assembled, credentials) {
+        (Ok((chain, processes)), Ok(credentials)) => (chain, processes, credentials),
+        (Ok((_, processes)), Err(mistakes)) => {
+            runtime.block_on(processes.shutdown(Duration::ZERO));
+            return Err(wrong(&mistakes));
+        }
+        (Err(mistakes), Ok(_)) => return Err(wrong(&mistakes)),
+        (Err(others), Err(mut mistakes)) => {
+            mistakes.extend(others);
+            return Err(wrong(&mistakes));
+        }
+    };
     if !chain.asks(Hook::Queue) {
         eprintln!(
             "warning: no plugin takes part in the hook `queue`: every message will be answered 451; add one to the chain, such as queue/maildir"
@@ -53,8 +67,28 @@ pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
         config: Arc::new(config),
         chain,
         processes,
+        credentials,
         runtime,
     })
+}
+
+/// Reads the certificates; what is doubtful about them is on standard error.
+fn credentials(config: &Config) -> Result<Option<Arc<Credentials>>, Mistakes> {
+    let Some(tls) = &config.tls else {
+        return Ok(None);
+    };
+    match Credentials::read(tls) {
+        Ok((credentials, mut warnings)) => {
+            for warning in &mut warnings {
+                warning.message.insert_str(0, "warning: ");
+            }
+            if !warnings.is_empty() {
+                eprintln!("{}", Mistakes::in_tls(tls, warnings));
+            }
+            Ok(Some(credentials))
+        }
+        Err(errors) => Err(Mistakes::in_tls(tls, errors)),
+    }
 }
 
 fn wrong(mistakes: &Mistakes) -> ExitCode {

@@ -5,6 +5,7 @@ mod check;
 mod plugin_test;
 mod run;
 mod scaffold;
+mod self_signed;
 pub mod transcript;
 
 use std::num::NonZero;
@@ -48,6 +49,9 @@ enum Command {
     /// Begin, test or host plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Make certificates
+    #[command(subcommand)]
+    Tls(TlsCommand),
 }
 
 #[derive(clap::Args)]
@@ -78,6 +82,19 @@ enum PluginCommand {
     Serve,
 }
 
+#[derive(Subcommand)]
+enum TlsCommand {
+    /// Make a certificate that nobody vouches for, with its key, for a start
+    SelfSigned {
+        /// A name of this server; may be given several times [default: the machine's own name]
+        #[arg(long = "name", value_name = "NAME")]
+        names: Vec<String>,
+        /// The folder to write cert.pem and key.pem to
+        #[arg(long, value_name = "DIR", default_value = "tls")]
+        out: PathBuf,
+    },
+}
+
 /// Does what the command line says; the exit code is 0 where all went well, 1 where running failed, 2 for a mistake of the operator's.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
@@ -101,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Test { plugin, transcript }) => {
             plugin_test::test(&plugin, &transcript)
         }
+        Command::Tls(TlsCommand::SelfSigned { names, out }) => self_signed::write(names, &out),
         Command::Plugin(PluginCommand::Serve) => {
             gatepost_protocol::serve(Vec::leak(plugins::all()))
         }

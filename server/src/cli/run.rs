@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::assemble::{self, Assembled};
 use super::{FAILED, MISTAKE};
+use crate::config::ListenTls;
 use crate::dialog::Shared;
 use crate::listen::Listeners;
 use crate::message::Spool;
@@ -29,6 +30,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         config,
         chain,
         processes,
+        credentials,
         runtime,
     } = match assemble::start(path) {
         Ok(assembled) => assembled,
@@ -37,14 +39,20 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     let served = runtime.block_on(async {
         let served = async {
             let spool = Spool::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
-            let listeners =
-                Listeners::bind(&config).map_err(|error| (FAILED, error.to_string()))?;
+            let listeners = Listeners::bind(&config, credentials)
+                .map_err(|error| (FAILED, error.to_string()))?;
             let stop = stop_on_signal().map_err(|error| (FAILED, error.to_string()))?;
             let addresses = listeners
                 .addresses()
                 .map_err(|error| (FAILED, error.to_string()))?;
             for (address, listen) in addresses.iter().zip(&config.listen) {
-                let text = format_args!("listening on {address} ({})", listen.direction.name());
+                let direction = listen.direction.name();
+                let tls = match listen.tls {
+                    ListenTls::Off => "",
+                    ListenTls::StartTls => ", STARTTLS",
+                    ListenTls::Implicit => ", TLS",
+                };
+                let text = format_args!("listening on {address} ({direction}{tls})");
                 report::line(Level::Notice, "", None, "listen", text);
             }
             let shared = Arc::new(Shared {

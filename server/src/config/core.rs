@@ -7,10 +7,9 @@ use std::time::Duration;
 use gatepost_protocol::settings::Kind;
 use gatepost_protocol::{Level, Value, address};
 
-use super::auth;
-use super::listen;
 use super::reader::{Item, Keys, Reader};
 use super::types::{BareNewlines, Config, Limits, LogFormat};
+use super::{auth, listen, tls};
 
 const KB: usize = 1 << 10;
 const MB: usize = 1 << 20;
@@ -81,7 +80,8 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
             .get("log_format")
             .and_then(|item| reader.word(item, &["text", "json"], log_format))
             .unwrap_or_default(),
-        listen: listen::read(reader, keys.get("listen")),
+        tls: tls::read(reader, keys.get("tls")),
+        listen: listen::read(reader, keys.get("listen"), keys.key_span("tls").is_some()),
         limits: keys
             .get("limits")
             .map(|item| limits(reader, item))
@@ -129,7 +129,7 @@ fn hostname(reader: &mut Reader, item: &Item<'_>) -> Option<String> {
 }
 
 /// The kernel's name for this machine, or `localhost` where it has none that SMTP can say.
-fn system_hostname() -> String {
+pub fn system_hostname() -> String {
     ["/proc/sys/kernel/hostname", "/etc/hostname"]
         .iter()
         .filter_map(|file| std::fs::read_to_string(file).ok())

@@ -2,20 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use gatepost_protocol::Level;
 
+use super::Stamp;
 use crate::report;
 
 /// Files that one name may lead to over `$include`.
 const MAX_FILES: usize = 1000;
-/// A file that changed so many seconds ago, or later, may change again without any sign of it: some file systems keep
-/// whole seconds only.
-const SETTLED_AFTER: i64 = 2;
 
 /// A folder of flat files. What was read is kept, and read again when a file it came from has changed: each call asks
 /// the file system, so that a change holds from the next call on.
@@ -42,15 +38,6 @@ struct Reading {
     troubles: BTreeSet<String>,
     /// All of it was old enough for its stamps to tell a change.
     settled: bool,
-}
-
-/// What tells one state of a file from another.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    file: (u64, u64),
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl FlatFiles {
@@ -221,24 +208,6 @@ impl Reading {
     }
 }
 
-impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
-        Stamp {
-            file: (metadata.dev(), metadata.ino()),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-        self.modified.0.max(self.changed.0) < now.saturating_sub(SETTLED_AFTER)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,15 +306,5 @@ mod tests {
             .reading
             .settled = true;
         assert!(Arc::ptr_eq(&first, &flat.lines("list")));
-    }
-
-    #[test]
-    fn a_stamp_settles_with_time() {
-        let (dir, _) = folder(&[("list", "a")]);
-        let mut stamp = Stamp::of(&std::fs::metadata(dir.path().join("list")).unwrap());
-        assert!(!stamp.is_settled());
-        stamp.modified.0 -= SETTLED_AFTER + 1;
-        stamp.changed.0 -= SETTLED_AFTER + 1;
-        assert!(stamp.is_settled());
     }
 }

@@ -2,15 +2,15 @@
 
 use gatepost_protocol::{Direction, Value};
 
-use super::reader::{Item, Keys, Reader};
-use super::types::{AuthOffer, Listen, MailProtocol};
+use super::reader::{Item, Reader};
+use super::types::{AuthOffer, Listen, ListenTls, MailProtocol};
 
 /// Where mail comes in if the file names no listener.
 const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
 const SMTP_PORT: u16 = 25;
 
-/// Reads all listeners; without any there is one on loopback.
-pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> {
+/// Reads all listeners; without any there is one on loopback. `has_tls` says that there is a table `[tls]`.
+pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>, has_tls: bool) -> Vec<Listen> {
     let Some(item) = item else {
         return vec![Listen::at(DEFAULT_LISTEN.into())];
     };
@@ -24,7 +24,19 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             .get("protocol")
             .and_then(|item| reader.word(item, &["smtp", "lmtp"], protocol))
             .unwrap_or_default();
-        only(reader, &mut keys, "tls", "off", &["starttls", "implicit"]);
+        let tls_item = keys.get("tls");
+        let tls = tls_item
+            .and_then(|item| reader.word(item, &["off", "starttls", "implicit"], tls))
+            .unwrap_or_default();
+        if let Some(item) = tls_item
+            && tls != ListenTls::Off
+            && !has_tls
+        {
+            reader.mistake(
+                item.span(),
+                "this needs a certificate: add a table [tls] with `cert` and `key`; `gatepost tls self-signed` makes them for a start",
+            );
+        }
         if let Some(span) = keys.refused("proxy_from") {
             reader.mistake(
                 span,
@@ -81,6 +93,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             direction,
             auth,
             auth_required,
+            tls,
         });
     }
     listeners
@@ -92,18 +105,6 @@ fn clash(one: std::net::SocketAddr, other: std::net::SocketAddr) -> bool {
         || one.is_ipv4() == other.is_ipv4()
             && (one.ip().is_unspecified() || other.ip().is_unspecified());
     one.port() != 0 && one.port() == other.port() && covers
-}
-
-/// A key that has one value today; the others it will have are refused by name.
-fn only(reader: &mut Reader, keys: &mut Keys<'_>, key: &'static str, word: &str, later: &[&str]) {
-    let Some(item) = keys.get(key) else { return };
-    let found = item.get_ref().as_str();
-    if let Some(later) = found.filter(|found| later.contains(found)) {
-        let message = format!("\"{later}\" is not there yet; only \"{word}\" is");
-        reader.mistake(item.span(), message);
-    } else if found != Some(word) {
-        reader.mistake(item.span(), format!("expected \"{word}\""));
-    }
 }
 
 fn direction(value: &Value) -> Option<Direction> {
@@ -127,4 +128,10 @@ fn protocol(value: &Value) -> Option<MailProtocol> {
         "lmtp" => Some(MailProtocol::Lmtp),
         _ => None,
     }
+}
+
+fn tls(value: &Value) -> Option<ListenTls> {
+    [ListenTls::Off, ListenTls::StartTls, ListenTls::Implicit]
+        .into_iter()
+        .find(|tls| value.as_text() == Some(tls.name()))
 }

@@ -11,7 +11,7 @@ use gatepost_protocol::settings::nearest;
 
 use super::plugin::CORE_KEYS;
 use super::source_text::SourceText;
-use super::{Location, PluginConfig};
+use super::{Location, PluginConfig, TlsConfig};
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +110,14 @@ impl Mistakes {
         let mistakes = errors
             .into_iter()
             .map(|error| plugin.spans.mistake(&plugin.location, error));
+        Mistakes::new(mistakes.collect())
+    }
+
+    /// What is wrong with the files that `[tls]` names, each at the key that names it.
+    pub fn in_tls(tls: &TlsConfig, errors: Vec<SettingError>) -> Mistakes {
+        let mistakes = errors
+            .into_iter()
+            .map(|error| tls.spans.mistake(&tls.location, error));
         Mistakes::new(mistakes.collect())
     }
 

@@ -12,16 +12,20 @@ mod plugin;
 mod program;
 mod reader;
 mod source_text;
+mod stamp;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod types;
 mod value;
 mod when;
 
 pub use auth::MECHANISMS;
+pub use core::system_hostname;
 pub use flat::FlatFiles;
 pub use load::{BUILT_IN, load, parse};
 pub use location::Location;
 pub use mistakes::{Mistake, Mistakes, Place, Spans};
+pub use stamp::Stamp;
 pub use types::*;
 pub use when::When;

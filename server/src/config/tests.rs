@@ -477,21 +477,24 @@ proptest! {
 fn the_documentation_names_every_key() {
     let docs = include_str!("../../../docs/configuration.md");
     let shown = mistakes(
-        "zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[auth]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n",
+        "zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[auth]\nzzzzzzzzzz = 1\n[tls]\nzzzzzzzzzz = 1\n[[tls.certificate]]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n",
     );
     let mut keys: Vec<&str> = shown
         .lines()
         .filter_map(|line| line.split_once("known here: "))
         .flat_map(|(_, keys)| keys.split(", "))
         .collect();
-    assert_eq!(keys.len(), 13 + 15 + 6 + 1, "{shown}");
+    assert_eq!(keys.len(), 14 + 15 + 1 + 6 + 3 + 6, "{shown}");
     keys.extend(plugin::CORE_KEYS);
     for key in keys {
         let row = format!("| `{key}` |");
         let table = format!("| `[{key}]` |");
         let tables = format!("| `[[{key}]]` |");
+        let inner = format!("| `[[tls.{key}]]` |");
         assert!(
-            [row, table, tables].iter().any(|row| docs.contains(row)),
+            [row, table, tables, inner]
+                .iter()
+                .any(|row| docs.contains(row)),
             "{key}"
         );
     }

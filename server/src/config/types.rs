@@ -27,6 +27,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Where to listen.
     pub listen: Vec<Listen>,
+    /// Certificates; there where a listener needs them.
+    pub tls: Option<TlsConfig>,
     /// What clients may use up.
     pub limits: Limits,
     /// Mechanisms of AUTH to be offered, by their names.
@@ -71,6 +73,79 @@ pub enum MailProtocol {
     Lmtp,
 }
 
+/// When a listener encrypts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListenTls {
+    /// Never.
+    #[default]
+    Off,
+    /// When the client asks for it (RFC 3207).
+    StartTls,
+    /// From the first byte on (RFC 8314).
+    Implicit,
+}
+
+impl ListenTls {
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ListenTls::Off => "off",
+            ListenTls::StartTls => "starttls",
+            ListenTls::Implicit => "implicit",
+        }
+    }
+}
+
+/// Certificates, and what is asked of clients.
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    /// The first is for clients that ask for no name, or for one that no certificate has.
+    pub certificates: Vec<CertificateFiles>,
+    /// The certificates of those who may vouch for clients; there where clients are asked for one.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients are asked for a certificate.
+    pub client_cert: ClientCert,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Where it stands in the file, to say so in errors.
+    pub location: super::Location,
+    /// Where its keys stand in the file, for [`super::Mistakes::in_tls`].
+    pub spans: super::Spans,
+}
+
+/// A certificate with its key, both in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The names it is for, in lower case; none: those in it.
+    pub names: Vec<String>,
+    /// The certificate, then those of its issuers.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Whether clients are asked for a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCert {
+    /// No.
+    #[default]
+    Off,
+    /// Yes, and all are welcome.
+    Request,
+    /// Yes, and nobody comes in without a good one.
+    Require,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
 /// A socket to listen on.
 #[derive(Clone, Debug)]
 pub struct Listen {
@@ -80,6 +155,8 @@ pub struct Listen {
     pub protocol: MailProtocol,
     /// What it is for.
     pub direction: Direction,
+    /// When it encrypts.
+    pub tls: ListenTls,
     /// Where AUTH is offered.
     pub auth: AuthOffer,
     /// Whether MAIL needs AUTH first.
@@ -93,6 +170,7 @@ impl Listen {
             addr,
             protocol: MailProtocol::default(),
             direction: Direction::Inbound,
+            tls: ListenTls::Off,
             auth: AuthOffer::default(),
             auth_required: false,
         }

@@ -38,6 +38,7 @@ enum Node {
 enum Name {
     RemoteIp,
     RelayClient,
+    Tls,
     Text(TextName),
     Number(NumberName),
 }
@@ -90,7 +91,7 @@ impl Name {
     fn all() -> impl Iterator<Item = Name> + Clone {
         let texts = TextName::ALL.iter().copied().map(Name::Text);
         let numbers = NumberName::ALL.iter().copied().map(Name::Number);
-        [Name::RemoteIp, Name::RelayClient]
+        [Name::RemoteIp, Name::RelayClient, Name::Tls]
             .into_iter()
             .chain(texts)
             .chain(numbers)
@@ -100,6 +101,7 @@ impl Name {
         match self {
             Name::RemoteIp => "remote_ip",
             Name::RelayClient => "relay_client",
+            Name::Tls => "tls",
             Name::Text(name) => name.name(),
             Name::Number(name) => name.name(),
         }
@@ -109,6 +111,7 @@ impl Name {
         match self {
             Name::RemoteIp => session.connection.remote.is_some(),
             Name::RelayClient => session.connection.relay_client,
+            Name::Tls => session.connection.tls.is_some(),
             Name::Text(name) => name.of(session).is_some(),
             Name::Number(name) => name.of(session) != 0,
         }

@@ -15,6 +15,7 @@ pub static LMTP: Dialect = Dialect {
         ("RSET", Verb::Rset),
         ("NOOP", Verb::Noop),
         ("VRFY", Verb::Vrfy),
+        ("STARTTLS", Verb::StartTls),
         ("HELP", Verb::Help),
         ("AUTH", Verb::Auth),
     ],

@@ -21,7 +21,7 @@ pub use input::LineFault;
 pub use lmtp::LMTP;
 pub use mail::{Dialect, serve};
 pub use smtp::SMTP;
-pub use wire::{End, Pace, Stop, Stream, Wire};
+pub use wire::{End, Pace, Secured, Stop, Stream, Wire};
 
 /// What all conversations share.
 pub struct Shared {
@@ -44,4 +44,6 @@ pub struct Client {
     pub local: Option<SocketAddr>,
     /// Where it came in.
     pub listen: Arc<Listen>,
+    /// How the connection is encrypted already.
+    pub secured: Option<Box<Secured>>,
 }

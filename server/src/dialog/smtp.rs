@@ -16,6 +16,7 @@ pub static SMTP: Dialect = Dialect {
         ("RSET", Verb::Rset),
         ("NOOP", Verb::Noop),
         ("VRFY", Verb::Vrfy),
+        ("STARTTLS", Verb::StartTls),
         ("HELP", Verb::Help),
         ("AUTH", Verb::Auth),
     ],

@@ -1,10 +1,12 @@
 //! A client's stream with its limits: lines and data in, replies out, and a deadline on every wait.
 
+use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use gatepost_protocol::session::Tls;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -12,9 +14,32 @@ use tokio_util::sync::CancellationToken;
 use super::input::{Input, LineFault};
 
 /// Anything to hold a conversation over.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Whether it is not encrypted yet, and can be.
+    fn can_secure(&self) -> bool {
+        false
+    }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+    /// Encrypts it from here on: makes the server's side of the handshake. It has no deadline of its own.
+    ///
+    /// # Errors
+    /// Why the handshake failed, in words for the log. Nothing can be written to the stream afterwards.
+    fn secure(&mut self) -> impl Future<Output = io::Result<Secured>> + Send {
+        std::future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+impl Stream for tokio::io::DuplexStream {}
+
+/// What a handshake settled.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    /// For plugins, Received and the log.
+    pub tls: Tls,
+    /// What ties an authentication to this connection (RFC 9266, `tls-exporter`). Not with TLS 1.2, which does not rule out that another
+    /// connection has the same.
+    pub channel_binding: Option<[u8; 32]>,
+}
 
 /// What a buffer may keep while its connection waits.
 const IDLE_BUFFER: usize = 512;
@@ -56,6 +81,8 @@ pub enum End {
     TooLong,
     /// The client does not read our replies.
     Deaf,
+    /// The handshake of TLS failed.
+    Insecure(io::Error),
     /// We are to stop.
     Stopped,
 }
@@ -172,6 +199,35 @@ impl<S: Stream> Wire<S> {
         self.input.finished && !self.input.has_line()
     }
 
+    /// Whether [`Wire::secure`] makes sense.
+    pub fn can_secure(&self) -> bool {
+        self.stream.can_secure()
+    }
+
+    /// Whether the client sent more than was taken.
+    pub fn has_input(&self) -> bool {
+        !self.input.is_empty()
+    }
+
+    /// Sends the replies that wait, and encrypts the stream. What came before the handshake and was not taken is thrown away: anybody on the
+    /// way could have put it there (RFC 3207 §4.2).
+    pub async fn secure(&mut self) -> Result<Secured, End> {
+        self.flush().await?;
+        self.input = Input::default();
+        let mut handshake = pin!(self.stream.secure());
+        let shaken = self
+            .clock
+            .wait(self.pace.command, &self.stop.now, |cx| {
+                handshake.as_mut().poll(cx)
+            })
+            .await;
+        shaken.map_err(|end| match end {
+            End::Gone(Some(error)) => End::Insecure(error),
+            End::Idle => End::Insecure(io::ErrorKind::TimedOut.into()),
+            end => end,
+        })
+    }
+
     /// Where replies are written; sent by [`Wire::flush`], at the latest when there is nothing to do but wait for the client.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
@@ -199,6 +255,19 @@ impl<S: Stream> Wire<S> {
                 Err(end) => return Err(end),
             }
         }
+        if sent > 0 {
+            // TLS may have taken what the socket did not take yet.
+            let stream = &mut self.stream;
+            let flush = |cx: &mut Context<'_>| Pin::new(&mut *stream).poll_flush(cx);
+            let flushed = self
+                .clock
+                .wait(self.pace.command, &self.stop.now, flush)
+                .await;
+            flushed.map_err(|end| match end {
+                End::Idle => End::Deaf,
+                end => end,
+            })?;
+        }
         self.output.clear();
         self.output.shrink_to(IDLE_BUFFER);
         Ok(())
@@ -213,11 +282,12 @@ impl<S: Stream> Wire<S> {
         if self.flush().await.is_err() {
             return;
         }
+        // With TLS, the client must be told that nothing was cut off (RFC 8446 §6.1).
+        let shutdown = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
+        if !matches!(tokio::time::timeout(FAREWELL, shutdown).await, Ok(Ok(()))) {
+            return;
+        }
         if let Some(linger) = linger {
-            let shutdown = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
-            if !matches!(tokio::time::timeout(FAREWELL, shutdown).await, Ok(Ok(()))) {
-                return;
-            }
             let drain = async {
                 let never = CancellationToken::new();
                 while self.fill(&never).await.is_ok() {
@@ -303,6 +373,8 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Stream for tokio::io::Join<tokio::io::Repeat, tokio::io::Sink> {}
 
     #[tokio::test]
     async fn a_session_ends_in_time_though_the_client_never_pauses() {

@@ -80,6 +80,7 @@ fn borrowed<'a>(text: &'a str) -> Option<Cow<'a, str>> {
 
 fn connection(wanted: FieldSet, from: &Connection) -> Option<ConnectionFields<'_>> {
     let naughty = from.naughty.as_ref().filter(|_| wanted.has(Field::Naughty));
+    let tls = from.tls.as_deref();
     let fields = ConnectionFields {
         remote_ip: ip(wanted, Field::RemoteIp, from.remote),
         remote_port: port(wanted, Field::RemotePort, from.remote),
@@ -96,6 +97,18 @@ fn connection(wanted: FieldSet, from: &Connection) -> Option<ConnectionFields<'_
         naughty_verdict: naughty.map(|naughty| naughty.verdict),
         karma: wanted.has(Field::Karma).then_some(from.karma),
         authenticated: pick(wanted, Field::Authenticated, from.authenticated.as_deref()),
+        tls_version: pick(wanted, Field::TlsVersion, tls.map(|tls| &*tls.version)),
+        tls_cipher: pick(wanted, Field::TlsCipher, tls.map(|tls| &*tls.cipher)),
+        tls_server_name: pick(
+            wanted,
+            Field::TlsServerName,
+            tls.and_then(|tls| tls.server_name.as_deref()),
+        ),
+        tls_client_name: pick(
+            wanted,
+            Field::TlsClientName,
+            tls.and_then(|tls| tls.client_name.as_deref()),
+        ),
         auth_results: pick(wanted, Field::AuthResults, Some(&*from.auth_results)),
     };
     (fields != ConnectionFields::default()).then_some(fields)

@@ -1,6 +1,8 @@
 //! Sockets in: listeners and the limits on clients.
 
 mod slots;
+pub mod tls;
+mod transport;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -15,10 +17,12 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Listen, MailProtocol};
-use crate::dialog::{Client, LMTP, SMTP, Shared, Stop, serve};
+use crate::config::{Config, Listen, ListenTls, MailProtocol};
+use crate::dialog::{Client, LMTP, SMTP, Shared, Stop, Stream, serve};
 use crate::report;
 use slots::Slots;
+use tls::Credentials;
+use transport::Transport;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "listen";
@@ -35,6 +39,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Listeners {
     listeners: Vec<(TcpListener, Arc<Listen>)>,
     slots: Slots,
+    credentials: Option<Arc<Credentials>>,
 }
 
 /// Why an address cannot be listened on.
@@ -61,8 +66,11 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 impl Listeners {
-    /// Binds every address of a configuration. To be called within the runtime.
-    pub fn bind(config: &Config) -> Result<Listeners, BindError> {
+    /// Binds every address of a configuration. The credentials are for those that encrypt. To be called within the runtime.
+    pub fn bind(
+        config: &Config,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Result<Listeners, BindError> {
         let bound = config.listen.iter().map(|listen| {
             let addr = listen.addr;
             match socket(addr) {
@@ -74,6 +82,7 @@ impl Listeners {
         Ok(Listeners {
             listeners: bound.collect::<Result<_, _>>()?,
             slots: Slots::new(limits.max_connections, limits.max_connections_per_ip),
+            credentials,
         })
     }
 
@@ -92,6 +101,7 @@ impl Listeners {
         let door = Arc::new(Door {
             shared,
             slots: self.slots,
+            credentials: self.credentials,
             sessions: sessions.clone(),
             stop: Stop {
                 soon: stop.clone(),
@@ -134,6 +144,7 @@ fn socket(addr: SocketAddr) -> io::Result<TcpListener> {
 struct Door {
     shared: Arc<Shared>,
     slots: Slots,
+    credentials: Option<Arc<Credentials>>,
     sessions: TaskTracker,
     stop: Stop,
     ids: AtomicU64,
@@ -188,28 +199,71 @@ impl Door {
             Err(full) => {
                 let text = format_args!("{remote} turned away: {full}");
                 report::line(Level::Info, &session, Some(Hook::Connect), LOGGED_AS, text);
+                if listen.tls == ListenTls::Implicit {
+                    return;
+                }
                 // A fresh connection takes one line without waiting; if not, the client learns the same from its closing.
                 let _ =
                     stream.try_write(format!("421 4.7.0 {full}; try again later\r\n").as_bytes());
                 return;
             }
         };
-        let client = Client {
+        let mut client = Client {
             session,
             remote: Some(canonical(remote)),
             local: local.or_else(|| stream.local_addr().ok()).map(canonical),
             listen: Arc::clone(listen),
+            secured: None,
         };
+        let credentials = self
+            .credentials
+            .clone()
+            .filter(|_| listen.tls != ListenTls::Off);
+        let mut transport = Transport::new(stream, credentials);
+        let at_once = listen.tls == ListenTls::Implicit;
         let dialect = match listen.protocol {
             MailProtocol::Smtp => &SMTP,
             MailProtocol::Lmtp => &LMTP,
         };
         let door = Arc::clone(self);
         self.sessions.spawn(async move {
-            let shared = Arc::clone(&door.shared);
-            serve(dialect, stream, client, shared, door.stop.clone()).await;
+            // Boxed: it is soon over, and the session is not.
+            if !at_once || Box::pin(door.secure(&mut transport, &mut client)).await {
+                let shared = Arc::clone(&door.shared);
+                serve(dialect, transport, client, shared, door.stop.clone()).await;
+            }
             drop(slot);
         });
+    }
+
+    /// The handshake before the greeting (RFC 8314 §3). False: it failed, and the log says why.
+    async fn secure(&self, transport: &mut Transport, client: &mut Client) -> bool {
+        let limit = self.shared.config.limits.command_timeout;
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(limit, transport.secure()) => shaken,
+            () = self.stop.soon.cancelled() => return false,
+        };
+        let error = match shaken {
+            Ok(Ok(secured)) => {
+                client.secured = Some(Box::new(secured));
+                return true;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => io::ErrorKind::TimedOut.into(),
+        };
+        let remote = client.remote.map(|remote| remote.to_string());
+        let text = format_args!(
+            "{} closed, TLS failed: {error}",
+            remote.as_deref().unwrap_or("a client")
+        );
+        report::line(
+            Level::Info,
+            &client.session,
+            Some(Hook::Connect),
+            LOGGED_AS,
+            text,
+        );
+        false
     }
 }
 

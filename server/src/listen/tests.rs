@@ -29,7 +29,7 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     let mut config = config(&spool, "127.0.0.1:0");
     config.limits.max_connections = max_connections;
     config.limits.max_connections_per_ip = max_connections_per_ip;
-    let listeners = Listeners::bind(&config).unwrap();
+    let listeners = Listeners::bind(&config, None).unwrap();
     let address = listeners.addresses().unwrap()[0];
     let shared = Arc::new(Shared {
         spool: Arc::new(Spool::open(&config).unwrap()),
@@ -106,7 +106,7 @@ async fn an_address_that_cannot_be_had_is_named_with_what_to_do() {
         (daemon.address.to_string().as_str(), "`ss -ltnp`"),
         ("192.0.2.1:2525", "`ip address`"),
     ] {
-        let error = Listeners::bind(&config(&spool, addr))
+        let error = Listeners::bind(&config(&spool, addr), None)
             .err()
             .unwrap()
             .to_string();

@@ -163,6 +163,7 @@ pub(crate) mod tests {
             flat_files: None,
             loglevel: gatepost_protocol::Level::Info,
             log_format: LogFormat::Text,
+            tls: None,
             listen: Vec::new(),
             limits: Limits {
                 max_size: 10 << 20,

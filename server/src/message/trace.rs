@@ -30,20 +30,37 @@ pub fn received(session: &Session, hostname: &str, time: SystemTime) -> String {
         field.push_str(&literal(remote.ip()));
         field.push(')');
     }
-    // RFC 3848 names the protocol after what was used of it.
-    let extended = connection.hello.as_deref() == Some("EHLO");
-    let with = match (extended, &connection.authenticated) {
-        (true, Some(_)) => "ESMTPA",
-        (true, None) => "ESMTP",
-        (false, _) => "SMTP",
+    // RFC 3848 names the protocol after what was used of it. Without extensions there is no other name.
+    let protocol = match connection.hello.as_deref() {
+        Some("LHLO") => "LMTP",
+        Some("EHLO") => "ESMTP",
+        _ => "SMTP",
+    };
+    let (secured, authenticated) = match protocol {
+        "SMTP" => ("", ""),
+        _ => (
+            if connection.tls.is_some() { "S" } else { "" },
+            if connection.authenticated.is_some() {
+                "A"
+            } else {
+                ""
+            },
+        ),
     };
     let number = transaction.number;
     // Writing to a String cannot fail.
     let _ = write!(
         field,
-        "\r\n\tby {hostname} (Gatepost) with {with} id {}.{number}",
+        "\r\n\tby {hostname} (Gatepost) with {protocol}{secured}{authenticated} id {}.{number}",
         session.id
     );
+    if let Some(tls) = &connection.tls {
+        let _ = write!(
+            field,
+            "\r\n\t(version={} cipher={})",
+            tls.version, tls.cipher
+        );
+    }
     // With more than one, each would learn of the others (RFC 5321 §7.2).
     if let [recipient] = &transaction.recipients[..] {
         let _ = write!(field, "\r\n\tfor {recipient}");
@@ -159,6 +176,36 @@ mod tests {
         );
         assert!(text.contains("with SMTP id 3f9a1c.2;\r\n"), "{text}");
         assert!(!text.contains("for"), "{text}");
+    }
+
+    #[test]
+    fn the_protocol_is_named_after_what_was_used_of_it() {
+        let tls = gatepost_protocol::session::Tls {
+            version: "TLSv1.3".into(),
+            cipher: "TLS_AES_256_GCM_SHA384".into(),
+            ..Default::default()
+        };
+        for (hello, encrypted, user, expected) in [
+            ("HELO", false, false, "SMTP"),
+            ("HELO", true, false, "SMTP"),
+            ("EHLO", false, false, "ESMTP"),
+            ("EHLO", true, false, "ESMTPS"),
+            ("EHLO", false, true, "ESMTPA"),
+            ("EHLO", true, true, "ESMTPSA"),
+            ("LHLO", false, false, "LMTP"),
+            ("LHLO", true, true, "LMTPSA"),
+        ] {
+            let mut session = session();
+            session.connection.hello = Some(hello.into());
+            session.connection.tls = encrypted.then(|| Box::new(tls.clone()));
+            session.connection.authenticated = user.then(|| "bob".to_owned());
+            let text = at(&session);
+            let with = format!("(Gatepost) with {expected} id 3f9a1c.2\r\n");
+            assert!(text.contains(&with), "{text}");
+            let comment =
+                "id 3f9a1c.2\r\n\t(version=TLSv1.3 cipher=TLS_AES_256_GCM_SHA384)\r\n\tfor";
+            assert_eq!(text.contains(comment), encrypted, "{text}");
+        }
     }
 
     fn block() -> HeaderBlock {

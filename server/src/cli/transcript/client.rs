@@ -3,17 +3,23 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use super::pattern::show;
+use super::tls;
 
 /// The longest reply line, CRLF included (RFC 5321 §4.5.3.1.5).
 const MAX_REPLY_LINE: usize = 512;
 
+/// A stream of bytes, both ways.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
 /// A connection to the server.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Io>,
     /// What came and was not looked at yet.
     came: Vec<u8>,
     patience: Duration,
@@ -36,17 +42,37 @@ impl Client {
         let stream = socket.connect(server).await?;
         stream.set_nodelay(true)?;
         Ok(Client {
-            stream,
+            stream: Box::new(stream),
             came: Vec::new(),
             patience,
         })
     }
 
+    /// Encrypts the connection from here on; an error says why that cannot be.
+    pub async fn secure(&mut self) -> Result<(), String> {
+        if !self.came.is_empty() {
+            let came = show(&self.came);
+            return Err(format!("before the handshake the server said `{came}`"));
+        }
+        let plain = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));
+        match tokio::time::timeout(self.patience, tls::handshake(plain)).await {
+            Ok(Ok(stream)) => {
+                self.stream = Box::new(stream);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no handshake within {:?}", self.patience)),
+        }
+    }
+
     /// Sends bytes. What the server says meanwhile is kept, so that neither side waits for the other. A server that is gone is no error here: the next reply that is missing tells.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let (mut reader, mut writer) = self.stream.split();
+        let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
         let came = &mut self.came;
-        let write = writer.write_all(bytes);
+        let write = async {
+            writer.write_all(bytes).await?;
+            writer.flush().await
+        };
         tokio::pin!(write);
         let both = async {
             let mut open = true;

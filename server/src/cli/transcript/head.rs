@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::parse::{Dialogue, Mistake};
+use crate::cli::self_signed;
 
 /// Folders that a head may name.
 pub struct Places {
@@ -68,6 +69,12 @@ impl Head {
             }
         }
         complete(&mut config, &places.dir);
+        if let Some(hostname) = certificate_for(&config, &places.dir) {
+            let made = self_signed::make(&[hostname.to_owned()])
+                .map_err(|error| mistake(0, &error.to_string()))?;
+            files.push(("tls/cert.pem".into(), made.cert));
+            files.push(("tls/key.pem".into(), made.key));
+        }
         Ok(Head {
             config: config.to_string(),
             files,
@@ -132,6 +139,13 @@ fn complete(config: &mut Table, dir: &Path) {
             listener.entry("addr").or_insert(text("127.0.0.1:0"));
         }
     }
+    if encrypts(config) {
+        let tls = config.entry("tls").or_insert(table(&[]));
+        if let Some(tls) = tls.as_table_mut() {
+            tls.entry("cert").or_insert(path("tls/cert.pem"));
+            tls.entry("key").or_insert(path("tls/key.pem"));
+        }
+    }
     let plugins = config.get_mut("plugin").and_then(Value::as_array_mut);
     for plugin in plugins.into_iter().flatten() {
         if let Some(plugin) = plugin.as_table_mut()
@@ -140,6 +154,23 @@ fn complete(config: &mut Table, dir: &Path) {
             plugin.entry("path").or_insert(path("mail"));
         }
     }
+}
+
+/// Whether a listener does.
+fn encrypts(config: &Table) -> bool {
+    let listeners = config.get("listen").and_then(Value::as_array);
+    listeners
+        .into_iter()
+        .flatten()
+        .filter_map(|listener| listener.get("tls")?.as_str())
+        .any(|tls| tls != "off")
+}
+
+/// The name for a certificate in the dialogue's own folder, if the configuration wants that one.
+fn certificate_for<'a>(config: &'a Table, dir: &Path) -> Option<&'a str> {
+    let cert = config.get("tls")?.get("cert")?.as_str()?;
+    let hostname = config.get("hostname")?.as_str();
+    hostname.filter(|_| Path::new(cert) == dir.join("tls/cert.pem"))
 }
 
 #[cfg(test)]
@@ -185,6 +216,15 @@ mod tests {
             head.files.last().unwrap(),
             &(PathBuf::from("config/badmailfrom"), "x".to_owned())
         );
+    }
+
+    #[test]
+    fn a_listener_that_encrypts_has_a_certificate() {
+        let head = head("[[listen]]\ntls = 'starttls'").unwrap();
+        let config: Table = head.config.parse().unwrap();
+        assert_eq!(config["tls"]["key"].as_str(), Some("/d/tls/key.pem"));
+        let written: Vec<_> = head.files.iter().map(|(name, _)| name.to_str()).collect();
+        assert_eq!(written[1..], [Some("tls/cert.pem"), Some("tls/key.pem")]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod pattern;
 mod run;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use daemon::{Daemon, perform};
 pub use head::{Head, Places};

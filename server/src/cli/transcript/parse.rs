@@ -45,7 +45,11 @@ pub enum Action {
         name: String,
         /// The client's address.
         from: Option<std::net::IpAddr>,
+        /// Encrypted from the first byte on.
+        tls: bool,
     },
+    /// The client makes a handshake of TLS on the connection in use.
+    StartTls,
     /// A connection, open already, that is used from here on.
     On(String),
     /// The client hangs up.
@@ -199,10 +203,10 @@ fn action(text: &str) -> Result<Action, String> {
     }
     let words: Vec<&str> = text.split_whitespace().collect();
     match words[..] {
-        ["connect"] => connect(FIRST, None),
-        ["connect", "from", from] => connect(FIRST, Some(from)),
-        ["connect", name] => connect(name, None),
-        ["connect", name, "from", from] => connect(name, Some(from)),
+        ["connect", ref how @ ..] => connect(how).ok_or(
+            "`connect` stands alone, or with a name, `from` and an address, `tls`, in this order",
+        )?,
+        ["starttls"] => Ok(Action::StartTls),
         ["on", name] => Ok(Action::On(name.to_owned())),
         ["close"] => Ok(Action::Close),
         ["closed"] => Ok(Action::Closed),
@@ -213,23 +217,36 @@ fn action(text: &str) -> Result<Action, String> {
         ["nothing", "delivered"] => Ok(Action::NothingDelivered),
         ["spool", "empty"] => Ok(Action::SpoolEmpty),
         _ => Err(format!(
-            "`{text}` means nothing here; a step is `S:`, `C:`, `C!`, `C*`, `connect`, `on`, `close`, `closed`, `log:`, `never log:`, \
+            "`{text}` means nothing here; a step is `S:`, `C:`, `C!`, `C*`, `connect`, `starttls`, `on`, `close`, `closed`, `log:`, `never log:`, \
              `mail:`, `nothing delivered` or `spool empty`"
         )),
     }
 }
 
-fn connect(name: &str, from: Option<&str>) -> Result<Action, String> {
+/// What stands behind `connect`; `None` where it makes no sense.
+fn connect(how: &[&str]) -> Option<Result<Action, String>> {
+    let (how, tls) = match how {
+        [how @ .., "tls"] => (how, true),
+        how => (how, false),
+    };
+    let (name, from) = match how {
+        [] => (FIRST, None),
+        ["from", from] => (FIRST, Some(from)),
+        [name] => (*name, None),
+        [name, "from", from] => (*name, Some(from)),
+        _ => return None,
+    };
     let from = from
         .map(|from| {
             from.parse()
                 .map_err(|_| format!("`{from}` is no IP address"))
         })
-        .transpose()?;
-    Ok(Action::Connect {
+        .transpose();
+    Some(from.map(|from| Action::Connect {
         name: name.to_owned(),
         from,
-    })
+        tls,
+    }))
 }
 
 fn mail(folder: Option<String>) -> Action {
@@ -251,16 +268,17 @@ mod tests {
     fn every_step_is_read() {
         let dialogue = parse(concat!(
             "# All of it.\n[limits]\n---\n# the greeting\n\nS: 220 mx.example.org *\nS: 250...\nC: HELO  x \nC:\nC! a\\r\\n\\x80\n",
-            "C* 3 ab\\n\nconnect\nconnect B from 127.0.0.2\non first\nclose\nclosed\nlog: (rcpt) x: *\nnever log: y\n",
+            "C* 3 ab\\n\nconnect\nconnect B from 127.0.0.2 tls\nstarttls\non first\nclose\nclosed\nlog: (rcpt) x: *\nnever log: y\n",
             "mail in bob:\n| To: bob\n|\n| ...\nmail:\n| *\nnothing delivered\nspool empty\n"
         ))
         .unwrap();
         assert_eq!(dialogue.head, "# All of it.\n[limits]");
         let actions: Vec<_> = dialogue.steps.into_iter().map(|step| step.action).collect();
         let text = str::to_owned;
-        let connect = |name: &str, from: Option<&str>| Action::Connect {
+        let connect = |name: &str, from: Option<&str>, tls: bool| Action::Connect {
             name: text(name),
             from: from.map(|from| from.parse().unwrap()),
+            tls,
         };
         let mail = |folder: Option<&str>, lines: &[&str]| Action::Mail {
             folder: folder.map(text),
@@ -275,8 +293,9 @@ mod tests {
                 Action::Send(b"\r\n".to_vec()),
                 Action::Send(b"a\r\n\x80".to_vec()),
                 Action::Send(b"ab\nab\nab\n".to_vec()),
-                connect("first", None),
-                connect("B", Some("127.0.0.2")),
+                connect("first", None, false),
+                connect("B", Some("127.0.0.2"), true),
+                Action::StartTls,
                 Action::On(text("first")),
                 Action::Close,
                 Action::Closed,
@@ -310,6 +329,10 @@ mod tests {
             (
                 "# x\n---\nmail:\nclose\n",
                 "x.smtp:3: `mail:` needs the message",
+            ),
+            (
+                "# x\n---\nconnect tls B\n",
+                "x.smtp:3: `connect` stands alone",
             ),
             (
                 "# x\n---\nconnect from x\n",

@@ -128,14 +128,18 @@ impl Play<'_> {
                 let sent = self.client("to send").await?.send(bytes).await;
                 sent.map_err(|came| difference("the server to read", came))?;
             }
-            Action::Connect { name, from } => {
-                let client = self.connect(*from).await?;
+            Action::Connect { name, from, tls } => {
+                let mut client = self.connect(*from).await?;
+                if *tls {
+                    secure(&mut client).await?;
+                }
                 if self.clients.insert(name.clone(), client).is_some() {
                     let came = "it is open already; `close` it first";
                     return Err(difference("a new connection", came.to_owned()));
                 }
                 self.current = name.clone();
             }
+            Action::StartTls => secure(self.client("to encrypt").await?).await?,
             Action::On(name) => {
                 if !self.clients.contains_key(name) {
                     let came = "there is none of that name";
@@ -295,6 +299,11 @@ impl Play<'_> {
         }
         Failure { text }
     }
+}
+
+async fn secure(client: &mut Client) -> Result<(), Difference> {
+    let secured = client.secure().await;
+    secured.map_err(|came| difference("a handshake of TLS", came))
 }
 
 fn difference(expected: &str, came: String) -> Difference {

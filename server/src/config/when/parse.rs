@@ -118,10 +118,12 @@ impl<'a> Parser<'a> {
             return Ok(Node::Set(name));
         };
         match name {
-            Name::RelayClient => Err((
-                self.at - order.name().len(),
-                "`relay_client` is true or false by itself: write `relay_client` or `!relay_client`".to_owned(),
-            )),
+            Name::RelayClient | Name::Tls => {
+                let name = name.name();
+                let message =
+                    format!("`{name}` is true or false by itself: write `{name}` or `!{name}`");
+                Err((self.at - order.name().len(), message))
+            }
             Name::RemoteIp => self.address(*order),
             Name::Text(name) => self.text(name, *order),
             Name::Number(name) => self.number(name, *order),

@@ -10,6 +10,7 @@ fn session() -> Session {
     session.connection.hello_host = Some("Client.Example".to_owned());
     session.connection.karma = -2;
     session.connection.relay_client = true;
+    session.connection.tls = Some(Box::default());
     session.transaction.sender = Some(Address::null());
     session.transaction.recipients = vec![Address::parse("a@b.example").unwrap()];
     session
@@ -23,6 +24,8 @@ fn conditions_hold_as_they_read() {
         ("direction != 'inbound' && !authenticated", true),
         ("relay_client", true),
         ("!relay_client || immune", false),
+        ("tls && relay_client", true),
+        ("!tls", false),
         ("naughty || karma < 0", true),
         ("karma <= -2 && karma >= -2 && karma == -2", true),
         ("karma != -2 || karma > -2", false),

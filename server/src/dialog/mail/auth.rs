@@ -135,7 +135,7 @@ impl Mail {
         let mut step = {
             let context = Context {
                 hostname: &hostname,
-                channel_binding: self.channel_binding.as_deref(),
+                channel_binding: self.channel_binding.as_ref().map(<[u8; 32]>::as_slice),
                 plus_offered,
             };
             sasl::start(mechanism, &context, initial.as_deref())

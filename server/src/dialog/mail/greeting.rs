@@ -23,6 +23,7 @@ impl Mail {
                 format_args!("connection"),
             ),
         }
+        self.log_tls(Some(Hook::Connect));
         let decision = self.ask(Hook::Connect, &Args::None, None).await;
         if let Some(next) = self.settle(output, Hook::Connect, &decision) {
             return next;
@@ -88,6 +89,9 @@ impl Mail {
         }
         let (mails, recipients) = (limits.max_transactions, limits.max_recipients);
         lines.push(format!("LIMITS MAILMAX={mails} RCPTMAX={recipients}").into());
+        if self.can_secure {
+            lines.push("STARTTLS".into());
+        }
         lines.push("HELP".into());
     }
 }

@@ -10,6 +10,7 @@ mod greeting;
 mod incoming;
 mod other;
 mod parse;
+mod tls;
 mod verdict;
 
 #[cfg(test)]
@@ -68,6 +69,8 @@ pub enum Verb {
     Noop,
     /// RFC 5321 §4.1.1.10.
     Quit,
+    /// RFC 3207. Only where the connection can be encrypted, or is.
+    StartTls,
 }
 
 /// How a client greets.
@@ -86,7 +89,7 @@ pub struct Mail {
     dialect: &'static Dialect,
     listen: Arc<Listen>,
     /// What tells this TLS connection from all others (RFC 9266).
-    channel_binding: Option<Vec<u8>>,
+    channel_binding: Option<[u8; 32]>,
     shared: Arc<Shared>,
     visit: Visit,
     /// RCPT commands of the transaction that were accepted.
@@ -101,6 +104,8 @@ pub struct Mail {
     auth_failures: u32,
     /// No command came yet.
     is_first: bool,
+    /// The client may still ask for TLS.
+    can_secure: bool,
 }
 
 /// Holds a session over a stream, to its end.
@@ -124,10 +129,15 @@ pub async fn serve<S: Stream>(
 
 impl Mail {
     fn new(dialect: &'static Dialect, client: Client, shared: Arc<Shared>) -> Mail {
+        let (tls, channel_binding) = match client.secured {
+            Some(secured) => (Some(secured.tls), secured.channel_binding),
+            None => (None, None),
+        };
         let connection = Connection {
             remote: client.remote,
             local: client.local,
             direction: client.listen.direction,
+            tls: tls.map(Box::new),
             ..Connection::default()
         };
         let visit = Visit::new(Session {
@@ -138,7 +148,7 @@ impl Mail {
         Mail {
             dialect,
             listen: client.listen,
-            channel_binding: None,
+            channel_binding,
             shared,
             visit,
             accepted: 0,
@@ -147,6 +157,7 @@ impl Mail {
             errors: 0,
             auth_failures: 0,
             is_first: true,
+            can_secure: false,
         }
     }
 
@@ -165,7 +176,7 @@ impl Mail {
 
     /// Whether nobody on the way can read along.
     fn is_secure(&self) -> bool {
-        false
+        self.visit.session.connection.tls.is_some()
     }
 
     /// Ends the transaction at hand, if there is one.
@@ -243,6 +254,7 @@ impl Protocol for Mail {
     }
 
     async fn start<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Next, End> {
+        self.can_secure = wire.can_secure();
         Ok(self.connect(wire.output()).await)
     }
 
@@ -269,7 +281,13 @@ impl Protocol for Mail {
             Some(Verb::Noop) => self.noop(output).await,
             Some(Verb::Vrfy) => self.vrfy(output, argument).await,
             Some(Verb::Help) => self.help(output, argument).await,
-            None => self.unrecognized(output, is_first, name, argument).await,
+            Some(Verb::StartTls) if self.knows_tls() => {
+                // Boxed as well: the handshake needs more than all that comes after it.
+                Box::pin(self.start_tls(wire, argument)).await?
+            }
+            Some(Verb::StartTls) | None => {
+                self.unrecognized(output, is_first, name, argument).await
+            }
         };
         Ok(self.limit_errors(wire.output(), errors, next))
     }
@@ -310,6 +328,8 @@ impl Protocol for Mail {
                 "the session took too long",
             ),
             End::Deaf => (None, "the client does not read our replies"),
+            // What the client would read it as, nobody knows.
+            End::Insecure(_) => (None, "TLS failed"),
             End::Stopped => (
                 Some("421 4.3.2 The server is stopping; come again"),
                 "the server is stopping",
@@ -323,6 +343,11 @@ impl Protocol for Mail {
         match end {
             End::Gone(Some(error)) => self.log(
                 Level::Debug,
+                Some(Hook::Disconnect),
+                format_args!("{why}: {error}"),
+            ),
+            End::Insecure(error) => self.log(
+                Level::Info,
                 Some(Hook::Disconnect),
                 format_args!("{why}: {error}"),
             ),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gatepost_protocol::{Args, Hook, Verdict};
 
-use super::{Mail, parse};
+use super::{Mail, Verb, parse};
 use crate::dialog::Next;
 
 /// Commands of RFCs that we do not implement: 502 and not 500 (RFC 5321 §4.2.4).
@@ -49,7 +49,13 @@ impl Mail {
         if let Some(next) = self.settle(output, Hook::Help, &decision) {
             return next;
         }
-        let commands: Vec<&str> = self.dialect.verbs.iter().map(|(verb, _)| *verb).collect();
+        let commands: Vec<&str> = self
+            .dialect
+            .verbs
+            .iter()
+            .filter(|(_, verb)| *verb != Verb::StartTls || self.can_secure)
+            .map(|(name, _)| *name)
+            .collect();
         let usual = format!("214 2.0.0 Commands: {}", commands.join(" "));
         self.say_decided(output, &usual, &decision, false)
     }

@@ -13,6 +13,7 @@ mod postfix;
 mod rounds;
 mod table;
 mod throughput;
+mod tls;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("durable", throughput::durable),
     ("hooks", hooks::round_trips),
     ("memory", memory::measure),
+    ("tls", tls::handshakes),
 ];
 
 fn main() -> ExitCode {
@@ -63,7 +65,7 @@ fn main() -> ExitCode {
             "--write" => document = arguments.next().map(PathBuf::from),
             _ => {
                 eprintln!(
-                    "usage: bench [--quick] [--only discard|durable|hooks|memory] [--write FILE]"
+                    "usage: bench [--quick] [--only discard|durable|hooks|memory|tls] [--write FILE]"
                 );
                 return ExitCode::from(2);
             }

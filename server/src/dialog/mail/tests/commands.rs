@@ -192,6 +192,8 @@ async fn events_are_told_in_order() {
 /// Counts the writes to a stream.
 struct Counting(DuplexStream, Arc<AtomicUsize>);
 
+impl Stream for Counting {}
+
 impl tokio::io::AsyncRead for Counting {
     fn poll_read(
         mut self: std::pin::Pin<&mut Self>,

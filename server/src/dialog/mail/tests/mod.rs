@@ -152,6 +152,7 @@ impl Bed {
             remote: Some("192.0.2.1:1234".parse().unwrap()),
             local: None,
             listen: Arc::new(self.listen.clone()),
+            secured: None,
         };
         let (stream, theirs) = tokio::io::duplex(16 << 10);
         Dialog {
