@@ -7,6 +7,7 @@
 //! qpsmtpd's wrote without syncing, and put one copy for all recipients into a fixed folder; here the path decides who shares a copy.
 
 mod committer;
+mod copy;
 mod folder;
 mod line_ends;
 mod path;

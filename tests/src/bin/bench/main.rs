@@ -9,6 +9,7 @@ mod hooks;
 mod load;
 mod machine;
 mod memory;
+mod plain_sink;
 mod postfix;
 mod rounds;
 mod table;

@@ -1,9 +1,12 @@
 //! Messages per second: through the chain into nothing, and safely to disk.
 
+use std::sync::Arc;
+
 use gatepost_tests::server::Server;
 
-use crate::disk::write_and_sync;
+use crate::disk::{Folder, write_and_sync};
 use crate::load::{LOADS, Load, Sink};
+use crate::plain_sink;
 use crate::postfix::Postfix;
 use crate::rounds::{interleaved, median, ratios, spread};
 use crate::table::{Table, Target};
@@ -60,9 +63,10 @@ impl Dropping {
     }
 }
 
-/// Accepting and dropping, beside smtp-sink, with and without child plugins.
+/// Accepting and dropping, beside smtp-sink, with and without child plugins; for large messages also beside a sink that does nothing but read.
 pub fn discard(effort: &Effort) -> Tables {
     let sink = Sink::start();
+    let plain = plain_sink::start(None);
     let mut subjects = vec![Dropping::start("no child plugin", "")];
     subjects[0].over_sink = [Some(0.9), Some(0.9), Some(5.0)];
     for (language, target) in [("Rust", 0.6), ("Python", 0.35), ("Perl", 0.35)] {
@@ -81,12 +85,13 @@ pub fn discard(effort: &Effort) -> Tables {
     let measured = LOADS.iter().enumerate();
     measured
         .map(|(load_index, load)| {
-            let figures = interleaved(effort.rounds, subjects.len() + 1, |subject| {
-                let address = match subject.checked_sub(1) {
-                    None => sink.address,
-                    Some(subject) => subjects[subject].server.address(),
-                };
-                load.run(address, effort.divisor)
+            let mut addresses = vec![sink.address];
+            addresses.extend(subjects.iter().map(|subject| subject.server.address()));
+            if load.name == "c" {
+                addresses.push(plain);
+            }
+            let figures = interleaved(effort.rounds, addresses.len(), |subject| {
+                load.run(addresses[subject], effort.divisor)
             });
             table(load, load_index, &subjects, &figures)
         })
@@ -123,24 +128,30 @@ fn table(load: &Load, load_index: usize, subjects: &[Dropping], figures: &[Vec<f
         let target = over_sink.or(over_bare).unwrap_or_default();
         table.rows.push(row(&subject.name, own, target));
     }
+    if let Some(plain) = figures.get(subjects.len() + 1) {
+        let name = "plain SMTP sink, large reads";
+        table.rows.push(row(name, plain, String::new()));
+    }
     table
 }
 
 /// Writers that the loads at 2 KB keep busy.
 const WRITERS: usize = 20;
 
-/// Safely to disk, beside Postfix's own queue and beside files that are written and synced one by one.
+/// Safely to disk, beside a plain sink that syncs the same, the same syncs with no SMTP, and Postfix's own queue.
 pub fn durable(effort: &Effort) -> Tables {
     let maildir = Server::start(&format!("{BARE}\n[[plugin]]\nname = \"queue/maildir\"\n"));
     let postfix = Postfix::start();
     if let Err(why) = &postfix {
         eprintln!("\n*** {why} ***\n");
     }
-    let folder = tempfile::tempdir().expect("a folder to write to");
+    let dir = tempfile::tempdir().expect("a folder to write to");
+    let folder = Arc::new(Folder::make(dir.path()).expect("a folder can be made"));
+    let sink = plain_sink::start(Some(Arc::clone(&folder)));
     let at_2_kb = LOADS.iter().filter(|load| load.name != "c");
     at_2_kb
         .map(|load| {
-            let figures = interleaved(effort.rounds, 3, |subject| match subject {
+            let figures = interleaved(effort.rounds, 4, |subject| match subject {
                 0 => {
                     let rate = load.run(maildir.address(), effort.divisor);
                     std::fs::remove_dir_all(maildir.stage().mail.join("new"))
@@ -150,9 +161,16 @@ pub fn durable(effort: &Effort) -> Tables {
                     rate
                 }
                 1 => {
+                    let rate = load.run(sink, effort.divisor);
+                    folder.empty().expect("what was kept can be removed");
+                    rate
+                }
+                2 => {
                     let messages = load.messages(effort.divisor);
-                    write_and_sync(&folder.path().join("plain"), WRITERS, messages)
-                        .expect("the disk takes the messages")
+                    let rate = write_and_sync(&folder, WRITERS, messages)
+                        .expect("the disk takes the messages");
+                    folder.empty().expect("what was kept can be removed");
+                    rate
                 }
                 _ => postfix.as_ref().map_or(f64::NAN, |postfix| {
                     let rate = load.run(postfix.address, effort.divisor);
@@ -170,34 +188,32 @@ fn durable_table(load: &Load, figures: &[Vec<f64>], no_postfix: Option<&String>)
         "{}: {}; file and folder synced before 250",
         load.name, load.about
     );
-    let mut table = Table::new(
-        &title,
-        &["", "messages/s", "Gatepost's over it", "to reach"],
-    );
+    let columns = ["", "messages/s", "Gatepost's over it", "to reach"];
+    let mut table = Table::new(&title, &columns);
     let own = &figures[0];
-    table.rows.push(vec![
-        "queue/maildir".to_owned(),
-        format!("{:.0}", median(own)),
-        String::new(),
-        String::new(),
-    ]);
-    let plain = format!("write and sync, {WRITERS} threads, no SMTP");
+    let mut row = |name: &str, rate: String, over: String, target: String| {
+        table.rows.push(vec![name.to_owned(), rate, over, target]);
+    };
+    let rate = |figures: &[f64]| format!("{:.0}", median(figures));
+    row("queue/maildir", rate(own), String::new(), String::new());
+    let no_smtp = format!("write and sync, {WRITERS} threads, no SMTP");
     for (name, other, target) in [
-        (plain.as_str(), &figures[1], 1.0),
-        ("Postfix, own queue", &figures[2], 2.5),
+        ("plain SMTP sink, write and sync", &figures[1], Some(1.0)),
+        (no_smtp.as_str(), &figures[2], None),
+        ("Postfix, own queue", &figures[3], Some(2.5)),
     ] {
-        let ratios = ratios(own, other);
-        table.rows.push(match no_postfix {
-            Some(why) if target > 1.0 => {
-                vec![name.to_owned(), why.clone(), String::new(), String::new()]
+        match no_postfix {
+            Some(why) if other[0].is_nan() => {
+                row(name, why.clone(), String::new(), String::new());
             }
-            _ => vec![
-                name.to_owned(),
-                format!("{:.0}", median(other)),
-                spread(&ratios),
-                Target::AtLeast(target).verdict(median(&ratios)),
-            ],
-        });
+            _ => {
+                let ratios = ratios(own, other);
+                let target = target
+                    .map(|target| Target::AtLeast(target).verdict(median(&ratios)))
+                    .unwrap_or_default();
+                row(name, rate(other), spread(&ratios), target);
+            }
+        }
     }
     table
 }

@@ -2,14 +2,17 @@
 //!
 //! The order of system calls for a copy, which makes `ok` true whenever the power fails:
 //!
-//! 1. `open(tmp/NAME, O_CREAT|O_EXCL)`, `writev` (a small message in one go), `fsync` of the file, `close`. The file is whole on disk before it has a name
-//!    that readers see.
-//! 2. `rename(tmp/NAME, new/NAME)`, for all copies of the message after all of them are written.
+//! 1. `open(tmp, O_TMPFILE)`, `writev` (a small message in one go), `fsync` of the file. The file is whole on disk before it has a name.
+//! 2. `linkat(/proc/self/fd/N, new/NAME)`, `close`, for all copies of the message after all of them are written.
 //! 3. `open(new)`, `fsync` of the folder, `close`. The name is on disk.
 //! 4. The answer.
 //!
+//! Where the system cannot do that (`copy.rs`), and for a message with many copies, which would hold as many descriptors, the file has a name that no
+//! reader looks at: step 1 is `open(tmp/NAME, O_CREAT|O_EXCL)`, `writev`, `fsync`, `close`, and step 2 is `rename(tmp/NAME, new/NAME)`. A file that turns
+//! out at step 2 not to be linkable goes through both of these steps then, and is synced a second time.
+//!
 //! Step 1 runs on several threads, since file systems with a journal write one transaction for all files that are synced at the same time. Steps 2
-//! and 3 are a group commit: one thread takes all messages that are written, renames them, and syncs each folder once. A group waits for the small
+//! and 3 are a group commit: one thread takes all messages that are written, names their files, and syncs each folder once. A group waits for the small
 //! messages that were being written when its first member was done, since they share that member's journal transaction and are done in a moment; what
 //! is begun later is for the next group. So a busy server does more for each sync, an idle one waits for nobody, and nobody waits for a large message.
 
@@ -22,10 +25,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::folder::{self, Names};
+use super::copy::{Maildirs, Unseen, Way};
+use super::folder;
 
 /// Files that are written and synced at the same time. More gain nothing on a disk, and each may hold a thread of the runtime's blocking pool.
 const WRITERS: usize = 32;
+
+/// The most copies of a message that are held open until all of them are written, so that the number of sessions bounds that of descriptors.
+const MOST_UNNAMED: usize = 4;
 
 /// Where a copy's bytes come from.
 pub enum Source {
@@ -40,20 +47,16 @@ type Done = Result<String, String>;
 
 /// A message on its way into one or more Maildirs.
 pub struct Delivery {
+    way: Way,
     progress: Mutex<Progress>,
 }
 
 struct Progress {
     waiting: usize,
-    written: Vec<Written>,
+    /// What is dropped with them is gone: where the session went away before its last copy was given.
+    written: Vec<Unseen>,
     failed: Option<String>,
     answer: Option<oneshot::Sender<Done>>,
-}
-
-/// A copy that is whole on disk, in `tmp`.
-struct Written {
-    maildir: PathBuf,
-    tmp: PathBuf,
 }
 
 struct Job {
@@ -104,8 +107,7 @@ impl Queues {
 pub struct Committer(Arc<Shared>);
 
 struct Shared {
-    names: Names,
-    create: bool,
+    maildirs: Maildirs,
     queues: Mutex<Queues>,
 }
 
@@ -118,8 +120,7 @@ impl Committer {
     /// `create`: whether missing Maildirs are made.
     pub fn new(hostname: &str, create: bool) -> Committer {
         Committer(Arc::new(Shared {
-            names: Names::new(hostname),
-            create,
+            maildirs: Maildirs::new(hostname, create),
             queues: Mutex::default(),
         }))
     }
@@ -135,6 +136,11 @@ impl Committer {
             answer: Some(answer),
         };
         let delivery = Delivery {
+            way: if copies <= MOST_UNNAMED {
+                Way::Unnamed
+            } else {
+                Way::InTmp
+            },
             progress: Mutex::new(progress),
         };
         (Arc::new(delivery), done)
@@ -157,15 +163,6 @@ impl Committer {
     }
 }
 
-impl Drop for Delivery {
-    /// Where the session went away before its last copy was given.
-    fn drop(&mut self) {
-        for copy in lock(&self.progress).written.drain(..) {
-            let _ = fs::remove_file(copy.tmp);
-        }
-    }
-}
-
 impl Shared {
     /// A writer: works while there is work.
     fn run(&self) {
@@ -178,7 +175,7 @@ impl Shared {
             let number = queues.begin(&job.source);
             drop(queues);
             let delivery = Arc::clone(&job.delivery);
-            let written = self.write(job);
+            let written = self.write(job, delivery.way);
             let mut progress = lock(&delivery.progress);
             progress.waiting -= 1;
             match written {
@@ -198,24 +195,12 @@ impl Shared {
         }
     }
 
-    fn write(&self, job: Job) -> Result<Written, String> {
-        let name = self.names.next();
-        let (mut file, tmp) = folder::open_tmp(&job.maildir, &name, self.create)?;
-        let filled = match job.source {
-            Source::Whole(parts) => write_all(&mut file, &parts),
-            Source::Stream(blocks) => write_stream(&mut file, blocks),
-        };
-        match filled.and_then(|()| file.sync_all()) {
-            Ok(()) => Ok(Written {
-                maildir: job.maildir,
-                tmp,
-            }),
-            Err(error) => {
-                drop(file);
-                let _ = fs::remove_file(&tmp);
-                Err(folder::at(&tmp, "write")(error))
-            }
-        }
+    fn write(&self, job: Job, way: Way) -> Result<Unseen, String> {
+        self.maildirs
+            .write(&job.maildir, way, |file| match job.source {
+                Source::Whole(parts) => write_all(file, &parts),
+                Source::Stream(blocks) => write_stream(file, blocks),
+            })
     }
 
     /// Commits the group if it is complete, unless another thread is at it. Whoever makes a later group complete comes here as well.
@@ -267,7 +252,7 @@ impl Shared {
             let done = match failed {
                 None => Ok(name_of(&files)),
                 Some(reason) => {
-                    remove(files.iter());
+                    remove(&files);
                     Err(reason.clone())
                 }
             };
@@ -275,34 +260,27 @@ impl Shared {
         }
     }
 
-    /// Moves all copies of a message to where readers see them, or none.
-    fn publish(
-        &self,
-        copies: Vec<Written>,
-        failed: Option<String>,
-    ) -> Result<Vec<PathBuf>, String> {
+    /// Gives all copies of a message names that readers see, or none.
+    fn publish(&self, copies: Vec<Unseen>, failed: Option<String>) -> Result<Vec<PathBuf>, String> {
+        if let Some(reason) = failed {
+            return Err(reason);
+        }
         let mut files = Vec::with_capacity(copies.len());
-        let mut failed = failed;
-        for copy in &copies {
-            if failed.is_none() {
-                match folder::publish(&copy.maildir, &copy.tmp, self.create) {
-                    Ok(file) => files.push(file),
-                    Err(reason) => failed = Some(reason),
+        for copy in copies {
+            match self.maildirs.publish(copy) {
+                Ok(file) => files.push(file),
+                Err(reason) => {
+                    remove(&files);
+                    return Err(reason);
                 }
             }
         }
-        match failed {
-            None => Ok(files),
-            Some(reason) => {
-                remove(files.iter().chain(copies.iter().map(|copy| &copy.tmp)));
-                Err(reason)
-            }
-        }
+        Ok(files)
     }
 }
 
-/// Takes back what was begun. What cannot be removed is in `tmp`, where Maildir readers clear up, or will be delivered twice.
-fn remove<'a>(files: impl Iterator<Item = &'a PathBuf>) {
+/// Takes back what was made visible. What cannot be removed will be delivered twice.
+fn remove(files: &[PathBuf]) {
     for file in files {
         let _ = fs::remove_file(file);
     }
@@ -344,6 +322,8 @@ fn write_stream(file: &mut File, mut blocks: mpsc::Receiver<Option<Bytes>>) -> i
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn whole() -> Source {
@@ -371,5 +351,32 @@ mod tests {
         queues.writing.remove(&later);
         queues.join(delivery());
         assert_eq!(queues.group().map(|group| group.len()), Some(1));
+    }
+
+    /// Waits for what a writer does a moment later.
+    async fn until(reached: impl Fn() -> bool) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !reached() {
+            assert!(std::time::Instant::now() < deadline, "it never comes");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_few_copies_of_a_message_are_held_open() {
+        // In memory, where every Linux can make files without a name.
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let in_tmp = || fs::read_dir(dir.path().join("tmp")).unwrap().count();
+        let committer = Committer::new("mx", true);
+        for (copies, named) in [(MOST_UNNAMED, 0), (MOST_UNNAMED + 1, MOST_UNNAMED)] {
+            let (delivery, _done) = committer.begin(copies);
+            for _ in 1..copies {
+                committer.write(&delivery, dir.path().to_str().unwrap(), whole());
+            }
+            until(|| lock(&delivery.progress).waiting == 1).await;
+            assert_eq!(in_tmp(), named, "{copies} copies, one of which never comes");
+            drop(delivery);
+            until(|| in_tmp() == 0).await;
+        }
     }
 }

@@ -1,21 +1,21 @@
 //! A Maildir on disk: its folders, and names that are unique in it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Only the mailbox's owner reads mail.
-const FILE_MODE: u32 = 0o600;
+pub const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 
 /// Makes names after the Maildir convention, `time.MmicrosecondsPpidQcountRrandom.host`.
 ///
 /// A name is unique by its count within a process, and by time, process and the random number drawn at the start across processes, machines and
-/// containers that share a folder and, maybe, a host name. So the rename into `new` cannot replace another message.
+/// containers that share a folder and, maybe, a host name. So a rename into `new` cannot replace another message.
 pub struct Names {
     host: String,
     start: u32,
@@ -57,41 +57,6 @@ pub fn at(path: &Path, what: &str) -> impl Fn(io::Error) -> String {
     move |error| format!("{text}: {error}")
 }
 
-/// Opens a new file in the Maildir's `tmp`, and makes the Maildir where it is missing and may be made.
-pub fn open_tmp(maildir: &Path, name: &str, create: bool) -> Result<(File, PathBuf), String> {
-    let path = maildir.join("tmp").join(name);
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(&path)
-    };
-    let file = match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(maildir, create)?;
-            open()
-        }
-        opened => opened,
-    };
-    Ok((file.map_err(at(&path, "create"))?, path))
-}
-
-/// Moves a file from `tmp` to `new`, where readers see it.
-pub fn publish(maildir: &Path, tmp: &Path, create: bool) -> Result<PathBuf, String> {
-    let name = tmp.file_name().unwrap_or_default();
-    let new = maildir.join("new").join(name);
-    let moved = match fs::rename(tmp, &new) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(maildir, create)?;
-            fs::rename(tmp, &new)
-        }
-        moved => moved,
-    };
-    moved.map_err(at(&new, "create"))?;
-    Ok(new)
-}
-
 /// Makes what a folder's entries say durable.
 pub fn sync(folder: &Path) -> Result<(), String> {
     File::open(folder)
@@ -102,7 +67,7 @@ pub fn sync(folder: &Path) -> Result<(), String> {
 /// Makes a Maildir, and the folders above it, on disk for good.
 ///
 /// `tmp` comes last, after everything else is synced: another delivery that finds it may count on the rest.
-fn make(maildir: &Path, create: bool) -> Result<(), String> {
+pub fn make(maildir: &Path, create: bool) -> Result<(), String> {
     if !create {
         return Err(format!(
             "{} is missing or no Maildir (tmp, new, cur): make it, or set create = true",

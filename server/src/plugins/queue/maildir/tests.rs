@@ -229,22 +229,36 @@ async fn a_missing_maildir_is_the_operators_to_make() {
     assert_eq!(outcome.verdict, Some(Verdict::Ok), "no restart is needed");
 }
 
+/// A few copies and many are kept from readers in different ways.
 #[tokio::test]
 async fn one_mailbox_that_fails_keeps_the_message_from_all() {
-    let spot = Spot::new("{local}", []);
-    fs::write(spot.dir.path().join("c"), "a file where a folder should be").unwrap();
-    let (session, message) = mail(&["b@example.org", "c@example.org"], MESSAGE);
-    let outcome = spot.deliver(&session, &message).await;
-    assert_kept_nothing(&outcome, "/c/");
-    assert!(spot.new_in("b").is_empty());
-    // The same where the failure comes after the first copy was made visible.
-    fs::remove_file(spot.dir.path().join("c")).unwrap();
-    fs::create_dir_all(spot.dir.path().join("c/tmp")).unwrap();
-    fs::write(spot.dir.path().join("c/new"), "no folder either").unwrap();
-    let outcome = spot.deliver(&session, &message).await;
-    assert_kept_nothing(&outcome, "/c/new");
-    assert!(spot.new_in("b").is_empty());
-    assert!(files(&spot.dir.path().join("c/tmp")).is_empty());
+    for mailboxes in [&["b", "c"][..], &["b", "c", "d", "e", "f", "g"]] {
+        let spot = Spot::new("{local}", []);
+        let recipients: Vec<String> = mailboxes
+            .iter()
+            .map(|local| format!("{local}@example.org"))
+            .collect();
+        let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+        let (session, message) = mail(&recipients, MESSAGE);
+        fs::write(spot.dir.path().join("c"), "a file where a folder should be").unwrap();
+        let outcome = spot.deliver(&session, &message).await;
+        assert_kept_nothing(&outcome, "/c/");
+        assert!(spot.new_in("b").is_empty());
+        // The same where the failure comes after the first copy was made visible.
+        fs::remove_file(spot.dir.path().join("c")).unwrap();
+        fs::create_dir_all(spot.dir.path().join("c/tmp")).unwrap();
+        fs::write(spot.dir.path().join("c/new"), "no folder either").unwrap();
+        let outcome = spot.deliver(&session, &message).await;
+        assert_kept_nothing(&outcome, "/c/new");
+        assert!(spot.new_in("b").is_empty());
+        assert!(files(&spot.dir.path().join("c/tmp")).is_empty());
+        fs::remove_file(spot.dir.path().join("c/new")).unwrap();
+        let outcome = spot.deliver(&session, &message).await;
+        assert_eq!(outcome.verdict, Some(Verdict::Ok), "no restart is needed");
+        for mailbox in mailboxes {
+            assert_eq!(spot.new_in(mailbox).len(), 1, "{mailbox}");
+        }
+    }
 }
 
 /// A message whose end cannot be read.
