@@ -3,7 +3,7 @@
 use gatepost_protocol::{Direction, Value};
 
 use super::reader::{Item, Keys, Reader};
-use super::types::{Listen, MailProtocol};
+use super::types::{Listen, MailProtocol, Networks};
 
 /// Where mail comes in if the file names no listener.
 const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
@@ -16,6 +16,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             addr: DEFAULT_LISTEN.into(),
             protocol: MailProtocol::default(),
             direction: Direction::Inbound,
+            proxy_from: Networks::default(),
         }];
     };
     let mut listeners: Vec<Listen> = Vec::new();
@@ -29,12 +30,10 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             .and_then(|item| reader.word(item, &["smtp", "lmtp"], protocol))
             .unwrap_or_default();
         only(reader, &mut keys, "tls", "off", &["starttls", "implicit"]);
-        if let Some(span) = keys.refused("proxy_from") {
-            reader.mistake(
-                span,
-                "the PROXY protocol is not there yet; remove this line",
-            );
-        }
+        let proxy_from = keys
+            .get("proxy_from")
+            .and_then(|item| reader.networks(item))
+            .unwrap_or_default();
         let words = ["inbound", "submission", "relay"];
         let direction = keys
             .get("direction")
@@ -74,6 +73,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             addr,
             protocol,
             direction,
+            proxy_from,
         });
     }
     listeners

@@ -1,17 +1,19 @@
 //! Walking a parsed file by hand, so that every mistake is found in one pass.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_protocol::settings::{Kind, expected, nearest, parse_duration, parse_size};
 use gatepost_protocol::{Level, Value};
+use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::mistakes::Mistake;
 use super::source_text::SourceText;
+use super::types::Networks;
 
 /// A value with its place.
 pub(super) type Item<'a> = Spanned<DeValue<'a>>;
@@ -164,6 +166,25 @@ impl Reader {
                 "an IP address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"",
             ),
         }
+    }
+
+    /// A list of networks and single addresses.
+    pub fn networks(&mut self, item: &Item<'_>) -> Option<Networks> {
+        let texts = self.list(item)?;
+        let mut networks = Vec::with_capacity(texts.len());
+        for (text, span) in texts {
+            let network = text
+                .parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            match network {
+                Ok(network) => networks.push(network),
+                Err(_) => self.mistake(
+                    span,
+                    "expected a network or an address, such as \"10.0.0.0/8\" or \"2001:db8::1\"",
+                ),
+            }
+        }
+        Some(Networks(networks))
     }
 
     /// One of some words, or true or false among them.

@@ -105,6 +105,7 @@ fn every_key_of_the_daemon_is_read() {
         protocol = "smtp"
         tls = "off"
         direction = "submission"
+        proxy_from = ["10.0.0.0/8", "2001:db8::1"]
         [[listen]]
         addr = "127.0.0.1:0"
         direction = "relay"
@@ -139,6 +140,17 @@ fn every_key_of_the_daemon_is_read() {
         (Level::Debug, LogFormat::Json)
     );
     assert_eq!(config.bare_newlines, BareNewlines::Keep);
+    let proxies = &config.listen[0].proxy_from;
+    for (address, believed) in [
+        ("10.1.2.3", true),
+        ("::ffff:10.1.2.3", true),
+        ("2001:db8::1", true),
+        ("2001:db8::2", false),
+        ("127.0.0.1", false),
+    ] {
+        assert_eq!(proxies.contains(address.parse().unwrap()), believed);
+    }
+    assert_eq!(config.listen[1].proxy_from, Networks::default());
     let directions: Vec<Direction> = config.listen.iter().map(|it| it.direction).collect();
     assert_eq!(
         directions,

@@ -1,12 +1,13 @@
 //! What the configuration says, typed and checked.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_protocol::{Direction, Level, Policy, Value};
+use ipnet::IpNet;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -76,6 +77,20 @@ pub struct Listen {
     pub protocol: MailProtocol,
     /// What it is for.
     pub direction: Direction,
+    /// Peers that send a PROXY header first, and are believed.
+    pub proxy_from: Networks,
+}
+
+/// Addresses by their networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(pub Vec<IpNet>);
+
+impl Networks {
+    /// Whether an address is in one of them. IPv4 addresses within IPv6 are IPv4 addresses.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// What clients may use up (RFC 5321 §4.5.3 and beyond).

@@ -1,5 +1,6 @@
-//! Sockets in: listeners and the limits on clients.
+//! Sockets in: listeners, proxies before them, and the limits on clients.
 
+mod proxy;
 mod slots;
 
 use std::collections::hash_map::RandomState;
@@ -18,7 +19,8 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, Listen, MailProtocol};
 use crate::dialog::{Client, LMTP, SMTP, Shared, Stop, serve};
 use crate::report;
-use slots::Slots;
+use proxy::{Header, ProxyError};
+use slots::{Full, Slot, Slots};
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "listen";
@@ -28,12 +30,14 @@ const BACKLOG: u32 = 1024;
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the last words to clients may take after that.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// How long a proxy may take to say whose connection it passes on; less where `command_timeout` is.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait where no connection can be accepted for lack of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The sockets we listen on.
 pub struct Listeners {
-    listeners: Vec<(TcpListener, Listen)>,
+    listeners: Vec<(TcpListener, Arc<Listen>)>,
     slots: Slots,
 }
 
@@ -66,7 +70,7 @@ impl Listeners {
         let bound = config.listen.iter().map(|listen| {
             let addr = listen.addr;
             match socket(addr) {
-                Ok(listener) => Ok((listener, listen.clone())),
+                Ok(listener) => Ok((listener, Arc::new(listen.clone()))),
                 Err(source) => Err(BindError { addr, source }),
             }
         });
@@ -140,7 +144,7 @@ struct Door {
 }
 
 impl Door {
-    async fn keep(self: Arc<Door>, listener: TcpListener, listen: Listen) {
+    async fn keep(self: Arc<Door>, listener: TcpListener, listen: Arc<Listen>) {
         let mut failing = false;
         // Known beforehand, unless we listen on all addresses.
         let local = listener
@@ -180,19 +184,12 @@ impl Door {
         stream: TcpStream,
         remote: SocketAddr,
         local: Option<SocketAddr>,
-        listen: &Listen,
+        listen: &Arc<Listen>,
     ) {
         let session = format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str();
-        let slot = match self.slots.take(remote.ip()) {
+        let slot = match self.slots.take() {
             Ok(slot) => slot,
-            Err(full) => {
-                let text = format_args!("{remote} turned away: {full}");
-                report::line(Level::Info, &session, Some(Hook::Connect), LOGGED_AS, text);
-                // A fresh connection takes one line without waiting; if not, the client learns the same from its closing.
-                let _ =
-                    stream.try_write(format!("421 4.7.0 {full}; try again later\r\n").as_bytes());
-                return;
-            }
+            Err(full) => return turn_away(&stream, &session, remote, full),
         };
         let client = Client {
             session,
@@ -204,13 +201,73 @@ impl Door {
             MailProtocol::Smtp => &SMTP,
             MailProtocol::Lmtp => &LMTP,
         };
-        let door = Arc::clone(self);
+        let (door, listen) = (Arc::clone(self), Arc::clone(listen));
         self.sessions.spawn(async move {
+            let Some((stream, client, slot)) = door.identify(stream, client, slot, &listen).await
+            else {
+                return;
+            };
             let shared = Arc::clone(&door.shared);
             serve(dialect, stream, client, shared, door.stop.clone()).await;
             drop(slot);
         });
     }
+
+    /// Finds out whose connection it is, and whether that client may have one more.
+    async fn identify(
+        &self,
+        mut stream: TcpStream,
+        mut client: Client,
+        mut slot: Slot,
+        listen: &Listen,
+    ) -> Option<(TcpStream, Client, Slot)> {
+        let peer = client.remote?;
+        if listen.proxy_from.contains(peer.ip()) {
+            match self.proxied(&mut stream).await {
+                Some(Ok(Header::Own)) => {}
+                Some(Ok(Header::Passed { client: remote, to })) => {
+                    client.remote = Some(canonical(remote));
+                    client.local = Some(canonical(to));
+                }
+                Some(Err(error)) => {
+                    // Proxies look whether we are there, and say nothing.
+                    let level = match error {
+                        ProxyError::Nothing => Level::Debug,
+                        _ => Level::Info,
+                    };
+                    let text = format_args!("{peer} turned away: {error}");
+                    report::line(level, &client.session, Some(Hook::Connect), LOGGED_AS, text);
+                    return None;
+                }
+                None => return None,
+            }
+        }
+        let remote = client.remote?;
+        match slot.assign(remote.ip()) {
+            Ok(()) => Some((stream, client, slot)),
+            Err(full) => {
+                turn_away(&stream, &client.session, remote, full);
+                None
+            }
+        }
+    }
+
+    /// The PROXY header at the beginning of a connection. `None`: we are to stop.
+    async fn proxied(&self, stream: &mut TcpStream) -> Option<Result<Header, ProxyError>> {
+        let limit = self.shared.config.limits.command_timeout;
+        let header = tokio::time::timeout(limit.min(PROXY_TIMEOUT), proxy::read(stream));
+        tokio::select! {
+            () = self.stop.soon.cancelled() => None,
+            header = header => Some(header.unwrap_or(Err(ProxyError::Late))),
+        }
+    }
+}
+
+fn turn_away(stream: &TcpStream, session: &str, remote: SocketAddr, full: Full) {
+    let text = format_args!("{remote} turned away: {full}");
+    report::line(Level::Info, session, Some(Hook::Connect), LOGGED_AS, text);
+    // A fresh connection takes one line without waiting; if not, the client learns the same from its closing.
+    let _ = stream.try_write(format!("421 4.7.0 {full}; try again later\r\n").as_bytes());
 }
 
 /// IPv4 clients of an IPv6 socket are IPv4 clients.

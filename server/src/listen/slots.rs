@@ -32,7 +32,8 @@ pub enum Full {
 /// The right to one connection; given back when dropped.
 #[derive(Debug)]
 pub struct Slot {
-    ip: IpAddr,
+    client: Option<IpAddr>,
+    max_per_ip: usize,
     taken: Arc<Mutex<Taken>>,
 }
 
@@ -46,26 +47,33 @@ impl Slots {
         }
     }
 
-    /// Takes a slot for a client address.
-    pub fn take(&self, ip: IpAddr) -> Result<Slot, Full> {
-        let ip = ip.to_canonical();
+    /// Takes a slot for a connection, of whomever.
+    pub fn take(&self) -> Result<Slot, Full> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.all >= self.max {
             return Err(Full::All);
         }
-        let of_ip = taken.by_ip.entry(ip).or_default();
-        if *of_ip >= self.max_per_ip {
-            if *of_ip == 0 {
-                taken.by_ip.remove(&ip);
-            }
-            return Err(Full::Ip);
-        }
-        *of_ip += 1;
         taken.all += 1;
         Ok(Slot {
-            ip,
+            client: None,
+            max_per_ip: self.max_per_ip,
             taken: Arc::clone(&self.taken),
         })
+    }
+}
+
+impl Slot {
+    /// Counts the connection as this client address's from now on. To be called once.
+    pub fn assign(&mut self, client: IpAddr) -> Result<(), Full> {
+        let client = client.to_canonical();
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_ip = taken.by_ip.get(&client).copied().unwrap_or_default();
+        if of_ip >= self.max_per_ip {
+            return Err(Full::Ip);
+        }
+        taken.by_ip.insert(client, of_ip + 1);
+        self.client = Some(client);
+        Ok(())
     }
 }
 
@@ -73,10 +81,12 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.all -= 1;
-        if let Some(of_ip) = taken.by_ip.get_mut(&self.ip) {
+        if let Some(client) = self.client
+            && let Some(of_ip) = taken.by_ip.get_mut(&client)
+        {
             *of_ip -= 1;
             if *of_ip == 0 {
-                taken.by_ip.remove(&self.ip);
+                taken.by_ip.remove(&client);
             }
         }
     }
@@ -86,20 +96,24 @@ impl Drop for Slot {
 mod tests {
     use super::*;
 
+    fn take(slots: &Slots, client: &str) -> Result<Slot, Full> {
+        let mut slot = slots.take()?;
+        slot.assign(client.parse().unwrap())?;
+        Ok(slot)
+    }
+
     #[test]
     fn slots_are_counted_in_all_and_by_address_and_come_back() {
         let slots = Slots::new(3, 2);
-        let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
-        let other: IpAddr = "2001:db8::1".parse().unwrap();
-        let first = slots.take(one).unwrap();
-        let _second = slots.take(mapped).unwrap();
-        assert_eq!(slots.take(one).unwrap_err(), Full::Ip);
-        let third = slots.take(other).unwrap();
-        assert_eq!(slots.take(other).unwrap_err(), Full::All);
+        let (one, mapped, other) = ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1");
+        let first = take(&slots, one).unwrap();
+        let _second = take(&slots, mapped).unwrap();
+        assert_eq!(take(&slots, one).unwrap_err(), Full::Ip);
+        let third = take(&slots, other).unwrap();
+        assert_eq!(take(&slots, other).unwrap_err(), Full::All);
         drop(first);
-        assert_eq!(slots.take(one).map(drop), Ok(()));
+        assert!(take(&slots, one).is_ok());
         drop(third);
-        assert!(!slots.taken.lock().unwrap().by_ip.contains_key(&other));
+        assert_eq!(slots.taken.lock().unwrap().by_ip.len(), 1);
     }
 }

@@ -11,6 +11,7 @@ use gatepost_protocol::Direction;
 
 use super::*;
 use crate::chain::Chain;
+use crate::config::Networks;
 use crate::message::Spool;
 
 struct Daemon {
@@ -26,6 +27,7 @@ fn config(spool: &TempDir, addr: &str) -> Config {
         addr: addr.parse().unwrap(),
         protocol: MailProtocol::Smtp,
         direction: Direction::Inbound,
+        proxy_from: Networks::default(),
     }];
     config
 }
