@@ -17,6 +17,8 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             protocol: MailProtocol::default(),
             direction: Direction::Inbound,
             proxy_from: Networks::default(),
+            xclient_from: Networks::default(),
+            xforward_from: Networks::default(),
         }];
     };
     let mut listeners: Vec<Listen> = Vec::new();
@@ -30,10 +32,14 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             .and_then(|item| reader.word(item, &["smtp", "lmtp"], protocol))
             .unwrap_or_default();
         only(reader, &mut keys, "tls", "off", &["starttls", "implicit"]);
-        let proxy_from = keys
-            .get("proxy_from")
-            .and_then(|item| reader.networks(item))
-            .unwrap_or_default();
+        let mut networks = |key| {
+            keys.get(key)
+                .and_then(|item| reader.networks(item))
+                .unwrap_or_default()
+        };
+        let proxy_from = networks("proxy_from");
+        let xclient_from = networks("xclient_from");
+        let xforward_from = networks("xforward_from");
         let words = ["inbound", "submission", "relay"];
         let direction = keys
             .get("direction")
@@ -74,6 +80,8 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             protocol,
             direction,
             proxy_from,
+            xclient_from,
+            xforward_from,
         });
     }
     listeners

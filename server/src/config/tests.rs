@@ -82,6 +82,17 @@ fn an_empty_file_means_the_defaults() {
         (limits.max_connections, limits.max_connections_per_ip),
         (2000, 20)
     );
+    assert_eq!(limits.max_connections_per_network, None);
+    assert_eq!(
+        (
+            limits.max_unknown_commands,
+            limits.max_idle_commands,
+            limits.max_header_fields
+        ),
+        (10, 100, 1000)
+    );
+    assert_eq!(limits.hello_timeout, Duration::from_secs(300));
+    assert_eq!(limits.min_data_rate, 10);
     assert_eq!(
         (limits.memory_per_message, limits.memory_for_messages),
         (2 << 20, 64 << 20)
@@ -106,6 +117,8 @@ fn every_key_of_the_daemon_is_read() {
         tls = "off"
         direction = "submission"
         proxy_from = ["10.0.0.0/8", "2001:db8::1"]
+        xclient_from = ["192.0.2.1"]
+        xforward_from = ["192.0.2.2"]
         [[listen]]
         addr = "127.0.0.1:0"
         direction = "relay"
@@ -124,6 +137,12 @@ fn every_key_of_the_daemon_is_read() {
         session_timeout = "2h"
         max_connections = 5
         max_connections_per_ip = 6
+        max_connections_per_network = 7
+        max_unknown_commands = 8
+        max_idle_commands = 9
+        max_header_fields = 10
+        hello_timeout = "11s"
+        min_data_rate = "1KB"
         memory_per_message = 0
         memory_for_messages = "1KB"
         "#,
@@ -150,6 +169,13 @@ fn every_key_of_the_daemon_is_read() {
     ] {
         assert_eq!(proxies.contains(address.parse().unwrap()), believed);
     }
+    let (one, two) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+    let (xclient, xforward) = (
+        &config.listen[0].xclient_from,
+        &config.listen[0].xforward_from,
+    );
+    assert!(xclient.contains(one) && !xclient.contains(two));
+    assert!(xforward.contains(two) && !xforward.contains(one));
     assert_eq!(config.listen[1].proxy_from, Networks::default());
     let directions: Vec<Direction> = config.listen.iter().map(|it| it.direction).collect();
     assert_eq!(
@@ -174,6 +200,17 @@ fn every_key_of_the_daemon_is_read() {
         (limits.max_connections, limits.max_connections_per_ip),
         (5, 6)
     );
+    assert_eq!(limits.max_connections_per_network, Some(7));
+    assert_eq!(
+        (
+            limits.max_unknown_commands,
+            limits.max_idle_commands,
+            limits.max_header_fields
+        ),
+        (8, 9, 10)
+    );
+    assert_eq!(limits.hello_timeout, Duration::from_secs(11));
+    assert_eq!(limits.min_data_rate, 1024);
     assert_eq!(
         (limits.memory_per_message, limits.memory_for_messages),
         (0, 1024)
@@ -494,7 +531,7 @@ fn the_documentation_names_every_key() {
         .filter_map(|line| line.split_once("known here: "))
         .flat_map(|(_, keys)| keys.split(", "))
         .collect();
-    assert_eq!(keys.len(), 12 + 14 + 4, "{shown}");
+    assert_eq!(keys.len(), 12 + 20 + 8, "{shown}");
     keys.extend(plugin::CORE_KEYS);
     for key in keys {
         let row = format!("| `{key}` |");

@@ -79,6 +79,10 @@ pub struct Listen {
     pub direction: Direction,
     /// Peers that send a PROXY header first, and are believed.
     pub proxy_from: Networks,
+    /// Clients that may say XCLIENT.
+    pub xclient_from: Networks,
+    /// Clients that may say XFORWARD.
+    pub xforward_from: Networks,
 }
 
 /// Addresses by their networks.
@@ -110,6 +114,16 @@ pub struct Limits {
     pub max_transactions: u32,
     /// Refused commands of a session, before it is ended.
     pub max_errors: u32,
+    /// Commands of a session that do not exist, before it is ended.
+    pub max_unknown_commands: u32,
+    /// Commands in a row that get no message on its way, before the session is ended.
+    pub max_idle_commands: u32,
+    /// Fields of a header block.
+    pub max_header_fields: usize,
+    /// From the greeting to a HELO or EHLO that is accepted.
+    pub hello_timeout: Duration,
+    /// Bytes a second of a message, on average, from a client that takes longer for it than `data_timeout`; 0: any.
+    pub min_data_rate: u64,
     /// Waiting for a command.
     pub command_timeout: Duration,
     /// Waiting for the next block of a message.
@@ -120,6 +134,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections of one client address.
     pub max_connections_per_ip: usize,
+    /// Connections of one client network, a /24 of IPv4 or a /56 of IPv6; none: any number.
+    pub max_connections_per_network: Option<usize>,
     /// Bytes up to which a message stays in memory while it comes in.
     pub memory_per_message: usize,
     /// Bytes that all messages together may take in memory; beyond, they go to the spool folder.

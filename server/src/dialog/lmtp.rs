@@ -15,6 +15,8 @@ pub static LMTP: Dialect = Dialect {
         ("NOOP", Verb::Noop),
         ("VRFY", Verb::Vrfy),
         ("HELP", Verb::Help),
+        ("XCLIENT", Verb::Xclient),
+        ("XFORWARD", Verb::Xforward),
     ],
     hello: "LHLO",
     replies_per_recipient: true,

@@ -45,4 +45,8 @@ pub struct Client {
     pub local: Option<SocketAddr>,
     /// What the listener is for.
     pub direction: Direction,
+    /// They may say XCLIENT.
+    pub may_xclient: bool,
+    /// They may say XFORWARD.
+    pub may_xforward: bool,
 }

@@ -16,6 +16,8 @@ pub static SMTP: Dialect = Dialect {
         ("NOOP", Verb::Noop),
         ("VRFY", Verb::Vrfy),
         ("HELP", Verb::Help),
+        ("XCLIENT", Verb::Xclient),
+        ("XFORWARD", Verb::Xforward),
     ],
     hello: "EHLO or HELO",
     replies_per_recipient: false,

@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The sockets we listen on.
 pub struct Listeners {
     listeners: Vec<(TcpListener, Arc<Listen>)>,
-    slots: Slots,
+    slots: Arc<Slots>,
 }
 
 /// Why an address cannot be listened on.
@@ -77,7 +77,11 @@ impl Listeners {
         let limits = &config.limits;
         Ok(Listeners {
             listeners: bound.collect::<Result<_, _>>()?,
-            slots: Slots::new(limits.max_connections, limits.max_connections_per_ip),
+            slots: Slots::new(
+                limits.max_connections,
+                limits.max_connections_per_ip,
+                limits.max_connections_per_network,
+            ),
         })
     }
 
@@ -137,7 +141,7 @@ fn socket(addr: SocketAddr) -> io::Result<TcpListener> {
 /// What every accepted connection needs.
 struct Door {
     shared: Arc<Shared>,
-    slots: Slots,
+    slots: Arc<Slots>,
     sessions: TaskTracker,
     stop: Stop,
     ids: AtomicU64,
@@ -196,6 +200,8 @@ impl Door {
             remote: Some(canonical(remote)),
             local: local.or_else(|| stream.local_addr().ok()).map(canonical),
             direction: listen.direction,
+            may_xclient: false,
+            may_xforward: false,
         };
         let dialect = match listen.protocol {
             MailProtocol::Smtp => &SMTP,
@@ -244,7 +250,11 @@ impl Door {
         }
         let remote = client.remote?;
         match slot.assign(remote.ip()) {
-            Ok(()) => Some((stream, client, slot)),
+            Ok(()) => {
+                client.may_xclient = listen.xclient_from.contains(remote.ip());
+                client.may_xforward = listen.xforward_from.contains(remote.ip());
+                Some((stream, client, slot))
+            }
             Err(full) => {
                 turn_away(&stream, &client.session, remote, full);
                 None

@@ -28,6 +28,8 @@ fn config(spool: &TempDir, addr: &str) -> Config {
         protocol: MailProtocol::Smtp,
         direction: Direction::Inbound,
         proxy_from: Networks::default(),
+        xclient_from: Networks::default(),
+        xforward_from: Networks::default(),
     }];
     config
 }

@@ -179,6 +179,7 @@ pub(crate) mod tests {
                 max_connections_per_ip: 20,
                 memory_per_message,
                 memory_for_messages,
+                ..Limits::default()
             },
             bare_newlines: BareNewlines::Reject,
             plugins: Vec::new(),

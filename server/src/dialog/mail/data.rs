@@ -1,9 +1,11 @@
 //! DATA: the message comes in (RFC 5321 §4.1.1.4).
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gatepost_protocol::{Args, HeaderBlock, Hook, Level};
+use tokio::time::Instant;
 
 use super::Mail;
 use crate::chain::Decision;
@@ -21,12 +23,15 @@ enum Incoming {
     Denied(Decision),
     /// A plugin wants the client gone, in the middle of it.
     CutOff(Decision),
+    /// It comes too slowly.
+    Trickle,
 }
 
 /// What the message is refused for, while the rest of it still comes.
 enum Fault {
     TooBig,
     HeaderTooBig,
+    TooManyFields,
     Denied(Decision),
 }
 
@@ -68,6 +73,10 @@ impl Mail {
                 self.log_refused(&reply);
                 self.say(wire.output(), &reply)
             }
+            Incoming::Trickle => self.cut_off(
+                wire.output(),
+                "421 4.4.2 Your message comes too slowly; try again later",
+            ),
             Incoming::Denied(decision) | Incoming::CutOff(decision) => {
                 self.refuse(wire.output(), Hook::DataHeadersEnd, &decision)
             }
@@ -94,8 +103,17 @@ impl Mail {
         let mut intake = self.shared.spool.begin();
         let mut head = Head::default();
         let mut fault = None;
+        let mut waited = Duration::ZERO;
+        let mut came = 0;
         loop {
-            let read = wire.data(intake.room().await).await?;
+            let room = intake.room().await;
+            let asked = Instant::now();
+            let read = wire.data(room).await?;
+            waited += asked.elapsed();
+            came += read as u64;
+            if waited > limits.data_timeout && came < waited.as_secs() * limits.min_data_rate {
+                return Ok(Incoming::Trickle);
+            }
             let ended = intake.take(read, |block| reader.scan(block));
             if fault.is_none() {
                 let has_header = head.take(intake.fresh());
@@ -105,10 +123,10 @@ impl Mail {
                     fault = Some(Fault::HeaderTooBig);
                 } else if has_header {
                     match self.header_came(&mut head).await {
-                        Some(decision) if decision.verdict.disconnects() => {
+                        Some(Fault::Denied(decision)) if decision.verdict.disconnects() => {
                             return Ok(Incoming::CutOff(decision));
                         }
-                        decision => fault = decision.map(Fault::Denied),
+                        found => fault = found,
                     }
                 }
                 if fault.is_some() {
@@ -126,24 +144,31 @@ impl Mail {
             // Without an empty line all of it is header.
             head.end = Some((head.bytes.len(), head.bytes.len()));
             match self.header_came(&mut head).await {
-                Some(decision) if decision.verdict.disconnects() => {
+                Some(Fault::Denied(decision)) if decision.verdict.disconnects() => {
                     return Ok(Incoming::CutOff(decision));
                 }
-                decision => fault = decision.map(Fault::Denied),
+                found => fault = found,
             }
         }
         Ok(self.judge(intake, fault, reader.seen()).await)
     }
 
-    /// Tells plugins of the header block while the body still comes. Returns a denial.
-    async fn header_came(&mut self, head: &mut Head) -> Option<Decision> {
+    /// Tells plugins of the header block while the body still comes. Returns what the message is to be refused for.
+    async fn header_came(&mut self, head: &mut Head) -> Option<Fault> {
         let (header_end, body_start) = head.end?;
         let transaction = &mut self.visit.session.transaction;
-        transaction.header = Some(HeaderBlock::parse(head.cut(header_end)));
+        let header = HeaderBlock::parse(head.cut(header_end));
+        if header.len() > self.shared.config.limits.max_header_fields {
+            return Some(Fault::TooManyFields);
+        }
+        transaction.header = Some(header);
         transaction.header_end = header_end as u64;
         transaction.body_start = body_start as u64;
         let decision = self.ask(Hook::DataHeadersEnd, &Args::None, None).await;
-        decision.verdict.is_denial().then_some(decision)
+        decision
+            .verdict
+            .is_denial()
+            .then_some(Fault::Denied(decision))
     }
 
     /// Decides whether what came can be taken.
@@ -162,6 +187,12 @@ impl Mail {
                 format!(
                     "552 5.3.4 Header block is bigger than {} bytes",
                     config.limits.max_header
+                )
+            }
+            Some(Fault::TooManyFields) => {
+                format!(
+                    "552 5.3.4 Header block has more than {} fields",
+                    config.limits.max_header_fields
                 )
             }
             None if seen.bare_lf && bare_is_refused => {

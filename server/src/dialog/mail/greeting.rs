@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gatepost_protocol::{Args, EnhancedCode, Hook, Level};
 
-use super::{Hello, Mail, parse};
+use super::{Hello, Mail, parse, xclient};
 use crate::dialog::{Next, reply};
 
 impl Mail {
@@ -76,5 +76,11 @@ impl Mail {
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
         lines.push("HELP".into());
+        if self.may_xclient {
+            lines.push(xclient::OFFER.into());
+        }
+        if self.may_xforward {
+            lines.push(xclient::OFFER_FORWARD.into());
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gatepost_protocol::{Args, Hook, Verdict};
 
-use super::{Mail, parse};
+use super::{Mail, Verb, parse};
 use crate::dialog::Next;
 
 /// Commands of RFCs that we do not implement: 502 and not 500 (RFC 5321 §4.2.4).
@@ -51,7 +51,17 @@ impl Mail {
         if let Some(next) = self.settle(output, Hook::Help, &decision) {
             return next;
         }
-        let commands: Vec<&str> = self.dialect.verbs.iter().map(|(verb, _)| *verb).collect();
+        let commands: Vec<&str> = self
+            .dialect
+            .verbs
+            .iter()
+            .filter(|(_, verb)| match verb {
+                Verb::Xclient => self.may_xclient,
+                Verb::Xforward => self.may_xforward,
+                _ => true,
+            })
+            .map(|(name, _)| *name)
+            .collect();
         let usual = format!("214 2.0.0 Commands: {}", commands.join(" "));
         self.say_decided(output, &usual, &decision, false)
     }
@@ -93,6 +103,7 @@ impl Mail {
         if NOT_IMPLEMENTED.contains(&command.as_str()) {
             return self.say(output, "502 5.5.1 Command not implemented");
         }
+        self.unknown += 1;
         self.say(output, "500 5.5.1 Unrecognized command")
     }
 }

@@ -150,6 +150,8 @@ impl Bed {
             remote: Some("192.0.2.1:1234".parse().unwrap()),
             local: None,
             direction: Direction::Inbound,
+            may_xclient: false,
+            may_xforward: false,
         };
         let (stream, theirs) = tokio::io::duplex(16 << 10);
         Dialog {
