@@ -3,7 +3,7 @@
 use gatepost_protocol::{Direction, Value};
 
 use super::reader::{Item, Keys, Reader};
-use super::types::{Listen, MailProtocol, Networks};
+use super::types::{Address, Listen, MailProtocol, Networks};
 
 /// Where mail comes in if the file names no listener.
 const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
@@ -13,7 +13,8 @@ const SMTP_PORT: u16 = 25;
 pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> {
     let Some(item) = item else {
         return vec![Listen {
-            addr: DEFAULT_LISTEN.into(),
+            addr: Address::Tcp(DEFAULT_LISTEN.into()),
+            mode: None,
             protocol: MailProtocol::default(),
             direction: Direction::Inbound,
             proxy_from: Networks::default(),
@@ -27,6 +28,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             continue;
         };
         let addr = keys.get("addr");
+        let mode = keys.get("mode").and_then(|item| mode(reader, item));
         let protocol = keys
             .get("protocol")
             .and_then(|item| reader.word(item, &["smtp", "lmtp"], protocol))
@@ -46,6 +48,9 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             .and_then(|item| reader.word(item, &words, direction))
             .unwrap_or_default();
         let protocol_span = keys.key_span("protocol");
+        let mode_span = keys.key_span("mode");
+        let by_address = ["proxy_from", "xclient_from", "xforward_from"];
+        let by_address = by_address.map(|key| keys.key_span(key));
         keys.finish(reader);
         let Some(item) = addr else {
             reader.mistake(
@@ -57,7 +62,22 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
         let Some(addr) = reader.address(item) else {
             continue;
         };
-        if let Some(other) = listeners.iter().find(|other| clash(other.addr, addr)) {
+        match &addr {
+            Address::Unix(_) => {
+                for span in by_address.into_iter().flatten() {
+                    reader.mistake(
+                        span,
+                        "clients of a Unix socket have no address; remove this line",
+                    );
+                }
+            }
+            Address::Tcp(_) => {
+                if let Some(span) = mode_span {
+                    reader.mistake(span, "only a Unix socket has a mode; remove this line");
+                }
+            }
+        }
+        if let Some(other) = listeners.iter().find(|other| clash(&other.addr, &addr)) {
             let message = if other.addr == addr {
                 format!("{addr} is already listened on above")
             } else {
@@ -68,7 +88,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
         }
         if let Some(span) = protocol_span
             && protocol == MailProtocol::Lmtp
-            && addr.port() == SMTP_PORT
+            && matches!(addr, Address::Tcp(addr) if addr.port() == SMTP_PORT)
         {
             reader.warning(
                 span,
@@ -77,6 +97,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
         }
         listeners.push(Listen {
             addr,
+            mode,
             protocol,
             direction,
             proxy_from,
@@ -88,7 +109,10 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
 }
 
 /// Whether the second of two sockets would find its address in use. Port 0 is a free one each time.
-fn clash(one: std::net::SocketAddr, other: std::net::SocketAddr) -> bool {
+fn clash(one: &Address, other: &Address) -> bool {
+    let (Address::Tcp(one), Address::Tcp(other)) = (one, other) else {
+        return one == other;
+    };
     let covers = one.ip() == other.ip()
         || one.is_ipv4() == other.is_ipv4()
             && (one.ip().is_unspecified() || other.ip().is_unspecified());
@@ -105,6 +129,21 @@ fn only(reader: &mut Reader, keys: &mut Keys<'_>, key: &'static str, word: &str,
     } else if found != Some(word) {
         reader.mistake(item.span(), format!("expected \"{word}\""));
     }
+}
+
+/// The permissions of a file as chmod(1) has them.
+fn mode(reader: &mut Reader, item: &Item<'_>) -> Option<u32> {
+    let text = item.get_ref().as_str().unwrap_or_default();
+    let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = u32::from_str_radix(text, 8).ok();
+    let mode = mode.filter(|mode| digits && *mode <= 0o777);
+    if mode.is_none() {
+        reader.mistake(
+            item.span(),
+            "expected permissions in octal digits, in quotes, such as \"0660\"",
+        );
+    }
+    mode
 }
 
 fn direction(value: &Value) -> Option<Direction> {

@@ -1,6 +1,6 @@
 //! Walking a parsed file by hand, so that every mistake is found in one pass.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::mistakes::Mistake;
 use super::source_text::SourceText;
-use super::types::Networks;
+use super::types::{Address, Networks};
 
 /// A value with its place.
 pub(super) type Item<'a> = Spanned<DeValue<'a>>;
+
+/// What the kernel has room for (unix(7)), less the NUL at its end.
+const MAX_SOCKET_PATH: usize = 107;
 
 /// Collects mistakes. What reads a value gives `None` for a wrong one, and has then said why.
 pub(super) struct Reader {
@@ -158,12 +161,21 @@ impl Reader {
         tables
     }
 
-    pub fn address(&mut self, item: &Item<'_>) -> Option<SocketAddr> {
-        match self.text(item)?.parse() {
-            Ok(address) => Some(address),
+    pub fn address(&mut self, item: &Item<'_>) -> Option<Address> {
+        let text = self.text(item)?;
+        if let Some(path) = text.strip_prefix("unix:") {
+            if (1..=MAX_SOCKET_PATH).contains(&path.len()) {
+                return Some(Address::Unix(path.into()));
+            }
+            let message = format!("the path of a Unix socket has 1 to {MAX_SOCKET_PATH} bytes");
+            self.mistake(item.span(), message);
+            return None;
+        }
+        match text.parse() {
+            Ok(address) => Some(Address::Tcp(address)),
             Err(_) => self.expected(
                 item,
-                "an IP address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"",
+                "an IP address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\", or a Unix socket, such as \"unix:/run/gatepost/lmtp.sock\"",
             ),
         }
     }

@@ -68,11 +68,31 @@ pub enum MailProtocol {
     Lmtp,
 }
 
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Address and port.
+    Tcp(SocketAddr),
+    /// The file of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp(addr) => addr.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// A socket to listen on.
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// Address and port.
-    pub addr: SocketAddr,
+    /// Address and port, or a Unix socket.
+    pub addr: Address,
+    /// The permissions of a Unix socket; none: those that the process's umask leaves.
+    pub mode: Option<u32>,
     /// What is spoken there.
     pub protocol: MailProtocol,
     /// What it is for.

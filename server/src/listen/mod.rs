@@ -1,9 +1,11 @@
 //! Sockets in: listeners, proxies before them, and the limits on clients.
 
+mod bound;
 mod proxy;
 mod slots;
 
 use std::collections::hash_map::RandomState;
+use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
@@ -12,20 +14,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gatepost_protocol::{Hook, Level};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Listen, MailProtocol};
-use crate::dialog::{Client, LMTP, SMTP, Shared, Stop, serve};
+use crate::config::{Address, Config, Listen, MailProtocol};
+use crate::dialog::{Client, Dialect, LMTP, SMTP, Shared, Stop, serve};
 use crate::report;
+use bound::{Accepted, Bound};
 use proxy::{Header, ProxyError};
 use slots::{Full, Slot, Slots};
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "listen";
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
 /// How long transactions may take to finish after we were told to stop.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the last words to clients may take after that.
@@ -37,19 +38,30 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The sockets we listen on.
 pub struct Listeners {
-    listeners: Vec<(TcpListener, Arc<Listen>)>,
+    listeners: Vec<(Bound, Arc<Listen>)>,
     slots: Arc<Slots>,
 }
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr}: {source}; {}", hint(source))]
+#[error("cannot listen on {addr}: {source}; {}", hint(addr, source))]
 pub struct BindError {
-    addr: SocketAddr,
+    addr: Address,
     source: io::Error,
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(addr: &Address, error: &io::Error) -> &'static str {
+    if let Address::Unix(_) = addr {
+        return match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "stop the server that listens there (`ss -lxp` shows it), or remove the file if it is no socket, or set another `addr` under [[listen]]"
+            }
+            io::ErrorKind::NotFound => "make the folder, or set another `addr` under [[listen]]",
+            _ => {
+                "let the user that gatepost runs as write to the folder, or set another `addr` under [[listen]]"
+            }
+        };
+    }
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             "stop the server that listens there (`ss -ltnp` shows it), or set another `addr` under [[listen]]"
@@ -68,8 +80,8 @@ impl Listeners {
     /// Binds every address of a configuration. To be called within the runtime.
     pub fn bind(config: &Config) -> Result<Listeners, BindError> {
         let bound = config.listen.iter().map(|listen| {
-            let addr = listen.addr;
-            match socket(addr) {
+            let addr = listen.addr.clone();
+            match Bound::new(&addr, listen.mode) {
                 Ok(listener) => Ok((listener, Arc::new(listen.clone()))),
                 Err(source) => Err(BindError { addr, source }),
             }
@@ -86,10 +98,10 @@ impl Listeners {
     }
 
     /// The addresses that are listened on, in the order of the configuration; port 0 is replaced by the one that was given.
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+    pub fn addresses(&self) -> io::Result<Vec<Address>> {
         self.listeners
             .iter()
-            .map(|(listener, _)| listener.local_addr())
+            .map(|(listener, _)| listener.address())
             .collect()
     }
 
@@ -124,20 +136,6 @@ impl Listeners {
     }
 }
 
-fn socket(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    // Else a restart would have to wait for the last connections to be forgotten.
-    socket.set_reuseaddr(true)?;
-    // Replies are whole when they are written; waiting for more would only delay them. Accepted connections inherit it.
-    socket.set_nodelay(true)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
-}
-
 /// What every accepted connection needs.
 struct Door {
     shared: Arc<Shared>,
@@ -148,13 +146,13 @@ struct Door {
 }
 
 impl Door {
-    async fn keep(self: Arc<Door>, listener: TcpListener, listen: Arc<Listen>) {
+    async fn keep(self: Arc<Door>, listener: Bound, listen: Arc<Listen>) {
         let mut failing = false;
         // Known beforehand, unless we listen on all addresses.
-        let local = listener
-            .local_addr()
-            .ok()
-            .filter(|local| !local.ip().is_unspecified());
+        let local = match listener.address() {
+            Ok(Address::Tcp(local)) => Some(local).filter(|local| !local.ip().is_unspecified()),
+            _ => None,
+        };
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -162,9 +160,13 @@ impl Door {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, remote)) => {
+                Ok(Accepted::Tcp(stream, remote)) => {
                     failing = false;
                     self.admit(stream, remote, local, &listen);
+                }
+                Ok(Accepted::Unix(stream)) => {
+                    failing = false;
+                    self.admit_local(stream, &listen);
                 }
                 // The connection is over before it began; nothing is wrong with us.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -190,10 +192,10 @@ impl Door {
         local: Option<SocketAddr>,
         listen: &Arc<Listen>,
     ) {
-        let session = format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str();
+        let session = self.new_id();
         let slot = match self.slots.take() {
             Ok(slot) => slot,
-            Err(full) => return turn_away(&stream, &session, remote, full),
+            Err(full) => return turn_away(|text| stream.try_write(text), &session, &remote, full),
         };
         let client = Client {
             session,
@@ -203,10 +205,7 @@ impl Door {
             may_xclient: false,
             may_xforward: false,
         };
-        let dialect = match listen.protocol {
-            MailProtocol::Smtp => &SMTP,
-            MailProtocol::Lmtp => &LMTP,
-        };
+        let dialect = dialect(listen);
         let (door, listen) = (Arc::clone(self), Arc::clone(listen));
         self.sessions.spawn(async move {
             let Some((stream, client, slot)) = door.identify(stream, client, slot, &listen).await
@@ -217,6 +216,35 @@ impl Door {
             serve(dialect, stream, client, shared, door.stop.clone()).await;
             drop(slot);
         });
+    }
+
+    /// A client of this machine, which has no address: it counts for the limit on all connections alone.
+    fn admit_local(self: &Arc<Door>, stream: UnixStream, listen: &Listen) {
+        let session = self.new_id();
+        let slot = match self.slots.take() {
+            Ok(slot) => slot,
+            Err(full) => {
+                return turn_away(|text| stream.try_write(text), &session, &listen.addr, full);
+            }
+        };
+        let client = Client {
+            session,
+            remote: None,
+            local: None,
+            direction: listen.direction,
+            may_xclient: false,
+            may_xforward: false,
+        };
+        let (door, dialect) = (Arc::clone(self), dialect(listen));
+        self.sessions.spawn(async move {
+            let shared = Arc::clone(&door.shared);
+            serve(dialect, stream, client, shared, door.stop.clone()).await;
+            drop(slot);
+        });
+    }
+
+    fn new_id(&self) -> Box<str> {
+        format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str()
     }
 
     /// Finds out whose connection it is, and whether that client may have one more.
@@ -256,7 +284,12 @@ impl Door {
                 Some((stream, client, slot))
             }
             Err(full) => {
-                turn_away(&stream, &client.session, remote, full);
+                turn_away(
+                    |text| stream.try_write(text),
+                    &client.session,
+                    &remote,
+                    full,
+                );
                 None
             }
         }
@@ -273,11 +306,23 @@ impl Door {
     }
 }
 
-fn turn_away(stream: &TcpStream, session: &str, remote: SocketAddr, full: Full) {
-    let text = format_args!("{remote} turned away: {full}");
+fn dialect(listen: &Listen) -> &'static Dialect {
+    match listen.protocol {
+        MailProtocol::Smtp => &SMTP,
+        MailProtocol::Lmtp => &LMTP,
+    }
+}
+
+fn turn_away(
+    try_write: impl Fn(&[u8]) -> io::Result<usize>,
+    session: &str,
+    who: &dyn Display,
+    full: Full,
+) {
+    let text = format_args!("{who} turned away: {full}");
     report::line(Level::Info, session, Some(Hook::Connect), LOGGED_AS, text);
     // A fresh connection takes one line without waiting; if not, the client learns the same from its closing.
-    let _ = stream.try_write(format!("421 4.7.0 {full}; try again later\r\n").as_bytes());
+    let _ = try_write(format!("421 4.7.0 {full}; try again later\r\n").as_bytes());
 }
 
 /// IPv4 clients of an IPv6 socket are IPv4 clients.

@@ -24,7 +24,8 @@ struct Daemon {
 fn config(spool: &TempDir, addr: &str) -> Config {
     let mut config = crate::message::spool::tests::config(spool.path(), 0, 0);
     config.listen = vec![Listen {
-        addr: addr.parse().unwrap(),
+        addr: Address::Tcp(addr.parse().unwrap()),
+        mode: None,
         protocol: MailProtocol::Smtp,
         direction: Direction::Inbound,
         proxy_from: Networks::default(),
@@ -40,7 +41,9 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     config.limits.max_connections = max_connections;
     config.limits.max_connections_per_ip = max_connections_per_ip;
     let listeners = Listeners::bind(&config).unwrap();
-    let address = listeners.addresses().unwrap()[0];
+    let Address::Tcp(address) = listeners.addresses().unwrap()[0] else {
+        panic!("it is TCP")
+    };
     let shared = Arc::new(Shared {
         spool: Arc::new(Spool::open(&config).unwrap()),
         chain: Arc::new(Chain::new(Vec::new())),

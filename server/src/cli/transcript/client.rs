@@ -1,19 +1,25 @@
 //! The client's end of a connection.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, UnixStream};
 
 use super::pattern::show;
 
 /// The longest reply line, CRLF included (RFC 5321 §4.5.3.1.5).
 const MAX_REPLY_LINE: usize = 512;
 
+/// A stream of bytes, both ways.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
 /// A connection to the server.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Io>,
     /// What came and was not looked at yet.
     came: Vec<u8>,
     patience: Duration,
@@ -36,7 +42,16 @@ impl Client {
         let stream = socket.connect(server).await?;
         stream.set_nodelay(true)?;
         Ok(Client {
-            stream,
+            stream: Box::new(stream),
+            came: Vec::new(),
+            patience,
+        })
+    }
+
+    /// The same over a Unix socket.
+    pub async fn connect_unix(server: &Path, patience: Duration) -> std::io::Result<Client> {
+        Ok(Client {
+            stream: Box::new(UnixStream::connect(server).await?),
             came: Vec::new(),
             patience,
         })
@@ -44,7 +59,7 @@ impl Client {
 
     /// Sends bytes. What the server says meanwhile is kept, so that neither side waits for the other. A server that is gone is no error here: the next reply that is missing tells.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let (mut reader, mut writer) = self.stream.split();
+        let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
         let came = &mut self.came;
         let write = writer.write_all(bytes);
         tokio::pin!(write);
