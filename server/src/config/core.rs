@@ -40,11 +40,18 @@ impl Default for Limits {
             max_transactions: 1000,
             max_errors: 20,
             max_auth_failures: 3,
+            max_unknown_commands: 10,
+            max_idle_commands: 100,
+            max_header_fields: 1000,
+            // RFC 5321 §4.5.3.2.7 wants five minutes for any command.
+            hello_timeout: Duration::from_secs(5 * 60),
+            min_data_rate: 10,
             command_timeout: Duration::from_secs(5 * 60),
             data_timeout: Duration::from_secs(3 * 60),
             session_timeout: Duration::from_secs(60 * 60),
             max_connections: 2000,
             max_connections_per_ip: 20,
+            max_connections_per_network: None,
             memory_per_message: 2 * MB,
             memory_for_messages: 64 * MB,
         }
@@ -240,6 +247,12 @@ fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {
     if let Some(value) = number("max_size", Kind::Size, 1, 1 << 40, " bytes") {
         limits.max_size = value;
     }
+    if let Some(value) = number("min_data_rate", Kind::Size, 0, 1 << 30, " bytes") {
+        limits.min_data_rate = value;
+    }
+    let per_network = number("max_connections_per_network", Kind::Integer, 1, COUNTED, "");
+    limits.max_connections_per_network =
+        per_network.map(|value| usize::try_from(value).unwrap_or(usize::MAX));
     let mut count = |key, to: &mut usize| {
         if let Some(value) = number(key, Kind::Integer, 1, COUNTED, "") {
             *to = usize::try_from(value).unwrap_or(usize::MAX);
@@ -248,6 +261,7 @@ fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {
     count("max_recipients", &mut limits.max_recipients);
     count("max_connections", &mut limits.max_connections);
     count("max_connections_per_ip", &mut limits.max_connections_per_ip);
+    count("max_header_fields", &mut limits.max_header_fields);
     let mut count = |key, to: &mut u32| {
         if let Some(value) = number(key, Kind::Integer, 1, COUNTED, "") {
             *to = u32::try_from(value).unwrap_or(u32::MAX);
@@ -256,6 +270,8 @@ fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {
     count("max_transactions", &mut limits.max_transactions);
     count("max_errors", &mut limits.max_errors);
     count("max_auth_failures", &mut limits.max_auth_failures);
+    count("max_unknown_commands", &mut limits.max_unknown_commands);
+    count("max_idle_commands", &mut limits.max_idle_commands);
     let mut time = |key, to: &mut Duration| {
         if let Some(value) = keys.get(key).and_then(|item| reader.duration(item)) {
             *to = value;
@@ -263,6 +279,7 @@ fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {
     };
     time("command_timeout", &mut limits.command_timeout);
     time("data_timeout", &mut limits.data_timeout);
+    time("hello_timeout", &mut limits.hello_timeout);
     time("session_timeout", &mut limits.session_timeout);
     warn(reader, &keys, &limits);
     keys.finish(reader);

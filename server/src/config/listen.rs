@@ -3,7 +3,7 @@
 use gatepost_protocol::{Direction, Value};
 
 use super::reader::{Item, Reader};
-use super::types::{AuthOffer, Listen, ListenTls, MailProtocol};
+use super::types::{Address, AuthOffer, Listen, ListenTls, MailProtocol};
 
 /// Where mail comes in if the file names no listener.
 const DEFAULT_LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 2525);
@@ -20,6 +20,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>, has_tls: bool) 
             continue;
         };
         let addr = keys.get("addr");
+        let mode = keys.get("mode").and_then(|item| mode(reader, item));
         let protocol = keys
             .get("protocol")
             .and_then(|item| reader.word(item, &["smtp", "lmtp"], protocol))
@@ -37,12 +38,14 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>, has_tls: bool) 
                 "this needs a certificate: add a table [tls] with `cert` and `key`; `gatepost tls self-signed` makes them for a start",
             );
         }
-        if let Some(span) = keys.refused("proxy_from") {
-            reader.mistake(
-                span,
-                "the PROXY protocol is not there yet; remove this line",
-            );
-        }
+        let mut networks = |key| {
+            keys.get(key)
+                .and_then(|item| reader.networks(item))
+                .unwrap_or_default()
+        };
+        let proxy_from = networks("proxy_from");
+        let xclient_from = networks("xclient_from");
+        let xforward_from = networks("xforward_from");
         let words = ["inbound", "submission", "relay"];
         let direction = keys
             .get("direction")
@@ -58,6 +61,9 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>, has_tls: bool) 
             .and_then(|item| reader.boolean(item))
             .unwrap_or(direction == Direction::Submission);
         let protocol_span = keys.key_span("protocol");
+        let mode_span = keys.key_span("mode");
+        let by_address = ["proxy_from", "xclient_from", "xforward_from"];
+        let by_address = by_address.map(|key| keys.key_span(key));
         keys.finish(reader);
         let Some(item) = addr else {
             reader.mistake(
@@ -69,7 +75,28 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>, has_tls: bool) 
         let Some(addr) = reader.address(item) else {
             continue;
         };
-        if let Some(other) = listeners.iter().find(|other| clash(other.addr, addr)) {
+        match &addr {
+            Address::Unix(_) => {
+                for span in by_address.into_iter().flatten() {
+                    reader.mistake(
+                        span,
+                        "clients of a Unix socket have no address; remove this line",
+                    );
+                }
+                if let Some(item) = tls_item.filter(|_| tls != ListenTls::Off) {
+                    reader.mistake(
+                        item.span(),
+                        "nobody is on the way to a Unix socket; remove this line",
+                    );
+                }
+            }
+            Address::Tcp(_) => {
+                if let Some(span) = mode_span {
+                    reader.mistake(span, "only a Unix socket has a mode; remove this line");
+                }
+            }
+        }
+        if let Some(other) = listeners.iter().find(|other| clash(&other.addr, &addr)) {
             let message = if other.addr == addr {
                 format!("{addr} is already listened on above")
             } else {
@@ -80,7 +107,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>, has_tls: bool) 
         }
         if let Some(span) = protocol_span
             && protocol == MailProtocol::Lmtp
-            && addr.port() == SMTP_PORT
+            && matches!(addr, Address::Tcp(addr) if addr.port() == SMTP_PORT)
         {
             reader.warning(
                 span,
@@ -89,22 +116,44 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>, has_tls: bool) 
         }
         listeners.push(Listen {
             addr,
+            mode,
             protocol,
             direction,
             auth,
             auth_required,
             tls,
+            proxy_from,
+            xclient_from,
+            xforward_from,
         });
     }
     listeners
 }
 
 /// Whether the second of two sockets would find its address in use. Port 0 is a free one each time.
-fn clash(one: std::net::SocketAddr, other: std::net::SocketAddr) -> bool {
+fn clash(one: &Address, other: &Address) -> bool {
+    let (Address::Tcp(one), Address::Tcp(other)) = (one, other) else {
+        return one == other;
+    };
     let covers = one.ip() == other.ip()
         || one.is_ipv4() == other.is_ipv4()
             && (one.ip().is_unspecified() || other.ip().is_unspecified());
     one.port() != 0 && one.port() == other.port() && covers
+}
+
+/// The permissions of a file as chmod(1) has them.
+fn mode(reader: &mut Reader, item: &Item<'_>) -> Option<u32> {
+    let text = item.get_ref().as_str().unwrap_or_default();
+    let digits = (3..=4).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    let mode = u32::from_str_radix(text, 8).ok();
+    let mode = mode.filter(|mode| digits && *mode <= 0o777);
+    if mode.is_none() {
+        reader.mistake(
+            item.span(),
+            "expected permissions in octal digits, in quotes, such as \"0660\"",
+        );
+    }
+    mode
 }
 
 fn direction(value: &Value) -> Option<Direction> {

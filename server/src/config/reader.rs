@@ -1,20 +1,25 @@
 //! Walking a parsed file by hand, so that every mistake is found in one pass.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_protocol::settings::{Kind, expected, nearest, parse_duration, parse_size};
 use gatepost_protocol::{Level, Value};
+use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::mistakes::Mistake;
 use super::source_text::SourceText;
+use super::types::{Address, Networks};
 
 /// A value with its place.
 pub(super) type Item<'a> = Spanned<DeValue<'a>>;
+
+/// What the kernel has room for (unix(7)), less the NUL at its end.
+const MAX_SOCKET_PATH: usize = 107;
 
 /// Collects mistakes. What reads a value gives `None` for a wrong one, and has then said why.
 pub(super) struct Reader {
@@ -163,14 +168,42 @@ impl Reader {
         tables
     }
 
-    pub fn address(&mut self, item: &Item<'_>) -> Option<SocketAddr> {
-        match self.text(item)?.parse() {
-            Ok(address) => Some(address),
+    pub fn address(&mut self, item: &Item<'_>) -> Option<Address> {
+        let text = self.text(item)?;
+        if let Some(path) = text.strip_prefix("unix:") {
+            if (1..=MAX_SOCKET_PATH).contains(&path.len()) {
+                return Some(Address::Unix(path.into()));
+            }
+            let message = format!("the path of a Unix socket has 1 to {MAX_SOCKET_PATH} bytes");
+            self.mistake(item.span(), message);
+            return None;
+        }
+        match text.parse() {
+            Ok(address) => Some(Address::Tcp(address)),
             Err(_) => self.expected(
                 item,
-                "an IP address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"",
+                "an IP address with a port, such as \"127.0.0.1:2525\" or \"[::1]:2525\", or a Unix socket, such as \"unix:/run/gatepost/lmtp.sock\"",
             ),
         }
+    }
+
+    /// A list of networks and single addresses.
+    pub fn networks(&mut self, item: &Item<'_>) -> Option<Networks> {
+        let texts = self.list(item)?;
+        let mut networks = Vec::with_capacity(texts.len());
+        for (text, span) in texts {
+            let network = text
+                .parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            match network {
+                Ok(network) => networks.push(network),
+                Err(_) => self.mistake(
+                    span,
+                    "expected a network or an address, such as \"10.0.0.0/8\" or \"2001:db8::1\"",
+                ),
+            }
+        }
+        Some(Networks(networks))
     }
 
     /// One of some words, or true or false among them.

@@ -58,7 +58,10 @@ fn an_empty_file_means_the_defaults() {
     );
     assert_eq!(config.bare_newlines, BareNewlines::Reject);
     assert_eq!(config.listen.len(), 1);
-    assert_eq!(config.listen[0].addr, "127.0.0.1:2525".parse().unwrap());
+    assert_eq!(
+        config.listen[0].addr,
+        Address::Tcp("127.0.0.1:2525".parse().unwrap())
+    );
     assert_eq!(config.listen[0].direction, Direction::Inbound);
     assert!(config.plugins.is_empty() && config.warnings.is_empty());
     let limits = config.limits;
@@ -82,6 +85,17 @@ fn an_empty_file_means_the_defaults() {
         (limits.max_connections, limits.max_connections_per_ip),
         (2000, 20)
     );
+    assert_eq!(limits.max_connections_per_network, None);
+    assert_eq!(
+        (
+            limits.max_unknown_commands,
+            limits.max_idle_commands,
+            limits.max_header_fields
+        ),
+        (10, 100, 1000)
+    );
+    assert_eq!(limits.hello_timeout, Duration::from_secs(300));
+    assert_eq!(limits.min_data_rate, 10);
     assert_eq!(
         (limits.memory_per_message, limits.memory_for_messages),
         (2 << 20, 64 << 20)
@@ -105,11 +119,15 @@ fn every_key_of_the_daemon_is_read() {
         protocol = "smtp"
         tls = "off"
         direction = "submission"
+        proxy_from = ["10.0.0.0/8", "2001:db8::1"]
+        xclient_from = ["192.0.2.1"]
+        xforward_from = ["192.0.2.2"]
         [[listen]]
         addr = "127.0.0.1:0"
         direction = "relay"
         [[listen]]
-        addr = "127.0.0.1:0"
+        addr = "unix:/run/x.sock"
+        mode = "0660"
         [limits]
         max_size = "1GB"
         max_command_line = 512
@@ -123,6 +141,12 @@ fn every_key_of_the_daemon_is_read() {
         session_timeout = "2h"
         max_connections = 5
         max_connections_per_ip = 6
+        max_connections_per_network = 7
+        max_unknown_commands = 8
+        max_idle_commands = 9
+        max_header_fields = 10
+        hello_timeout = "11s"
+        min_data_rate = "1KB"
         memory_per_message = 0
         memory_for_messages = "1KB"
         "#,
@@ -139,6 +163,26 @@ fn every_key_of_the_daemon_is_read() {
         (Level::Debug, LogFormat::Json)
     );
     assert_eq!(config.bare_newlines, BareNewlines::Keep);
+    let proxies = &config.listen[0].proxy_from;
+    for (address, believed) in [
+        ("10.1.2.3", true),
+        ("::ffff:10.1.2.3", true),
+        ("2001:db8::1", true),
+        ("2001:db8::2", false),
+        ("127.0.0.1", false),
+    ] {
+        assert_eq!(proxies.contains(address.parse().unwrap()), believed);
+    }
+    let (one, two) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+    let (xclient, xforward) = (
+        &config.listen[0].xclient_from,
+        &config.listen[0].xforward_from,
+    );
+    assert!(xclient.contains(one) && !xclient.contains(two));
+    assert!(xforward.contains(two) && !xforward.contains(one));
+    assert_eq!(config.listen[1].proxy_from, Networks::default());
+    assert_eq!(config.listen[2].addr, Address::Unix("/run/x.sock".into()));
+    assert_eq!(config.listen[2].mode, Some(0o660));
     let directions: Vec<Direction> = config.listen.iter().map(|it| it.direction).collect();
     assert_eq!(
         directions,
@@ -162,6 +206,17 @@ fn every_key_of_the_daemon_is_read() {
         (limits.max_connections, limits.max_connections_per_ip),
         (5, 6)
     );
+    assert_eq!(limits.max_connections_per_network, Some(7));
+    assert_eq!(
+        (
+            limits.max_unknown_commands,
+            limits.max_idle_commands,
+            limits.max_header_fields
+        ),
+        (8, 9, 10)
+    );
+    assert_eq!(limits.hello_timeout, Duration::from_secs(11));
+    assert_eq!(limits.min_data_rate, 1024);
     assert_eq!(
         (limits.memory_per_message, limits.memory_for_messages),
         (0, 1024)
@@ -430,7 +485,7 @@ fn every_missing_setting_of_a_built_in_is_named() {
 fn the_built_in_configuration_holds() {
     let config = parse(BUILT_IN, "built-in configuration", &definitions()).unwrap();
     assert_eq!(config.plugins.len(), definitions().len());
-    assert!(config.listen[0].addr.ip().is_loopback());
+    assert_eq!(config.listen[0].addr.to_string(), "127.0.0.1:2525");
     assert!(config.warnings.is_empty());
 }
 
@@ -484,7 +539,7 @@ fn the_documentation_names_every_key() {
         .filter_map(|line| line.split_once("known here: "))
         .flat_map(|(_, keys)| keys.split(", "))
         .collect();
-    assert_eq!(keys.len(), 14 + 15 + 1 + 6 + 3 + 6, "{shown}");
+    assert_eq!(keys.len(), 14 + 21 + 1 + 6 + 3 + 10, "{shown}");
     keys.extend(plugin::CORE_KEYS);
     for key in keys {
         let row = format!("| `{key}` |");

@@ -1,12 +1,13 @@
 //! What the configuration says, typed and checked.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_protocol::{Direction, Level, Policy, Value};
+use ipnet::IpNet;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -96,6 +97,24 @@ impl ListenTls {
     }
 }
 
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Address and port.
+    Tcp(SocketAddr),
+    /// The file of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp(addr) => addr.fmt(f),
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Certificates, and what is asked of clients.
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
@@ -149,8 +168,10 @@ pub enum TlsVersion {
 /// A socket to listen on.
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// Address and port.
-    pub addr: SocketAddr,
+    /// Address and port, or a Unix socket.
+    pub addr: Address,
+    /// The permissions of a Unix socket; none: those that the process's umask leaves.
+    pub mode: Option<u32>,
     /// What is spoken there.
     pub protocol: MailProtocol,
     /// What it is for.
@@ -161,18 +182,28 @@ pub struct Listen {
     pub auth: AuthOffer,
     /// Whether MAIL needs AUTH first.
     pub auth_required: bool,
+    /// Peers that send a PROXY header first, and are believed.
+    pub proxy_from: Networks,
+    /// Clients that may say XCLIENT.
+    pub xclient_from: Networks,
+    /// Clients that may say XFORWARD.
+    pub xforward_from: Networks,
 }
 
 impl Listen {
     /// A listener at this address, as usual otherwise.
     pub fn at(addr: SocketAddr) -> Listen {
         Listen {
-            addr,
+            addr: Address::Tcp(addr),
+            mode: None,
             protocol: MailProtocol::default(),
             direction: Direction::Inbound,
             tls: ListenTls::Off,
             auth: AuthOffer::default(),
             auth_required: false,
+            proxy_from: Networks::default(),
+            xclient_from: Networks::default(),
+            xforward_from: Networks::default(),
         }
     }
 }
@@ -187,6 +218,18 @@ pub enum AuthOffer {
     Tls,
     /// Also where everybody on the way can read passwords.
     Always,
+}
+
+/// Addresses by their networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(pub Vec<IpNet>);
+
+impl Networks {
+    /// Whether an address is in one of them. IPv4 addresses within IPv6 are IPv4 addresses.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// What clients may use up (RFC 5321 §4.5.3 and beyond).
@@ -208,6 +251,16 @@ pub struct Limits {
     pub max_errors: u32,
     /// Failed attempts to authenticate of a session, before it is ended.
     pub max_auth_failures: u32,
+    /// Commands of a session that do not exist, before it is ended.
+    pub max_unknown_commands: u32,
+    /// Commands in a row that get no message on its way, before the session is ended.
+    pub max_idle_commands: u32,
+    /// Fields of a header block.
+    pub max_header_fields: usize,
+    /// From the greeting to a HELO or EHLO that is accepted.
+    pub hello_timeout: Duration,
+    /// Bytes a second of a message, on average, from a client that takes longer for it than `data_timeout`; 0: any.
+    pub min_data_rate: u64,
     /// Waiting for a command.
     pub command_timeout: Duration,
     /// Waiting for the next block of a message.
@@ -218,6 +271,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Connections of one client address.
     pub max_connections_per_ip: usize,
+    /// Connections of one client network, a /24 of IPv4 or a /56 of IPv6; none: any number.
+    pub max_connections_per_network: Option<usize>,
     /// Bytes up to which a message stays in memory while it comes in.
     pub memory_per_message: usize,
     /// Bytes that all messages together may take in memory; beyond, they go to the spool folder.

@@ -18,6 +18,8 @@ pub static LMTP: Dialect = Dialect {
         ("STARTTLS", Verb::StartTls),
         ("HELP", Verb::Help),
         ("AUTH", Verb::Auth),
+        ("XCLIENT", Verb::Xclient),
+        ("XFORWARD", Verb::Xforward),
     ],
     hello: "LHLO",
     replies_per_recipient: true,

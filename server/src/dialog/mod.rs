@@ -46,4 +46,8 @@ pub struct Client {
     pub listen: Arc<Listen>,
     /// How the connection is encrypted already.
     pub secured: Option<Box<Secured>>,
+    /// They may say XCLIENT.
+    pub may_xclient: bool,
+    /// They may say XFORWARD.
+    pub may_xforward: bool,
 }

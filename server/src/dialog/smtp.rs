@@ -19,6 +19,8 @@ pub static SMTP: Dialect = Dialect {
         ("STARTTLS", Verb::StartTls),
         ("HELP", Verb::Help),
         ("AUTH", Verb::Auth),
+        ("XCLIENT", Verb::Xclient),
+        ("XFORWARD", Verb::Xforward),
     ],
     hello: "EHLO or HELO",
     replies_per_recipient: false,

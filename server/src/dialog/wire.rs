@@ -79,6 +79,10 @@ pub enum End {
     Idle,
     /// The whole conversation took too long.
     TooLong,
+    /// The client did not get as far as it should have by now.
+    Late,
+    /// The client's message comes too slowly.
+    Slow,
     /// The client does not read our replies.
     Deaf,
     /// The handshake of TLS failed.
@@ -105,6 +109,7 @@ impl<S: Stream> Wire<S> {
             stream,
             clock: Clock {
                 ends: now + pace.session,
+                milestone: None,
                 alarm: Box::pin(tokio::time::sleep_until(now + pace.command)),
             },
             pace,
@@ -112,6 +117,11 @@ impl<S: Stream> Wire<S> {
             input: Input::default(),
             output: Vec::new(),
         }
+    }
+
+    /// Ends the conversation unless the client has got somewhere in time. `None`: it has.
+    pub fn expect_within(&mut self, time: Option<Duration>) {
+        self.clock.milestone = time.map(|time| Instant::now() + time);
     }
 
     /// Reads a line into `line`, without its CRLF. Replies are sent first, where no whole line is waiting. `busy` says that the client is in
@@ -279,6 +289,7 @@ impl<S: Stream> Wire<S> {
         // A stop in force must not keep the last reply from being sent.
         self.stop = Stop::default();
         (self.pace.command, self.clock.ends) = (FAREWELL, Instant::now() + FAREWELL);
+        self.clock.milestone = None;
         if self.flush().await.is_err() {
             return;
         }
@@ -321,6 +332,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// costs no work on timers.
 struct Clock {
     ends: Instant,
+    /// When the client must have got somewhere.
+    milestone: Option<Instant>,
     alarm: Pin<Box<Sleep>>,
 }
 
@@ -337,7 +350,13 @@ impl Clock {
         if now >= self.ends {
             return Err(End::TooLong);
         }
-        let deadline = (now + at_most).min(self.ends);
+        if self.milestone.is_some_and(|milestone| now >= milestone) {
+            return Err(End::Late);
+        }
+        let mut deadline = (now + at_most).min(self.ends);
+        if let Some(milestone) = self.milestone {
+            deadline = deadline.min(milestone);
+        }
         std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = work(cx) {
                 return Poll::Ready(done.map_err(|error| End::Gone(Some(error))));
@@ -348,6 +367,8 @@ impl Clock {
             ready!(self.poll_alarm(deadline, cx));
             let end = if deadline == self.ends {
                 End::TooLong
+            } else if Some(deadline) == self.milestone {
+                End::Late
             } else {
                 End::Idle
             };

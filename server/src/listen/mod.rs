@@ -1,10 +1,13 @@
-//! Sockets in: listeners and the limits on clients.
+//! Sockets in: listeners, proxies before them, and the limits on clients.
 
+mod bound;
+mod proxy;
 mod slots;
 pub mod tls;
 mod transport;
 
 use std::collections::hash_map::RandomState;
+use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
@@ -13,44 +16,57 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use gatepost_protocol::{Hook, Level};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Listen, ListenTls, MailProtocol};
-use crate::dialog::{Client, LMTP, SMTP, Shared, Stop, Stream, serve};
+use crate::config::{Address, Config, Listen, ListenTls, MailProtocol};
+use crate::dialog::{Client, Dialect, LMTP, SMTP, Shared, Stop, Stream, serve};
 use crate::report;
-use slots::Slots;
+use bound::{Accepted, Bound};
+use proxy::{Header, ProxyError};
+use slots::{Full, Slot, Slots};
 use tls::Credentials;
 use transport::Transport;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "listen";
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
 /// How long transactions may take to finish after we were told to stop.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the last words to clients may take after that.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// How long a proxy may take to say whose connection it passes on; less where `command_timeout` is.
+const PROXY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait where no connection can be accepted for lack of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The sockets we listen on.
 pub struct Listeners {
-    listeners: Vec<(TcpListener, Arc<Listen>)>,
-    slots: Slots,
+    listeners: Vec<(Bound, Arc<Listen>)>,
+    slots: Arc<Slots>,
     credentials: Option<Arc<Credentials>>,
 }
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr}: {source}; {}", hint(source))]
+#[error("cannot listen on {addr}: {source}; {}", hint(addr, source))]
 pub struct BindError {
-    addr: SocketAddr,
+    addr: Address,
     source: io::Error,
 }
 
-fn hint(error: &io::Error) -> &'static str {
+fn hint(addr: &Address, error: &io::Error) -> &'static str {
+    if let Address::Unix(_) = addr {
+        return match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "stop the server that listens there (`ss -lxp` shows it), or remove the file if it is no socket, or set another `addr` under [[listen]]"
+            }
+            io::ErrorKind::NotFound => "make the folder, or set another `addr` under [[listen]]",
+            _ => {
+                "let the user that gatepost runs as write to the folder, or set another `addr` under [[listen]]"
+            }
+        };
+    }
     match error.kind() {
         io::ErrorKind::AddrInUse => {
             "stop the server that listens there (`ss -ltnp` shows it), or set another `addr` under [[listen]]"
@@ -72,8 +88,8 @@ impl Listeners {
         credentials: Option<Arc<Credentials>>,
     ) -> Result<Listeners, BindError> {
         let bound = config.listen.iter().map(|listen| {
-            let addr = listen.addr;
-            match socket(addr) {
+            let addr = listen.addr.clone();
+            match Bound::new(&addr, listen.mode) {
                 Ok(listener) => Ok((listener, Arc::new(listen.clone()))),
                 Err(source) => Err(BindError { addr, source }),
             }
@@ -81,16 +97,20 @@ impl Listeners {
         let limits = &config.limits;
         Ok(Listeners {
             listeners: bound.collect::<Result<_, _>>()?,
-            slots: Slots::new(limits.max_connections, limits.max_connections_per_ip),
+            slots: Slots::new(
+                limits.max_connections,
+                limits.max_connections_per_ip,
+                limits.max_connections_per_network,
+            ),
             credentials,
         })
     }
 
     /// The addresses that are listened on, in the order of the configuration; port 0 is replaced by the one that was given.
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+    pub fn addresses(&self) -> io::Result<Vec<Address>> {
         self.listeners
             .iter()
-            .map(|(listener, _)| listener.local_addr())
+            .map(|(listener, _)| listener.address())
             .collect()
     }
 
@@ -126,24 +146,10 @@ impl Listeners {
     }
 }
 
-fn socket(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if addr.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    }?;
-    // Else a restart would have to wait for the last connections to be forgotten.
-    socket.set_reuseaddr(true)?;
-    // Replies are whole when they are written; waiting for more would only delay them. Accepted connections inherit it.
-    socket.set_nodelay(true)?;
-    socket.bind(addr)?;
-    socket.listen(BACKLOG)
-}
-
 /// What every accepted connection needs.
 struct Door {
     shared: Arc<Shared>,
-    slots: Slots,
+    slots: Arc<Slots>,
     credentials: Option<Arc<Credentials>>,
     sessions: TaskTracker,
     stop: Stop,
@@ -151,13 +157,13 @@ struct Door {
 }
 
 impl Door {
-    async fn keep(self: Arc<Door>, listener: TcpListener, listen: Arc<Listen>) {
+    async fn keep(self: Arc<Door>, listener: Bound, listen: Arc<Listen>) {
         let mut failing = false;
         // Known beforehand, unless we listen on all addresses.
-        let local = listener
-            .local_addr()
-            .ok()
-            .filter(|local| !local.ip().is_unspecified());
+        let local = match listener.address() {
+            Ok(Address::Tcp(local)) => Some(local).filter(|local| !local.ip().is_unspecified()),
+            _ => None,
+        };
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -165,9 +171,13 @@ impl Door {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, remote)) => {
+                Ok(Accepted::Tcp(stream, remote)) => {
                     failing = false;
                     self.admit(stream, remote, local, &listen);
+                }
+                Ok(Accepted::Unix(stream)) => {
+                    failing = false;
+                    self.admit_local(stream, &listen);
                 }
                 // The connection is over before it began; nothing is wrong with us.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -193,47 +203,84 @@ impl Door {
         local: Option<SocketAddr>,
         listen: &Arc<Listen>,
     ) {
-        let session = format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str();
-        let slot = match self.slots.take(remote.ip()) {
+        let session = self.new_id();
+        let slot = match self.slots.take() {
             Ok(slot) => slot,
             Err(full) => {
-                let text = format_args!("{remote} turned away: {full}");
-                report::line(Level::Info, &session, Some(Hook::Connect), LOGGED_AS, text);
-                if listen.tls == ListenTls::Implicit {
-                    return;
-                }
-                // A fresh connection takes one line without waiting; if not, the client learns the same from its closing.
-                let _ =
-                    stream.try_write(format!("421 4.7.0 {full}; try again later\r\n").as_bytes());
-                return;
+                return turn_away(
+                    |text| stream.try_write(text),
+                    &session,
+                    &remote,
+                    full,
+                    listen,
+                );
             }
         };
-        let mut client = Client {
+        let client = Client {
             session,
             remote: Some(canonical(remote)),
             local: local.or_else(|| stream.local_addr().ok()).map(canonical),
             listen: Arc::clone(listen),
             secured: None,
+            may_xclient: false,
+            may_xforward: false,
         };
-        let credentials = self
-            .credentials
-            .clone()
-            .filter(|_| listen.tls != ListenTls::Off);
-        let mut transport = Transport::new(stream, credentials);
-        let at_once = listen.tls == ListenTls::Implicit;
-        let dialect = match listen.protocol {
-            MailProtocol::Smtp => &SMTP,
-            MailProtocol::Lmtp => &LMTP,
-        };
-        let door = Arc::clone(self);
+        let dialect = dialect(listen);
+        let (door, listen) = (Arc::clone(self), Arc::clone(listen));
         self.sessions.spawn(async move {
+            let Some((stream, mut client, slot)) =
+                door.identify(stream, client, slot, &listen).await
+            else {
+                return;
+            };
+            let credentials = door.credentials.clone();
+            let credentials = credentials.filter(|_| listen.tls != ListenTls::Off);
+            let mut transport = Transport::new(stream, credentials);
             // Boxed: it is soon over, and the session is not.
-            if !at_once || Box::pin(door.secure(&mut transport, &mut client)).await {
+            if listen.tls != ListenTls::Implicit
+                || Box::pin(door.secure(&mut transport, &mut client)).await
+            {
                 let shared = Arc::clone(&door.shared);
                 serve(dialect, transport, client, shared, door.stop.clone()).await;
             }
             drop(slot);
         });
+    }
+
+    /// A client of this machine, which has no address: it counts for the limit on all connections alone.
+    fn admit_local(self: &Arc<Door>, stream: UnixStream, listen: &Arc<Listen>) {
+        let session = self.new_id();
+        let slot = match self.slots.take() {
+            Ok(slot) => slot,
+            Err(full) => {
+                return turn_away(
+                    |text| stream.try_write(text),
+                    &session,
+                    &listen.addr,
+                    full,
+                    listen,
+                );
+            }
+        };
+        let client = Client {
+            session,
+            remote: None,
+            local: None,
+            listen: Arc::clone(listen),
+            secured: None,
+            may_xclient: false,
+            may_xforward: false,
+        };
+        let (door, dialect) = (Arc::clone(self), dialect(listen));
+        self.sessions.spawn(async move {
+            let shared = Arc::clone(&door.shared);
+            serve(dialect, stream, client, shared, door.stop.clone()).await;
+            drop(slot);
+        });
+    }
+
+    fn new_id(&self) -> Box<str> {
+        format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str()
     }
 
     /// The handshake before the greeting (RFC 8314 §3). False: it failed, and the log says why.
@@ -265,6 +312,89 @@ impl Door {
         );
         false
     }
+
+    /// Finds out whose connection it is, and whether that client may have one more.
+    async fn identify(
+        &self,
+        mut stream: TcpStream,
+        mut client: Client,
+        mut slot: Slot,
+        listen: &Listen,
+    ) -> Option<(TcpStream, Client, Slot)> {
+        let peer = client.remote?;
+        if listen.proxy_from.contains(peer.ip()) {
+            match self.proxied(&mut stream).await {
+                Some(Ok(Header::Own)) => {}
+                Some(Ok(Header::Passed { client: remote, to })) => {
+                    client.remote = Some(canonical(remote));
+                    client.local = Some(canonical(to));
+                }
+                Some(Err(error)) => {
+                    // Proxies look whether we are there, and say nothing.
+                    let level = match error {
+                        ProxyError::Nothing => Level::Debug,
+                        _ => Level::Info,
+                    };
+                    let text = format_args!("{peer} turned away: {error}");
+                    report::line(level, &client.session, Some(Hook::Connect), LOGGED_AS, text);
+                    return None;
+                }
+                None => return None,
+            }
+        }
+        let remote = client.remote?;
+        match slot.assign(remote.ip()) {
+            Ok(()) => {
+                client.may_xclient = listen.xclient_from.contains(remote.ip());
+                client.may_xforward = listen.xforward_from.contains(remote.ip());
+                Some((stream, client, slot))
+            }
+            Err(full) => {
+                turn_away(
+                    |text| stream.try_write(text),
+                    &client.session,
+                    &remote,
+                    full,
+                    listen,
+                );
+                None
+            }
+        }
+    }
+
+    /// The PROXY header at the beginning of a connection. `None`: we are to stop.
+    async fn proxied(&self, stream: &mut TcpStream) -> Option<Result<Header, ProxyError>> {
+        let limit = self.shared.config.limits.command_timeout;
+        let header = tokio::time::timeout(limit.min(PROXY_TIMEOUT), proxy::read(stream));
+        tokio::select! {
+            () = self.stop.soon.cancelled() => None,
+            header = header => Some(header.unwrap_or(Err(ProxyError::Late))),
+        }
+    }
+}
+
+fn dialect(listen: &Listen) -> &'static Dialect {
+    match listen.protocol {
+        MailProtocol::Smtp => &SMTP,
+        MailProtocol::Lmtp => &LMTP,
+    }
+}
+
+fn turn_away(
+    try_write: impl Fn(&[u8]) -> io::Result<usize>,
+    session: &str,
+    who: &dyn Display,
+    full: Full,
+    listen: &Listen,
+) {
+    let text = format_args!("{who} turned away: {full}");
+    report::line(Level::Info, session, Some(Hook::Connect), LOGGED_AS, text);
+    // Where TLS is to come first, a word in the clear would only confuse.
+    if listen.tls == ListenTls::Implicit {
+        return;
+    }
+    // A fresh connection takes one line without waiting; if not, the client learns the same from its closing.
+    let _ = try_write(format!("421 4.7.0 {full}; try again later\r\n").as_bytes());
 }
 
 /// IPv4 clients of an IPv6 socket are IPv4 clients.

@@ -1,21 +1,33 @@
-//! How many connections there may be: in all, and of one client address.
+//! How many connections there may be: in all, of one client address, and of one client network.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+
+/// How many bits of an IPv4 address name its network: the smallest block that is routed by itself.
+const NETWORK_V4: u8 = 24;
+/// The same of an IPv6 address: what a customer of a provider usually gets at least.
+const NETWORK_V6: u8 = 56;
 
 /// Counts connections.
 #[derive(Debug)]
 pub struct Slots {
     max: usize,
     max_per_ip: usize,
-    taken: Arc<Mutex<Taken>>,
+    /// None: any number.
+    max_per_network: Option<usize>,
+    taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
     by_ip: HashMap<IpAddr, usize>,
+    /// Empty where networks have no limit.
+    by_network: HashMap<IpNet, usize>,
 }
 
 /// Why there is no slot.
@@ -27,57 +39,98 @@ pub enum Full {
     /// The client address has.
     #[error("Too many connections from your address")]
     Ip,
+    /// The client network has.
+    #[error("Too many connections from your network")]
+    Network,
 }
 
 /// The right to one connection; given back when dropped.
 #[derive(Debug)]
 pub struct Slot {
-    ip: IpAddr,
-    taken: Arc<Mutex<Taken>>,
+    client: Option<IpAddr>,
+    slots: Arc<Slots>,
 }
 
 impl Slots {
-    /// At most so many.
-    pub fn new(max: usize, max_per_ip: usize) -> Slots {
-        Slots {
+    /// At most so many: in all, of a client address, of a client network.
+    pub fn new(max: usize, max_per_ip: usize, max_per_network: Option<usize>) -> Arc<Slots> {
+        Arc::new(Slots {
             max,
             max_per_ip,
-            taken: Arc::default(),
-        }
+            max_per_network,
+            taken: Mutex::default(),
+        })
     }
 
-    /// Takes a slot for a client address.
-    pub fn take(&self, ip: IpAddr) -> Result<Slot, Full> {
-        let ip = ip.to_canonical();
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Takes a slot for a connection, of whomever.
+    pub fn take(self: &Arc<Slots>) -> Result<Slot, Full> {
+        let mut taken = self.taken();
         if taken.all >= self.max {
             return Err(Full::All);
         }
-        let of_ip = taken.by_ip.entry(ip).or_default();
-        if *of_ip >= self.max_per_ip {
-            if *of_ip == 0 {
-                taken.by_ip.remove(&ip);
-            }
-            return Err(Full::Ip);
-        }
-        *of_ip += 1;
         taken.all += 1;
         Ok(Slot {
-            ip,
-            taken: Arc::clone(&self.taken),
+            client: None,
+            slots: Arc::clone(self),
         })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Counts the connection as this client address's from now on. To be called once.
+    pub fn assign(&mut self, client: IpAddr) -> Result<(), Full> {
+        let client = client.to_canonical();
+        let mut taken = self.slots.taken();
+        if !has_room(&taken.by_ip, &client, self.slots.max_per_ip) {
+            return Err(Full::Ip);
+        }
+        if let Some(max) = self.slots.max_per_network {
+            let network = network(client);
+            if !has_room(&taken.by_network, &network, max) {
+                return Err(Full::Network);
+            }
+            *taken.by_network.entry(network).or_default() += 1;
+        }
+        *taken.by_ip.entry(client).or_default() += 1;
+        drop(taken);
+        self.client = Some(client);
+        Ok(())
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.slots.taken();
         taken.all -= 1;
-        if let Some(of_ip) = taken.by_ip.get_mut(&self.ip) {
-            *of_ip -= 1;
-            if *of_ip == 0 {
-                taken.by_ip.remove(&self.ip);
-            }
+        if let Some(client) = self.client {
+            give_back(&mut taken.by_ip, client);
+            give_back(&mut taken.by_network, network(client));
+        }
+    }
+}
+
+fn network(client: IpAddr) -> IpNet {
+    let bits = if client.is_ipv4() {
+        NETWORK_V4
+    } else {
+        NETWORK_V6
+    };
+    IpNet::new_assert(client, bits).trunc()
+}
+
+fn has_room<K: Eq + Hash>(taken: &HashMap<K, usize>, key: &K, max: usize) -> bool {
+    taken.get(key).copied().unwrap_or_default() < max
+}
+
+fn give_back<K: Eq + Hash>(taken: &mut HashMap<K, usize>, key: K) {
+    if let Some(count) = taken.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            taken.remove(&key);
         }
     }
 }
@@ -86,20 +139,40 @@ impl Drop for Slot {
 mod tests {
     use super::*;
 
+    fn take(slots: &Arc<Slots>, client: &str) -> Result<Slot, Full> {
+        let mut slot = slots.take()?;
+        slot.assign(client.parse().unwrap())?;
+        Ok(slot)
+    }
+
     #[test]
     fn slots_are_counted_in_all_and_by_address_and_come_back() {
-        let slots = Slots::new(3, 2);
-        let one: IpAddr = "192.0.2.1".parse().unwrap();
-        let mapped: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
-        let other: IpAddr = "2001:db8::1".parse().unwrap();
-        let first = slots.take(one).unwrap();
-        let _second = slots.take(mapped).unwrap();
-        assert_eq!(slots.take(one).unwrap_err(), Full::Ip);
-        let third = slots.take(other).unwrap();
-        assert_eq!(slots.take(other).unwrap_err(), Full::All);
+        let slots = Slots::new(3, 2, None);
+        let (one, mapped, other) = ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1");
+        let first = take(&slots, one).unwrap();
+        let _second = take(&slots, mapped).unwrap();
+        assert_eq!(take(&slots, one).unwrap_err(), Full::Ip);
+        let third = take(&slots, other).unwrap();
+        assert_eq!(take(&slots, other).unwrap_err(), Full::All);
         drop(first);
-        assert_eq!(slots.take(one).map(drop), Ok(()));
+        assert!(take(&slots, one).is_ok());
         drop(third);
-        assert!(!slots.taken.lock().unwrap().by_ip.contains_key(&other));
+        assert_eq!(slots.taken.lock().unwrap().by_ip.len(), 1);
+    }
+    #[test]
+    fn networks_are_counted_too_where_they_have_a_limit() {
+        let slots = Slots::new(9, 9, Some(2));
+        for (one, same, other) in [
+            ("192.0.2.1", "192.0.2.255", "192.0.3.1"),
+            ("2001:db8::1", "2001:db8:0:ff::1", "2001:db8:0:100::1"),
+        ] {
+            let first = take(&slots, one).unwrap();
+            let _second = take(&slots, same).unwrap();
+            assert_eq!(take(&slots, one).unwrap_err(), Full::Network);
+            assert!(take(&slots, other).is_ok());
+            drop(first);
+            assert!(take(&slots, same).is_ok());
+        }
+        assert!(slots.taken.lock().unwrap().by_network.is_empty());
     }
 }

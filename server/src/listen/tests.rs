@@ -30,7 +30,9 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     config.limits.max_connections = max_connections;
     config.limits.max_connections_per_ip = max_connections_per_ip;
     let listeners = Listeners::bind(&config, None).unwrap();
-    let address = listeners.addresses().unwrap()[0];
+    let Address::Tcp(address) = listeners.addresses().unwrap()[0] else {
+        panic!("it is TCP")
+    };
     let shared = Arc::new(Shared {
         spool: Arc::new(Spool::open(&config).unwrap()),
         chain: Arc::new(Chain::new(Vec::new())),

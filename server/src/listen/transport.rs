@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::tls::{self, Credentials};
@@ -38,6 +38,9 @@ impl Transport {
         }
     }
 }
+
+/// On a Unix socket nobody is on the way.
+impl Stream for UnixStream {}
 
 impl Stream for Transport {
     fn can_secure(&self) -> bool {

@@ -181,6 +181,7 @@ pub(crate) mod tests {
                 max_connections_per_ip: 20,
                 memory_per_message,
                 memory_for_messages,
+                ..Limits::default()
             },
             auth_mechanisms: vec!["PLAIN".to_owned(), "LOGIN".to_owned()],
             bare_newlines: BareNewlines::Reject,

@@ -1,10 +1,11 @@
 //! The client's end of a connection.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, UnixStream};
 
 use super::pattern::show;
 use super::tls;
@@ -43,6 +44,15 @@ impl Client {
         stream.set_nodelay(true)?;
         Ok(Client {
             stream: Box::new(stream),
+            came: Vec::new(),
+            patience,
+        })
+    }
+
+    /// The same over a Unix socket.
+    pub async fn connect_unix(server: &Path, patience: Duration) -> std::io::Result<Client> {
+        Ok(Client {
+            stream: Box::new(UnixStream::connect(server).await?),
             came: Vec::new(),
             patience,
         })

@@ -64,6 +64,7 @@ impl Daemon {
             child,
             stage: Stage {
                 address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                socket: None,
                 log,
                 mail: dir.join("mail"),
                 spool: dir.join("spool"),
@@ -71,12 +72,12 @@ impl Daemon {
             },
             reader: Some(reader),
         };
-        daemon.stage.address = daemon.listening()?;
+        daemon.listening()?;
         Ok(daemon)
     }
 
     /// Waits for the line in the log that names the first socket's address.
-    fn listening(&mut self) -> Result<SocketAddr, String> {
+    fn listening(&mut self) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let ended = self.child.try_wait().map_err(|error| error.to_string())?;
@@ -86,10 +87,20 @@ impl Daemon {
             let log = self.stage.log.since(0);
             let address = log.iter().find_map(|line| {
                 let rest = text_of(line).strip_prefix(LISTENING)?;
-                rest.split(' ').next()?.parse().ok()
+                rest.split(' ').next()
             });
             match (address, ended) {
-                (Some(address), None) => return Ok(address),
+                (Some(address), None) => {
+                    match address.strip_prefix("unix:") {
+                        Some(path) => self.stage.socket = Some(path.into()),
+                        None => {
+                            self.stage.address = address
+                                .parse()
+                                .map_err(|_| format!("the daemon listens on {address}"))?;
+                        }
+                    }
+                    return Ok(());
+                }
                 (_, Some(status)) => {
                     let log = log.join("\n");
                     return Err(format!("the daemon ended with {status}:\n{log}"));

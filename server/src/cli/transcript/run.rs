@@ -20,6 +20,8 @@ const SHOWN: usize = 15;
 pub struct Stage {
     /// Where it listens.
     pub address: SocketAddr,
+    /// The Unix socket that it listens on instead, if the first listener is one.
+    pub socket: Option<PathBuf>,
     /// Its log.
     pub log: Arc<Log>,
     /// Where it delivers to.
@@ -188,10 +190,16 @@ impl Play<'_> {
 
     async fn connect(&mut self, from: Option<IpAddr>) -> Result<Client, Difference> {
         let Stage {
-            address, patience, ..
+            address,
+            socket,
+            patience,
+            ..
         } = self.stage;
         self.connected = true;
-        let client = Client::connect(*address, from, *patience).await;
+        let client = match socket {
+            Some(socket) => Client::connect_unix(socket, *patience).await,
+            None => Client::connect(*address, from, *patience).await,
+        };
         client.map_err(|error| difference("a connection", error.to_string()))
     }
 

@@ -41,6 +41,7 @@ async fn against_echo(dialogue: &str, patience: Duration) -> Result<(), String> 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stage = Stage {
         address: listener.local_addr().unwrap(),
+        socket: None,
         log: Arc::default(),
         mail: dir.path().join("mail"),
         spool: dir.path().join("spool"),

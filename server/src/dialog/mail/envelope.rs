@@ -40,15 +40,15 @@ impl Mail {
         };
         if self.transactions >= limits.max_transactions {
             // 421 and not 452: a client that connects anew can go on at once (RFC 5321 §3.8).
-            self.say(
+            return self.cut_off(
                 output,
                 "421 4.7.0 Too many transactions in a session; connect again",
             );
-            return Next::Close;
         }
         self.transactions += 1;
         self.chunks = Chunks::None;
         self.visit.session.transaction.number = self.transactions;
+        self.note_forwarded();
         let args = Args::Address {
             address: Cow::Borrowed(&sender),
             parameters: Cow::Borrowed(&parameters),

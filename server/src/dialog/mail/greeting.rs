@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use gatepost_protocol::{Args, EnhancedCode, Hook, Level};
 
-use super::{Hello, Mail, parse};
+use super::{Hello, Mail, parse, xclient};
 use crate::dialog::sasl::Mechanism;
 use crate::dialog::{Next, reply};
 
@@ -93,5 +93,11 @@ impl Mail {
             lines.push("STARTTLS".into());
         }
         lines.push("HELP".into());
+        if self.may_xclient {
+            lines.push(xclient::OFFER.into());
+        }
+        if self.may_xforward {
+            lines.push(xclient::OFFER_FORWARD.into());
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! A message comes in, whoever finds its end: block by block into the spool, its header block to the plugins, up to the verdict whether what came can be taken.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use gatepost_protocol::{Args, HeaderBlock, Hook, Level};
+use tokio::time::Instant;
 
 use super::Mail;
 use crate::chain::Decision;
@@ -18,12 +20,15 @@ pub struct Incoming {
     reader: DataReader,
     head: Head,
     fault: Option<Fault>,
+    /// How long the client was waited for.
+    waited: Duration,
 }
 
 /// What a message is refused for, while the rest of it still comes.
 enum Fault {
     TooBig,
     HeaderTooBig,
+    TooManyFields,
     Denied(Decision),
 }
 
@@ -70,6 +75,7 @@ impl Mail {
             reader: DataReader::new(framing, config.bare_newlines, config.limits.max_data_line),
             head: Head::default(),
             fault: None,
+            waited: Duration::ZERO,
         }
     }
 
@@ -83,7 +89,15 @@ impl Mail {
         let Incoming { intake, reader, .. } = incoming;
         let room = intake.room().await;
         let length = room.len().min(at_most);
+        let asked = Instant::now();
         let read = wire.data(&mut room[..length]).await?;
+        incoming.waited += asked.elapsed();
+        let (limits, came) = (&self.shared.config.limits, intake.size() + read as u64);
+        if incoming.waited > limits.data_timeout
+            && came < incoming.waited.as_secs() * limits.min_data_rate
+        {
+            return Err(End::Slow);
+        }
         let scan = intake.take(read, |block| reader.scan(block));
         if scan.ended {
             wire.unread(intake.unused());
@@ -129,7 +143,12 @@ impl Mail {
         let header = incoming.head.cut(header_end);
         incoming.reader.check_header(&header);
         let transaction = &mut self.visit.session.transaction;
-        transaction.header = Some(HeaderBlock::parse(header));
+        let header = HeaderBlock::parse(header);
+        if header.len() > self.shared.config.limits.max_header_fields {
+            incoming.fault = Some(Fault::TooManyFields);
+            return;
+        }
+        transaction.header = Some(header);
         transaction.header_end = header_end as u64;
         transaction.body_start = body_start as u64;
         let decision = self.ask(Hook::DataHeadersEnd, &Args::None, None).await;
@@ -185,6 +204,12 @@ impl Mail {
                 format!(
                     "552 5.3.4 Header block is bigger than {} bytes",
                     config.limits.max_header
+                )
+            }
+            Some(Fault::TooManyFields) => {
+                format!(
+                    "552 5.3.4 Header block has more than {} fields",
+                    config.limits.max_header_fields
                 )
             }
             None if seen.bare_lf && bare_is_refused => {

@@ -12,11 +12,13 @@ mod other;
 mod parse;
 mod tls;
 mod verdict;
+mod xclient;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Arguments;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use gatepost_protocol::{Args, Connection, Hook, Level, Message, Session, Transaction, Verdict};
@@ -71,6 +73,10 @@ pub enum Verb {
     Quit,
     /// RFC 3207. Only where the connection can be encrypted, or is.
     StartTls,
+    /// Of Postfix.
+    Xclient,
+    /// Of Postfix.
+    Xforward,
 }
 
 /// How a client greets.
@@ -102,10 +108,24 @@ pub struct Mail {
     errors: u32,
     /// Attempts to authenticate that failed.
     auth_failures: u32,
-    /// No command came yet.
-    is_first: bool,
     /// The client may still ask for TLS.
     can_secure: bool,
+    /// Commands that do not exist.
+    unknown: u32,
+    /// Commands since a message last got on its way.
+    idle: u32,
+    /// No command came yet.
+    is_first: bool,
+    /// Who connected, before XCLIENT said otherwise.
+    remote: Option<SocketAddr>,
+    /// What it connected to.
+    local: Option<SocketAddr>,
+    may_xclient: bool,
+    may_xforward: bool,
+    /// What XCLIENT said.
+    claims: Box<xclient::Claims>,
+    /// What XFORWARD said of the next message.
+    forwarded: xclient::Forwarded,
 }
 
 /// Holds a session over a stream, to its end.
@@ -156,8 +176,16 @@ impl Mail {
             transactions: 0,
             errors: 0,
             auth_failures: 0,
-            is_first: true,
             can_secure: false,
+            unknown: 0,
+            idle: 0,
+            is_first: true,
+            remote: client.remote,
+            local: client.local,
+            may_xclient: client.may_xclient,
+            may_xforward: client.may_xforward,
+            claims: Box::default(),
+            forwarded: xclient::Forwarded::new(),
         }
     }
 
@@ -182,6 +210,7 @@ impl Mail {
     /// Ends the transaction at hand, if there is one.
     async fn reset(&mut self) {
         self.chunks = Chunks::None;
+        self.forwarded.clear();
         if self.visit.session.transaction.number > 0 {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
             self.visit.session.transaction = Transaction::default();
@@ -255,7 +284,9 @@ impl Protocol for Mail {
 
     async fn start<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Next, End> {
         self.can_secure = wire.can_secure();
-        Ok(self.connect(wire.output()).await)
+        let next = self.connect(wire.output()).await;
+        wire.expect_within(Some(self.shared.config.limits.hello_timeout));
+        Ok(next)
     }
 
     async fn command<S: Stream>(
@@ -281,6 +312,8 @@ impl Protocol for Mail {
             Some(Verb::Noop) => self.noop(output).await,
             Some(Verb::Vrfy) => self.vrfy(output, argument).await,
             Some(Verb::Help) => self.help(output, argument).await,
+            Some(Verb::Xclient) => self.xclient(output, argument).await,
+            Some(Verb::Xforward) => self.xforward(output, argument),
             Some(Verb::StartTls) if self.knows_tls() => {
                 // Boxed as well: the handshake needs more than all that comes after it.
                 Box::pin(self.start_tls(wire, argument)).await?
@@ -289,7 +322,16 @@ impl Protocol for Mail {
                 self.unrecognized(output, is_first, name, argument).await
             }
         };
-        Ok(self.limit_errors(wire.output(), errors, next))
+        if let Some(Verb::Hello(_) | Verb::Xclient) = verb {
+            let is_greeted = self.visit.session.connection.hello.is_some();
+            let limit = self.shared.config.limits.hello_timeout;
+            wire.expect_within((!is_greeted).then_some(limit));
+        }
+        self.idle = match verb {
+            Some(Verb::Rcpt | Verb::Data | Verb::Bdat) => 0,
+            _ => self.idle + 1,
+        };
+        Ok(self.limit(wire.output(), errors, next))
     }
 
     fn fault(&mut self, output: &mut Vec<u8>, fault: LineFault) -> Next {
@@ -307,7 +349,7 @@ impl Protocol for Mail {
             LineFault::Nul => ("501 5.5.2 A NUL stands in the line", Next::Go),
         };
         self.say(output, text);
-        self.limit_errors(output, errors, next)
+        self.limit(output, errors, next)
     }
 
     fn is_busy(&self) -> bool {
@@ -327,6 +369,14 @@ impl Protocol for Mail {
                 Some("421 4.4.2 The session took too long"),
                 "the session took too long",
             ),
+            End::Late => (
+                Some("421 4.4.2 You did not greet in time"),
+                "the client did not greet in time",
+            ),
+            End::Slow => (
+                Some("421 4.4.2 Your message comes too slowly; try again later"),
+                "the message comes too slowly",
+            ),
             End::Deaf => (None, "the client does not read our replies"),
             // What the client would read it as, nobody knows.
             End::Insecure(_) => (None, "TLS failed"),
@@ -341,6 +391,7 @@ impl Protocol for Mail {
         self.reset().await;
         self.ask(Hook::Disconnect, &Args::None, None).await;
         match end {
+            End::Late | End::Slow => self.log_cut_off(why),
             End::Gone(Some(error)) => self.log(
                 Level::Debug,
                 Some(Hook::Disconnect),
@@ -357,15 +408,34 @@ impl Protocol for Mail {
 }
 
 impl Mail {
-    /// Ends the session after too many refused commands.
-    fn limit_errors(&mut self, output: &mut Vec<u8>, before: u32, next: Next) -> Next {
-        if next == Next::Go
-            && self.errors > before
-            && self.errors >= self.shared.config.limits.max_errors
-        {
-            reply::write(output, "421 4.7.0 Too many errors");
-            return Next::Close;
+    /// Ends the session of a client that only keeps us busy.
+    fn limit(&mut self, output: &mut Vec<u8>, errors_before: u32, next: Next) -> Next {
+        let limits = &self.shared.config.limits;
+        let reply = if next != Next::Go {
+            return next;
+        } else if self.unknown >= limits.max_unknown_commands {
+            "421 4.7.0 Too many unknown commands"
+        } else if self.errors > errors_before && self.errors >= limits.max_errors {
+            "421 4.7.0 Too many errors"
+        } else if self.idle >= limits.max_idle_commands {
+            "421 4.7.0 Too many commands without a message"
+        } else {
+            return next;
+        };
+        self.cut_off(output, reply)
+    }
+
+    /// Ends the session of a client that went beyond a limit, and says so in the log.
+    fn cut_off(&self, output: &mut Vec<u8>, reply: &str) -> Next {
+        self.log_cut_off(Usual::of(reply).text);
+        reply::write(output, reply);
+        Next::Close
+    }
+
+    fn log_cut_off(&self, why: &str) {
+        match self.visit.session.connection.remote {
+            Some(remote) => self.log(Level::Info, None, format_args!("{remote} cut off: {why}")),
+            None => self.log(Level::Info, None, format_args!("client cut off: {why}")),
         }
-        next
     }
 }

@@ -53,7 +53,12 @@ impl Mail {
             .dialect
             .verbs
             .iter()
-            .filter(|(_, verb)| *verb != Verb::StartTls || self.can_secure)
+            .filter(|(_, verb)| match verb {
+                Verb::StartTls => self.can_secure,
+                Verb::Xclient => self.may_xclient,
+                Verb::Xforward => self.may_xforward,
+                _ => true,
+            })
             .map(|(name, _)| *name)
             .collect();
         let usual = format!("214 2.0.0 Commands: {}", commands.join(" "));
@@ -97,6 +102,7 @@ impl Mail {
         if NOT_IMPLEMENTED.contains(&command.as_str()) {
             return self.say(output, "502 5.5.1 Command not implemented");
         }
+        self.unknown += 1;
         self.say(output, "500 5.5.1 Unrecognized command")
     }
 }

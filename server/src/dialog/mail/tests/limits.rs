@@ -116,11 +116,111 @@ async fn a_silent_client_is_told_and_left() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_has_to_greet_in_time_whatever_else_it_says() {
+    for noop in [false, true] {
+        let started = tokio::time::Instant::now();
+        let mut dialog = Bed::new().after(&[]).await;
+        while noop && started.elapsed().as_secs() < 290 {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            dialog.expect("NOOP", "250").await;
+        }
+        let reply = dialog.reply().await;
+        assert!(reply.starts_with("421 4.4.2 You did not greet"), "{reply}");
+        assert_eq!(started.elapsed().as_secs(), 300);
+        dialog.closed().await;
+    }
+    // One that greeted has all the time it needs between commands.
+    let mut bed = Bed::new();
+    bed.config.limits.hello_timeout = Duration::from_secs(2);
+    let mut dialog = bed.after(&TO_DATA[..1]).await;
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    dialog.expect("NOOP", "250").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_trickles_is_not_waited_for() {
+    // Ten bytes a second are asked for.
+    for (bytes, is_taken) in [(150, true), (50, false)] {
+        let started = tokio::time::Instant::now();
+        let mut bed = Bed::new();
+        let mut dialog = bed.after(TO_DATA).await;
+        while started.elapsed().as_secs() < 600 {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let line = format!("{}\r\n", "x".repeat(bytes - 2));
+            if dialog.stream.write_all(line.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+        if is_taken {
+            dialog.expect(".", "250 2.0.0").await;
+        } else {
+            assert_eq!(started.elapsed().as_secs(), 200);
+            assert!(dialog.reply().await.starts_with("421 4.4.2 Your message"));
+            dialog.closed().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn commands_that_lead_nowhere_are_counted() {
+    let mut bed = Bed::new();
+    bed.config.limits.max_unknown_commands = 2;
+    let mut dialog = bed.after(&[]).await;
+    dialog.expect("FOO", "500").await;
+    // Commands of RFCs are no guesses.
+    dialog.expect("ETRN x", "502").await;
+    dialog.expect("BAR", "500").await;
+    assert!(
+        dialog
+            .reply()
+            .await
+            .starts_with("421 4.7.0 Too many unknown")
+    );
+    dialog.closed().await;
+
+    let mut bed = Bed::new();
+    bed.config.limits.max_idle_commands = 4;
+    let mut dialog = bed.after(&TO_DATA[..2]).await;
+    dialog.expect("NOOP", "250").await;
+    dialog.expect("RCPT TO:<c@d>", "250").await;
+    for idle in ["NOOP", "VRFY x", "RSET", "HELP"] {
+        dialog.expect(idle, "2").await;
+    }
+    let reply = dialog.reply().await;
+    assert!(reply.starts_with("421 4.7.0 Too many commands"), "{reply}");
+    dialog.closed().await;
+}
+
+#[tokio::test]
+async fn fields_of_a_header_are_counted() {
+    let mut bed = Bed::new();
+    bed.config.limits.max_header_fields = 3;
+    let mut dialog = bed.after(&TO_DATA[..1]).await;
+    for (message, reply) in [
+        ("A: b\r\nC: d\r\n e\r\nF: g\r\n\r\nbody\r\n.", "250 2.0.0"),
+        (
+            "A: b\r\nC: d\r\nE: f\r\nG: h\r\n\r\nbody\r\n.",
+            "552 5.3.4 Header",
+        ),
+        ("A: b\r\nC: d\r\nE: f\r\nG: h\r\n.", "552 5.3.4 Header"),
+    ] {
+        for command in &TO_DATA[1..] {
+            dialog.ask(command).await;
+        }
+        dialog.expect(message, reply).await;
+    }
+    assert_eq!(bed.queued().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_session_lasts_for_ever() {
     for in_data in [false, true] {
         let started = tokio::time::Instant::now();
         let mut bed = Bed::new();
-        let mut dialog = bed.after(if in_data { TO_DATA } else { &[] }).await;
+        bed.config.limits.min_data_rate = 0;
+        let mut dialog = bed
+            .after(if in_data { TO_DATA } else { &TO_DATA[..1] })
+            .await;
         let end = loop {
             tokio::time::sleep(Duration::from_secs(100)).await;
             if in_data {
@@ -149,6 +249,8 @@ async fn no_session_lasts_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_is_left() {
     let mut bed = Bed::new();
+    bed.config.limits.max_idle_commands = u32::MAX;
+    bed.config.limits.hello_timeout = Duration::from_secs(3600);
     let dialog = bed.after(&[]).await;
     let (mut stream, server) = (dialog.stream, dialog.server);
     let flood = tokio::spawn(async move { while stream.write_all(b"HELP\r\n").await.is_ok() {} });

@@ -153,6 +153,8 @@ impl Bed {
             local: None,
             listen: Arc::new(self.listen.clone()),
             secured: None,
+            may_xclient: false,
+            may_xforward: false,
         };
         let (stream, theirs) = tokio::io::duplex(16 << 10);
         Dialog {
