@@ -58,3 +58,22 @@ fn what_the_other_server_refused_is_refused() {
     client.ask(".", "55");
     assert!(target.delivered().is_empty());
 }
+
+#[test]
+fn a_binary_message_arrives_octet_by_octet() {
+    let target = Server::start("");
+    let server = forwarding_to(target.address().port());
+    let body: Vec<u8> = (0..=255)
+        .cycle()
+        .take(1_000_000)
+        .chain(*b"\r\n.\r\nQUIT\r\n\n.\n")
+        .collect();
+    let message = [&b"Subject: binary\r\n\r\n"[..], &body].concat();
+    let mut client = Client::greet(server.address());
+    client.ask("MAIL FROM:<alice@client.example> BODY=BINARYMIME", "250");
+    client.ask("RCPT TO:<bob@example.org>", "250");
+    client.send(format!("BDAT {} LAST\r\n", message.len()).as_bytes());
+    client.send(&message);
+    client.expect("250");
+    assert!(target.message().ends_with(&message));
+}

@@ -1,8 +1,8 @@
 //! A client of SMTP (RFC 5321), as much of it as handing one message to a known server needs.
 //!
 //! The message counts as handed over when the server answered the end of data with 2xx, and then to all recipients: if it refuses one of them nothing is
-//! sent. Nothing that is not a line of its own is ever sent as one: a message with a lone CR or LF is refused here, since servers that take those for
-//! line ends would read commands in it.
+//! sent. Nothing that is not a line of its own is ever sent as one: a message with a lone CR or LF, or with a NUL that hides a dot, is refused here, since servers that take those for
+//! line ends, or drop it, would read commands in it.
 
 use std::io;
 use std::time::Duration;
@@ -94,6 +94,11 @@ pub enum Failure {
         "the message has a CR or LF that stands alone, which is never forwarded (RFC 5321 section 2.3.8)"
     )]
     BareNewline,
+    /// A line of the message begins with a NUL: a server that drops it may see a dot alone on a line behind it.
+    #[error(
+        "a line of the message begins with a NUL, which is never forwarded: behind it a dot may end the data for some (RFC 5321 section 4.5.2)"
+    )]
+    Nul,
     /// The message is binary, and the server takes no such.
     #[error(
         "the message is binary (BODY=BINARYMIME), and the server does not offer CHUNKING and BINARYMIME (RFC 3030 section 3)"
@@ -410,7 +415,7 @@ fn refused(command: &str, reply: Reply) -> Failure {
     }
 }
 
-/// Lines on their way into DATA: a dot in front of a dot (RFC 5321 §4.5.2), and no CR or LF alone.
+/// Lines on their way into DATA: a dot in front of a dot (RFC 5321 §4.5.2), no CR or LF alone, and no NUL that hides a dot.
 struct Lines {
     at_start: bool,
     held_cr: bool,
@@ -432,8 +437,11 @@ impl Lines {
             (self.held_cr, self.at_start) = (false, true);
         }
         while let Some(first) = rest.first() {
-            if self.at_start && *first == b'.' {
-                out.push(b'.');
+            match *first {
+                b'.' if self.at_start => out.push(b'.'),
+                // A dot in front would be transparent too, but alone on its line to servers that stop reading a line at NUL.
+                0 if self.at_start => return Err(Failure::Nul),
+                _ => {}
             }
             self.at_start = false;
             let Some(at) = memchr::memchr2(b'\r', b'\n', rest) else {
@@ -498,6 +506,13 @@ mod tests {
                 "{bare:?}"
             );
         }
+        for hidden in ["\0.\r\n", "a\r\n\0\0.\r\n"] {
+            assert!(
+                matches!(stuffed(&[hidden.as_bytes()]), Err(Failure::Nul)),
+                "{hidden:?}"
+            );
+        }
+        assert_eq!(stuffed(&[b"a\0.\r\n"]).unwrap(), b"a\0.\r\n.\r\n");
     }
 
     proptest! {

@@ -141,6 +141,10 @@ impl SmtpForward {
                 .with_reply(
                     "The message has a CR or LF that stands alone (RFC 5321 section 2.3.8)",
                 ),
+            Failure::Nul => Outcome::fail(said)
+                .with_verdict(Verdict::Deny)
+                .with_code(554, EnhancedCode(5, 6, 0))
+                .with_reply("A line of the message begins with a NUL (RFC 5322 section 3.5)"),
             Failure::Binary => Outcome::fail(said)
                 .with_verdict(Verdict::Deny)
                 .with_code(554, EnhancedCode(5, 6, 1))

@@ -3,6 +3,7 @@
 //! Absolute rates say little on a machine that other things share, so what counts are ratios: every subject of a comparison is measured in
 //! each round, one after the other, and the ratio is taken within the round. The median of the rounds is shown.
 
+mod bdat;
 mod disk;
 mod floor;
 mod hooks;
@@ -52,6 +53,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("hooks", hooks::round_trips),
     ("memory", memory::measure),
     ("tls", tls::handshakes),
+    ("bdat", bdat::large_message),
 ];
 
 fn main() -> ExitCode {
@@ -66,7 +68,7 @@ fn main() -> ExitCode {
             "--write" => document = arguments.next().map(PathBuf::from),
             _ => {
                 eprintln!(
-                    "usage: bench [--quick] [--only discard|durable|hooks|memory|tls] [--write FILE]"
+                    "usage: bench [--quick] [--only discard|durable|hooks|memory|tls|bdat] [--write FILE]"
                 );
                 return ExitCode::from(2);
             }

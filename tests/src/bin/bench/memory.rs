@@ -12,7 +12,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::table::{Table, Target};
 use crate::{Effort, Tables};
 
-const MB: f64 = 1024.0;
+/// Of the kernel's KB.
+pub const MB: f64 = 1024.0;
 
 /// The large message.
 const LARGE: usize = 100 << 20;
@@ -107,7 +108,7 @@ fn row(name: &str, before: f64, then: f64, target: Option<String>) -> Vec<String
 }
 
 /// A line of /proc/PID/status, in KB.
-fn memory(server: &Server, key: &str) -> f64 {
+pub fn memory(server: &Server, key: &str) -> f64 {
     let mut status = String::new();
     std::fs::File::open(format!("/proc/{}/status", server.pid()))
         .and_then(|mut file| file.read_to_string(&mut status))
@@ -125,7 +126,7 @@ fn memory(server: &Server, key: &str) -> f64 {
 }
 
 /// Lets the peak begin again (proc(5), clear_refs).
-fn forget_peak(server: &Server) {
+pub fn forget_peak(server: &Server) {
     std::fs::write(format!("/proc/{}/clear_refs", server.pid()), "5")
         .expect("the daemon's process is ours");
 }

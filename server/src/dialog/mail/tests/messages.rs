@@ -5,6 +5,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::config::BareNewlines;
+use crate::dialog::LMTP;
 
 /// Sends a message through, and gives what was queued.
 async fn through(bed: &mut Bed, message: &str) -> String {
@@ -201,6 +202,46 @@ async fn a_client_that_leaves_while_plugins_think_finds_nothing_delivered() {
     go_on.notify_one();
     server.await.unwrap();
     assert_eq!(bed.queued(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_finds_nothing_delivered_by_chunk_and_in_lmtp_either() {
+    let chunk = "BDAT 20 LAST\r\nSubject: x\r\n\r\nbody\r\n";
+    for (dialect, hello) in [
+        (&SMTP, "EHLO client.example"),
+        (&LMTP, "LHLO client.example"),
+    ] {
+        let to_message = [hello, "MAIL FROM:<a@b>", "RCPT TO:<c@d>"];
+        for last in [chunk.to_owned(), format!("DATA\r\n{MESSAGE}\r\n")] {
+            let (thinking, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let (started, wait) = (Arc::clone(&thinking), Arc::clone(&go_on));
+            let mut bed = Bed::new().plugin(&[Hook::DataPost], move |_| {
+                let (started, wait) = (Arc::clone(&started), Arc::clone(&wait));
+                Answer::later(async move {
+                    started.notify_one();
+                    wait.notified().await;
+                    Outcome::declined()
+                })
+            });
+            bed.dialect = dialect;
+            let mut dialog = bed.after(&to_message).await;
+            dialog.raw(last.as_bytes()).await;
+            thinking.notified().await;
+            let (stream, server) = (dialog.stream, dialog.server);
+            drop(stream);
+            go_on.notify_one();
+            server.await.unwrap();
+            assert_eq!(bed.queued(), [""; 0], "{last}");
+        }
+        for cut in 0..=chunk.len() {
+            let mut bed = Bed::new();
+            bed.dialect = dialect;
+            let mut dialog = bed.after(&to_message).await;
+            dialog.raw(&chunk.as_bytes()[..cut]).await;
+            dialog.hang_up().await;
+            assert_eq!(bed.queued(), [""; 0], "left after {cut} bytes");
+        }
+    }
 }
 
 #[tokio::test]

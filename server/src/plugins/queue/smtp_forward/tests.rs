@@ -343,6 +343,24 @@ async fn a_lone_cr_or_lf_is_never_forwarded() {
 }
 
 #[tokio::test]
+async fn a_binary_message_is_not_converted_for_a_server_that_takes_none() {
+    let (port, told) = serve(FULL).await;
+    let (mut session, message) = mail(&["b@example.org"], b"Subject: x\r\n\r\n\0\n");
+    session
+        .transaction
+        .sender_parameters
+        .insert("BODY".to_owned(), Some("BinaryMIME".to_owned()));
+    let outcome = forward(port, &session, &message).await;
+    assert_eq!(
+        (outcome.code, outcome.enhanced, outcome.verdict),
+        (Some(554), Some(EnhancedCode(5, 6, 1)), Some(Verdict::Deny)),
+        "{outcome:?}"
+    );
+    let (commands, _) = told.await.unwrap();
+    assert_eq!(commands, ["EHLO mx.example.org", "QUIT"]);
+}
+
+#[tokio::test]
 async fn a_silent_server_is_not_waited_for_for_ever() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
