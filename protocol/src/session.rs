@@ -79,6 +79,9 @@ pub struct Transaction {
     pub sender_parameters: Parameters,
     /// The envelope recipients accepted so far.
     pub recipients: Vec<Address>,
+    /// RCPT's parameters, in the order of `recipients`. It may be shorter: recipients beyond it have none. Change both by
+    /// [`Transaction::add_recipient`] and [`Transaction::remove_recipient`].
+    pub recipient_parameters: Vec<Parameters>,
     /// Bytes of the message as received.
     pub size: u64,
     /// The header block with its edits, from `data_headers_end` on.
@@ -93,6 +96,37 @@ pub struct Transaction {
     pub quarantine: Option<String>,
     /// What plugins noted.
     pub notes: Notes,
+}
+
+impl Transaction {
+    /// Adds an envelope recipient with RCPT's parameters.
+    pub fn add_recipient(&mut self, address: Address, parameters: Parameters) {
+        if !parameters.is_empty() {
+            self.recipient_parameters
+                .resize(self.recipients.len(), Parameters::new());
+            self.recipient_parameters.push(parameters);
+        }
+        self.recipients.push(address);
+    }
+
+    /// Removes an envelope recipient, wherever it stands among them, with its parameters.
+    pub fn remove_recipient(&mut self, address: &Address) {
+        let mut at = self.recipients.iter();
+        self.recipient_parameters
+            .retain(|_| at.next().is_none_or(|recipient| recipient != address));
+        self.recipients.retain(|recipient| recipient != address);
+    }
+
+    /// The parameters of the recipient at this place in `recipients`; empty where it has none.
+    pub fn parameters_of(&self, recipient: usize) -> &Parameters {
+        static NONE: Parameters = Parameters::new();
+        self.recipient_parameters.get(recipient).unwrap_or(&NONE)
+    }
+
+    /// Whether the client announced addresses or header fields outside ASCII (RFC 6531 §3.4).
+    pub fn is_smtputf8(&self) -> bool {
+        self.sender_parameters.contains_key("SMTPUTF8")
+    }
 }
 
 /// What a listener is for.
@@ -163,6 +197,7 @@ fields! {
     Sender "sender",
     SenderParameters "sender_parameters",
     Recipients "recipients",
+    RecipientParameters "recipient_parameters",
     Size "size",
     Header "header",
     Path "path",

@@ -298,6 +298,8 @@ pub struct TransactionFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipients: Option<Cow<'a, [Address]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_parameters: Option<Cow<'a, [Parameters]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<ByteBuf>,

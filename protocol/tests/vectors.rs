@@ -358,6 +358,11 @@ fn messages() {
             sender: Some(Cow::Owned(gatepost_protocol::Address::null())),
             recipients: Some(Cow::Owned(vec![
                 gatepost_protocol::Address::parse("bob@example.org").unwrap(),
+                gatepost_protocol::Address::parse_utf8("j\u{f6}rg@example.org").unwrap(),
+            ])),
+            recipient_parameters: Some(Cow::Owned(vec![
+                BTreeMap::new(),
+                BTreeMap::from([(text("NOTIFY"), Some(text("NEVER")))]),
             ])),
             size: Some(31),
             header: Some(serde_bytes::ByteBuf::from(&b"Subject: J\xf6rg\r\n"[..])),

@@ -48,6 +48,11 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
             .cloned()
             .unwrap_or_default();
         transaction.recipients = fields.recipients.as_deref().unwrap_or_default().to_vec();
+        transaction.recipient_parameters = fields
+            .recipient_parameters
+            .as_deref()
+            .unwrap_or_default()
+            .to_vec();
         transaction.size = fields.size.unwrap_or_default();
         transaction.header = fields
             .header

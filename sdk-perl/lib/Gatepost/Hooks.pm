@@ -17,7 +17,7 @@ our @CONNECTION_FIELDS = qw(
     karma authenticated auth_results
 );
 
-my @envelope = qw(sender recipients);
+my @envelope = qw(sender recipients recipient_parameters);
 
 # Not `path`: it would make the core write every small message to disk. Bodies are read by calls, and only by the
 # plugins that look at them.

@@ -63,7 +63,9 @@ CONNECTION_FIELDS = frozenset(
     "remote_ip local_ip remote_port local_port remote_host direction hello hello_host relay_client immune naughty"
     " karma authenticated auth_results".split()
 )
-TRANSACTION_FIELDS = frozenset("sender sender_parameters recipients size header path body_start quarantine".split())
+TRANSACTION_FIELDS = frozenset(
+    "sender sender_parameters recipients recipient_parameters size header path body_start quarantine".split()
+)
 FIELDS = CONNECTION_FIELDS | TRANSACTION_FIELDS
 
 

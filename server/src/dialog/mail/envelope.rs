@@ -9,6 +9,7 @@ use crate::dialog::Next;
 
 impl Mail {
     pub(super) async fn mail(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
+        const PATH: parse::Path = parse::Path::Reverse;
         let limits = &self.shared.config.limits;
         if self.visit.session.connection.hello.is_none() {
             let text = format!("503 5.5.1 Say {} first", self.dialect.hello);
@@ -20,11 +21,12 @@ impl Mail {
                 "503 5.5.1 A transaction is open; end it with DATA or RSET",
             );
         }
-        let parsed =
-            parse::path(argument, parse::Path::Reverse).and_then(|(sender, parameters)| {
-                parse::mail_parameters(&parameters, limits.max_size)?;
-                Ok((sender, parameters))
-            });
+        let parsed = parse::split(argument, PATH).and_then(|(path, rest)| {
+            let parameters = parse::parameters(rest)?;
+            parse::mail(&parameters, self.extensions, limits.max_size)?;
+            let sender = parse::path(path, PATH, parameters.contains_key("SMTPUTF8"))?;
+            Ok((sender, parameters))
+        });
         let (sender, parameters) = match parsed {
             Ok(parsed) => parsed,
             Err(reply) => return self.say(output, reply),
@@ -39,6 +41,7 @@ impl Mail {
         }
         self.transactions += 1;
         self.visit.session.transaction.number = self.transactions;
+        self.visit.utf8 = parameters.contains_key("SMTPUTF8");
         let args = Args::Address {
             address: Cow::Borrowed(&sender),
             parameters: Cow::Borrowed(&parameters),
@@ -55,13 +58,17 @@ impl Mail {
     }
 
     pub(super) async fn rcpt(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
+        const PATH: parse::Path = parse::Path::Forward;
         if self.visit.session.transaction.sender.is_none() {
             return self.say(output, "503 5.5.1 Say MAIL first");
         }
-        let (recipient, parameters) = match parse::path(argument, parse::Path::Forward) {
-            Ok((_, parameters)) if !parameters.is_empty() => {
-                return self.say(output, parse::UNKNOWN_PARAMETER);
-            }
+        let utf8 = self.visit.session.transaction.is_smtputf8();
+        let parsed = parse::split(argument, PATH).and_then(|(path, rest)| {
+            let parameters = parse::parameters(rest)?;
+            parse::rcpt(&parameters, self.extensions, utf8)?;
+            Ok((parse::path(path, PATH, utf8)?, parameters))
+        });
+        let (recipient, parameters) = match parsed {
             Ok(parsed) => parsed,
             Err(reply) => return self.say(output, reply),
         };
@@ -85,7 +92,10 @@ impl Mail {
         if decision.verdict != Verdict::Ok {
             return self.say(output, verdict::NOBODY_RELAYS);
         }
-        self.visit.session.transaction.recipients.push(recipient);
+        self.visit
+            .session
+            .transaction
+            .add_recipient(recipient, parameters);
         self.accepted += 1;
         self.say_decided(output, "250 2.1.5 Recipient OK", &decision, false)
     }

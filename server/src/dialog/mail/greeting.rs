@@ -58,6 +58,10 @@ impl Mail {
         let connection = &mut self.visit.session.connection;
         connection.hello = Some(Cow::Borrowed(name));
         connection.hello_host = Some(host.to_owned());
+        self.extensions = match hello {
+            Hello::Helo => parse::Extensions::default(),
+            Hello::Ehlo | Hello::Lhlo => self.extensions(),
+        };
         let welcome = format!("{} greets {host}", self.shared.config.hostname);
         if hello == Hello::Helo {
             return self.say_decided(output, &format!("250 {welcome}"), &decision, false);
@@ -68,6 +72,18 @@ impl Mail {
         Next::Go
     }
 
+    /// Which extensions with parameters this connection can have now.
+    fn extensions(&self) -> parse::Extensions {
+        parse::Extensions {
+            smtputf8: true,
+            dsn: true,
+            // RFC 8689 §2: it is offered under TLS alone, which no listener has yet.
+            requiretls: false,
+            // RFC 3030: there is no BDAT yet.
+            chunking: false,
+        }
+    }
+
     /// What this connection can have now.
     fn offer(&self, lines: &mut Vec<Cow<'static, str>>) {
         let limits = &self.shared.config.limits;
@@ -75,6 +91,16 @@ impl Mail {
         lines.push(format!("SIZE {}", limits.max_size).into());
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
+        let extensions = self.extensions;
+        for (keyword, offered) in [
+            ("SMTPUTF8", extensions.smtputf8),
+            ("DSN", extensions.dsn),
+            ("REQUIRETLS", extensions.requiretls),
+        ] {
+            if offered {
+                lines.push(keyword.into());
+            }
+        }
         lines.push("HELP".into());
     }
 }

@@ -77,6 +77,8 @@ pub struct Mail {
     dialect: &'static Dialect,
     shared: Arc<Shared>,
     visit: Visit,
+    /// What the client was offered when it greeted.
+    extensions: parse::Extensions,
     /// RCPT commands of the transaction that were accepted.
     accepted: usize,
     /// Transactions that were begun.
@@ -123,6 +125,7 @@ impl Mail {
             dialect,
             shared,
             visit,
+            extensions: parse::Extensions::default(),
             accepted: 0,
             transactions: 0,
             errors: 0,
@@ -148,6 +151,7 @@ impl Mail {
         if self.visit.session.transaction.number > 0 {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
             self.visit.session.transaction = Transaction::default();
+            self.visit.utf8 = false;
             self.accepted = 0;
         }
     }
