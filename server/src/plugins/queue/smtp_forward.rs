@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_protocol::{
-    Address, Answer, Built, Call, Definition, EnhancedCode, Field, Hook, Init, OnError, Outcome,
-    Plugin, Policy, Setting, SettingError, Subscription, Verdict,
+    Answer, Built, Call, Definition, EnhancedCode, Field, Hook, Init, OnError, Outcome, Plugin,
+    Policy, Setting, SettingError, Subscription, Verdict,
 };
 
 use super::delivered::Delivered;
-use super::smtp_client::{self, Envelope, Failure, Timeouts};
+use super::smtp_client::{self, Failure, Timeouts};
 
 pub const DEFINITION: Definition = Definition {
     name: "queue/smtp-forward",
@@ -65,6 +65,7 @@ impl Plugin for SmtpForward {
             Field::Sender,
             Field::SenderParameters,
             Field::Recipients,
+            Field::RecipientParameters,
             Field::Size,
             Field::Header,
             Field::HeaderEnd,
@@ -95,20 +96,13 @@ impl SmtpForward {
         if transaction.recipients.is_empty() {
             return self.trouble("the message has no recipients");
         }
-        let body = transaction.sender_parameters.get("BODY").cloned().flatten();
-        let null = Address::null();
-        let envelope = Envelope {
-            sender: transaction.sender.as_ref().unwrap_or(&null),
-            recipients: &transaction.recipients,
-            eight_bit: body.is_some_and(|body| body.eq_ignore_ascii_case("8BITMIME")),
-        };
         let content = Delivered::new(transaction, message);
         let timeouts = Timeouts::default();
         let sent = smtp_client::send(
             &self.server,
             self.port,
             &self.hostname,
-            &envelope,
+            transaction,
             content,
             &timeouts,
         );
@@ -140,6 +134,29 @@ impl SmtpForward {
                 .with_verdict(Verdict::Deny)
                 .with_code(552, EnhancedCode(5, 3, 4))
                 .with_reply(&format!("The message is larger than {limit} bytes")),
+            // RFC 8689 §4.2.1.
+            Failure::NeedsTls => Outcome::fail(said)
+                .with_verdict(Verdict::Deny)
+                .with_code(550, EnhancedCode(5, 7, 30))
+                .with_reply(
+                    "The next server cannot be reached under TLS, which REQUIRETLS asks for",
+                ),
+            // RFC 3030 §3.
+            Failure::Binary => Outcome::fail(said)
+                .with_verdict(Verdict::Deny)
+                .with_code(554, EnhancedCode(5, 6, 1))
+                .with_reply("The next server does not take BODY=BINARYMIME"),
+            // RFC 6531 §3.5, §3.7.4.
+            Failure::NeedsUtf8(Some(address)) => Outcome::fail(said)
+                .with_verdict(Verdict::Deny)
+                .with_code(553, EnhancedCode(5, 6, 7))
+                .with_reply(&format!(
+                    "{address}: the next server takes no addresses outside ASCII"
+                )),
+            Failure::NeedsUtf8(None) => Outcome::fail(said)
+                .with_verdict(Verdict::Deny)
+                .with_code(554, EnhancedCode(5, 6, 9))
+                .with_reply("The next server takes no header fields outside ASCII"),
             Failure::Refused { command, reply } => {
                 let class = reply.code / 100;
                 let soft = class == 4;
