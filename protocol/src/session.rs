@@ -250,6 +250,11 @@ pub enum Args<'a> {
     None,
     /// `helo`, `ehlo`: the client's name for itself.
     Host(Cow<'a, str>),
+    /// `helo_parse`, `ehlo_parse`, `mail_parse`, `rcpt_parse`: a command's argument as the client wrote it; `mail_pre`, `rcpt_pre`: the
+    /// path of it.
+    Line(Cow<'a, str>),
+    /// `capabilities`: the lines of the reply to EHLO, without its first.
+    Capabilities(Vec<Cow<'a, str>>),
     /// `mail`, `rcpt`.
     Address {
         /// Sender or recipient.
@@ -292,12 +297,14 @@ impl Args<'_> {
         }
     }
 
-    /// The one text of `helo`, `ehlo`, `vrfy`, `help`, `received_line` and `config`.
+    /// The one text of `helo`, `ehlo`, `vrfy`, `help`, `received_line`, `config`, and of the hooks before a command is read.
     pub fn text(&self) -> Option<&str> {
         match self {
-            Args::Host(text) | Args::Argument(text) | Args::Default(text) | Args::Name(text) => {
-                Some(text)
-            }
+            Args::Host(text)
+            | Args::Line(text)
+            | Args::Argument(text)
+            | Args::Default(text)
+            | Args::Name(text) => Some(text),
             _ => None,
         }
     }

@@ -220,6 +220,10 @@ pub struct ArgsMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<Cow<'a, str>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Cow<'a, Address>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Cow<'a, Parameters>>,
@@ -369,7 +373,7 @@ pub struct Entry {
     /// Changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<Change>>,
-    /// For `config` and `received_line`.
+    /// For the hooks that ask for a text or a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<String>>,
     /// The hook before which the answer will come.

@@ -347,6 +347,35 @@ fn messages() {
         ..HookMessage::default()
     };
     message(&mut out, "hook rcpt", "core", &rcpt);
+    let before = |hook: &'static str, args| HookMessage {
+        id: Some(17),
+        hook: hook.into(),
+        plugins: vec!["vip".into()],
+        session: "3f9a1c".into(),
+        deadline_ms: Some(30_000),
+        args,
+        ..HookMessage::default()
+    };
+    let line = ArgsMessage {
+        line: Some("FROM:<a@example.org> SIZE=10".into()),
+        ..ArgsMessage::default()
+    };
+    message(
+        &mut out,
+        "hook mail_parse",
+        "core",
+        &before("mail_parse", line),
+    );
+    let capabilities = ArgsMessage {
+        capabilities: Some(vec!["PIPELINING".into(), "SIZE 1000".into()]),
+        ..ArgsMessage::default()
+    };
+    message(
+        &mut out,
+        "hook capabilities",
+        "core",
+        &before("capabilities", capabilities),
+    );
     let data_post = HookMessage {
         id: Some(18),
         hook: "data_post".into(),

@@ -153,6 +153,10 @@ subtest edits => sub {
     is_deeply [$test->transaction->recipient_parameters('amy@example.org')], [notify => 'NEVER'];
     is_deeply [$test->transaction->recipient_parameters('"a b"@example.org')], [];
 
+    is_deeply $test->hook(mail_pre => line => 'a@example.net')->values, ['<a@example.net>'];
+    is $test->hook(mail_pre => line => '<a@example.net>')->rc, DECLINED;
+    is $test->hook(mail_pre => line => '')->message, 'no path';
+
     is_deeply $test->hook('received_line')->values, ['Received: from somewhere', "\tby here with ESMTP"];
     is_deeply $test->hook(config => name => 'mine')->values, ['one', 'two'];
     is $test->hook(config => name => 'other')->rc, DECLINED;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Callable, Dict, Iterable, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Tuple
 
 from .address import Address
 
@@ -15,6 +15,11 @@ def text(value: Any) -> str:
     if isinstance(value, (bytes, bytearray)):
         return value.decode("utf-8", "surrogateescape")
     return "" if value is None else str(value)
+
+
+def texts(value: Any) -> List[str]:
+    """A list of text."""
+    return [text(item) for item in value or ()]
 
 
 def _address(value: Any) -> Address:
@@ -32,9 +37,16 @@ Converter = Callable[[Any], Any]
 
 HOOKS: Dict[str, Dict[str, Converter]] = {
     "connect": {},
+    "helo_parse": {"line": text},
     "helo": {"host": text},
+    "ehlo_parse": {"line": text},
     "ehlo": {"host": text},
+    "capabilities": {"capabilities": texts},
+    "mail_parse": {"line": text},
+    "mail_pre": {"line": text},
     "mail": {"address": _address, "parameters": parameters},
+    "rcpt_parse": {"line": text},
+    "rcpt_pre": {"line": text},
     "rcpt": {"address": _address, "parameters": parameters},
     "data": {},
     "data_headers_end": {},

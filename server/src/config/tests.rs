@@ -482,7 +482,7 @@ fn the_documentation_names_every_key() {
         .filter_map(|line| line.split_once("known here: "))
         .flat_map(|(_, keys)| keys.split(", "))
         .collect();
-    assert_eq!(keys.len(), 12 + 14 + 4, "{shown}");
+    assert_eq!(keys.len(), 13 + 14 + 4, "{shown}");
     keys.extend(plugin::CORE_KEYS);
     for key in keys {
         let row = format!("| `{key}` |");

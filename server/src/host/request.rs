@@ -36,6 +36,11 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
     match args {
         Args::None => {}
         Args::Host(host) => message.host = borrowed(host),
+        Args::Line(line) => message.line = borrowed(line),
+        Args::Capabilities(lines) => {
+            let lines = lines.iter().map(|line| Cow::Borrowed(&**line));
+            message.capabilities = Some(lines.collect());
+        }
         Args::Address {
             address,
             parameters,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, Hook, Verdict};
+use gatepost_protocol::{Address, Args, Hook, Verdict};
 
 use super::{Mail, parse, verdict};
 use crate::dialog::Next;
@@ -10,7 +10,6 @@ use crate::dialog::Next;
 impl Mail {
     pub(super) async fn mail(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
         const PATH: parse::Path = parse::Path::Reverse;
-        let limits = &self.shared.config.limits;
         if self.visit.session.connection.hello.is_none() {
             let text = format!("503 5.5.1 Say {} first", self.dialect.hello);
             return self.say(output, &text);
@@ -21,16 +20,32 @@ impl Mail {
                 "503 5.5.1 A transaction is open; end it with DATA or RSET",
             );
         }
-        let parsed = parse::split(argument, PATH).and_then(|(path, rest)| {
+        let argument = match self
+            .repair(output, Hook::MailParse, Hook::Mail, argument)
+            .await
+        {
+            Ok(argument) => argument,
+            Err(next) => return next,
+        };
+        let limits = &self.shared.config.limits;
+        let parsed = parse::split(&argument, PATH).and_then(|(path, rest)| {
             let parameters = parse::parameters(rest)?;
             parse::mail(&parameters, self.extensions, limits.max_size)?;
-            let sender = parse::path(path, PATH, parameters.contains_key("SMTPUTF8"))?;
-            Ok((sender, parameters))
+            Ok((path, parameters))
         });
-        let (sender, parameters) = match parsed {
+        let (path, parameters) = match parsed {
             Ok(parsed) => parsed,
             Err(reply) => return self.say(output, reply),
         };
+        let path = match self.repair(output, Hook::MailPre, Hook::Mail, path).await {
+            Ok(path) => path,
+            Err(next) => return next,
+        };
+        let sender = match parse::path(&path, PATH, parameters.contains_key("SMTPUTF8")) {
+            Ok(sender) => sender,
+            Err(reply) => return self.say(output, reply),
+        };
+        let limits = &self.shared.config.limits;
         if self.transactions >= limits.max_transactions {
             // 421 and not 452: a client that connects anew can go on at once (RFC 5321 §3.8).
             self.say(
@@ -62,14 +77,29 @@ impl Mail {
         if self.visit.session.transaction.sender.is_none() {
             return self.say(output, "503 5.5.1 Say MAIL first");
         }
+        let argument = match self
+            .repair(output, Hook::RcptParse, Hook::Rcpt, argument)
+            .await
+        {
+            Ok(argument) => argument,
+            Err(next) => return next,
+        };
         let utf8 = self.visit.session.transaction.is_smtputf8();
-        let parsed = parse::split(argument, PATH).and_then(|(path, rest)| {
+        let parsed = parse::split(&argument, PATH).and_then(|(path, rest)| {
             let parameters = parse::parameters(rest)?;
             parse::rcpt(&parameters, self.extensions, utf8)?;
-            Ok((parse::path(path, PATH, utf8)?, parameters))
+            Ok((path, parameters))
         });
-        let (recipient, parameters) = match parsed {
+        let (path, parameters) = match parsed {
             Ok(parsed) => parsed,
+            Err(reply) => return self.say(output, reply),
+        };
+        let path = match self.repair(output, Hook::RcptPre, Hook::Rcpt, path).await {
+            Ok(path) => path,
+            Err(next) => return next,
+        };
+        let recipient = match parse::path(&path, PATH, utf8) {
+            Ok(recipient) => self.at_home(recipient),
             Err(reply) => return self.say(output, reply),
         };
         if self.visit.session.transaction.recipients.len()
@@ -98,6 +128,19 @@ impl Mail {
             .add_recipient(recipient, parameters);
         self.accepted += 1;
         self.say_decided(output, "250 2.1.5 Recipient OK", &decision, false)
+    }
+
+    /// A recipient at our own address, `user@[192.0.2.1]`, under the domain that the operator names for it.
+    fn at_home(&self, recipient: Address) -> Address {
+        let local = self.visit.session.connection.local;
+        if let Some(domain) = &self.shared.config.localiphost
+            && let Some(local) = local
+            && recipient.domain().and_then(parse::literal) == Some(local.ip().to_canonical())
+            && let Ok(mapped) = Address::parse_utf8(&format!("{}@{domain}", recipient.local()))
+        {
+            return mapped;
+        }
+        recipient
     }
 
     pub(super) async fn rset(&mut self, output: &mut Vec<u8>) -> Next {

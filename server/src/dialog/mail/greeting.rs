@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, EnhancedCode, Hook, Level};
+use gatepost_protocol::{Args, EnhancedCode, Hook, Level, Verdict};
 
 use super::{Hello, Mail, parse};
+use crate::chain::Decision;
 use crate::dialog::{Next, reply};
 
 impl Mail {
@@ -44,7 +45,15 @@ impl Mail {
             Hello::Ehlo => (Hook::Ehlo, "EHLO"),
             Hello::Lhlo => (Hook::Ehlo, "LHLO"),
         };
-        let Some(host) = parse::host(argument) else {
+        let parse = match hello {
+            Hello::Helo => Hook::HeloParse,
+            Hello::Ehlo | Hello::Lhlo => Hook::EhloParse,
+        };
+        let argument = match self.repair(output, parse, hook, argument).await {
+            Ok(argument) => argument,
+            Err(next) => return next,
+        };
+        let Some(host) = parse::host(&argument) else {
             let text = format!("501 5.5.4 Syntax: {name} your.host.name or {name} [your address]");
             return self.say(output, &text);
         };
@@ -53,21 +62,32 @@ impl Mail {
         if let Some(next) = self.settle(output, hook, &decision) {
             return next;
         }
+        let mut extensions = parse::Extensions::default();
+        let mut lines = Vec::new();
+        if hello != Hello::Helo {
+            extensions = self.extensions();
+            self.offer(extensions, &mut lines);
+            let args = Args::Capabilities(lines.clone());
+            let decision = self.ask(Hook::Capabilities, &args, None).await;
+            if let Some(next) = self.settle(output, hook, &decision) {
+                return next;
+            }
+            if decision.verdict == Verdict::Ok {
+                self.replace_offer(decision, &mut lines);
+            }
+            extensions.keep(&lines);
+        }
         // A second greeting is a RSET as well (RFC 5321 §4.1.4).
         self.reset().await;
         let connection = &mut self.visit.session.connection;
         connection.hello = Some(Cow::Borrowed(name));
         connection.hello_host = Some(host.to_owned());
-        self.extensions = match hello {
-            Hello::Helo => parse::Extensions::default(),
-            Hello::Ehlo | Hello::Lhlo => self.extensions(),
-        };
+        self.extensions = extensions;
         let welcome = format!("{} greets {host}", self.shared.config.hostname);
         if hello == Hello::Helo {
             return self.say_decided(output, &format!("250 {welcome}"), &decision, false);
         }
-        let mut lines = vec![Cow::Owned(welcome)];
-        self.offer(&mut lines);
+        lines.insert(0, Cow::Owned(welcome));
         reply::write_lines(output, 250, None::<EnhancedCode>, &lines);
         Next::Go
     }
@@ -84,14 +104,33 @@ impl Mail {
         }
     }
 
+    /// Takes a plugin's list in place of ours, if every line of it is one (RFC 5321 §4.1.1.1 `ehlo-line`).
+    fn replace_offer(&self, decision: Decision, lines: &mut Vec<Cow<'static, str>>) {
+        match decision
+            .values
+            .iter()
+            .find(|line| !parse::is_ehlo_line(line))
+        {
+            Some(wrong) => self.log(
+                Level::Warn,
+                Some(Hook::Capabilities),
+                format_args!(
+                    "the list of {} is not used: `{}` is no line of a reply to EHLO",
+                    decision.plugin.as_deref().unwrap_or_default(),
+                    wrong.escape_debug()
+                ),
+            ),
+            None => *lines = decision.values.into_iter().map(Cow::Owned).collect(),
+        }
+    }
+
     /// What this connection can have now.
-    fn offer(&self, lines: &mut Vec<Cow<'static, str>>) {
+    fn offer(&self, extensions: parse::Extensions, lines: &mut Vec<Cow<'static, str>>) {
         let limits = &self.shared.config.limits;
         lines.push("PIPELINING".into());
         lines.push(format!("SIZE {}", limits.max_size).into());
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
-        let extensions = self.extensions;
         for (keyword, offered) in [
             ("SMTPUTF8", extensions.smtputf8),
             ("DSN", extensions.dsn),

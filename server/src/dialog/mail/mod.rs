@@ -7,6 +7,7 @@ mod envelope;
 mod greeting;
 mod other;
 mod parse;
+mod repair;
 mod verdict;
 
 #[cfg(test)]

@@ -15,6 +15,24 @@ pub struct Extensions {
     pub chunking: bool,
 }
 
+impl Extensions {
+    /// Without those that are not in the reply to EHLO: a plugin took them out.
+    pub fn keep(&mut self, lines: &[impl AsRef<str>]) {
+        let stands = |keyword: &str| {
+            let keywords = lines
+                .iter()
+                .filter_map(|line| line.as_ref().split(' ').next());
+            keywords
+                .into_iter()
+                .any(|line| line.eq_ignore_ascii_case(keyword))
+        };
+        self.smtputf8 &= stands("SMTPUTF8");
+        self.dsn &= stands("DSN");
+        self.requiretls &= stands("REQUIRETLS");
+        self.chunking &= stands("CHUNKING");
+    }
+}
+
 const MALFORMED: &str = "501 5.5.4 A parameter is malformed";
 const TWICE: &str = "501 5.5.4 A parameter stands twice";
 const UNKNOWN: &str = "555 5.5.4 A parameter is not supported";

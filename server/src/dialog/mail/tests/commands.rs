@@ -169,8 +169,14 @@ async fn events_are_told_in_order() {
     dialog.closed().await;
     let expected = [
         "connect 0",
+        "ehlo_parse 0",
         "ehlo 0",
+        "capabilities 0",
+        "mail_parse 0",
+        "mail_pre 0",
         "mail 1",
+        "rcpt_parse 1",
+        "rcpt_pre 1",
         "rcpt 1",
         "data 1",
         "data_headers_end 1",
@@ -181,6 +187,8 @@ async fn events_are_told_in_order() {
         "queue 1",
         "queue_post 1",
         "reset_transaction 1",
+        "mail_parse 0",
+        "mail_pre 0",
         "mail 2",
         "quit 2",
         "reset_transaction 2",
