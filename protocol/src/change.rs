@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::session::{Naughty, Session};
+use crate::session::{Naughty, Parameters, Session};
 use crate::{Address, Value, Verdict};
 
 /// The most a note may weigh, in bytes.
@@ -206,21 +206,18 @@ impl Change {
                 if address.is_null() {
                     return refuse("add_recipient", "a recipient is not the null address");
                 }
-                let recipients = &mut session.transaction.recipients;
-                if recipients.len() >= MAX_RECIPIENTS {
+                let transaction = &mut session.transaction;
+                if transaction.recipients.len() >= MAX_RECIPIENTS {
                     return refuse(
                         "add_recipient",
                         "the transaction has 10000 recipients already",
                     );
                 }
-                recipients.push(address.clone());
+                transaction.add_recipient(address.clone(), Parameters::new());
                 Ok(())
             }
             Change::RemoveRecipient { address } => {
-                session
-                    .transaction
-                    .recipients
-                    .retain(|recipient| recipient != address);
+                session.transaction.remove_recipient(address);
                 Ok(())
             }
             Change::SetSender { address } => {
@@ -355,6 +352,39 @@ mod tests {
             address: Address::null(),
         };
         assert!(null.apply(&mut session, "p").is_err());
+    }
+
+    #[test]
+    fn parameters_stay_with_their_recipient() {
+        let mut session = Session::default();
+        let address = |text: &str| Address::parse(text).unwrap();
+        let never = Parameters::from([("NOTIFY".to_owned(), Some("NEVER".to_owned()))]);
+        let transaction = &mut session.transaction;
+        transaction.add_recipient(address("a@b"), Parameters::new());
+        transaction.add_recipient(address("b@b"), never.clone());
+        transaction.add_recipient(address("c@b"), Parameters::new());
+        for change in [
+            Change::RemoveRecipient {
+                address: address("a@b"),
+            },
+            Change::AddRecipient {
+                address: address("d@b"),
+            },
+        ] {
+            change.apply(&mut session, "p").unwrap();
+        }
+        let transaction = &mut session.transaction;
+        transaction.add_recipient(address("e@b"), never);
+        let kept: Vec<(&str, bool)> = transaction
+            .recipients
+            .iter()
+            .enumerate()
+            .map(|(at, to)| (to.as_str(), !transaction.parameters_of(at).is_empty()))
+            .collect();
+        assert_eq!(
+            kept,
+            [("b@b", true), ("c@b", false), ("d@b", false), ("e@b", true)]
+        );
     }
 
     #[test]

@@ -29,10 +29,17 @@ macro_rules! hooks {
 
 hooks! {
     Connect "connect",
+    HeloParse "helo_parse",
     Helo "helo",
+    EhloParse "ehlo_parse",
     Ehlo "ehlo",
+    Capabilities "capabilities",
     Auth "auth",
+    MailParse "mail_parse",
+    MailPre "mail_pre",
     Mail "mail",
+    RcptParse "rcpt_parse",
+    RcptPre "rcpt_pre",
     Rcpt "rcpt",
     Data "data",
     DataHeadersEnd "data_headers_end",

@@ -46,7 +46,7 @@ pub struct Outcome {
     pub reply: Vec<String>,
     /// What to change, in order.
     pub changes: Vec<Change>,
-    /// The answer to `config` and `received_line`; a secret, at `auth`.
+    /// The answer to `config`, `received_line`, `capabilities`, and to the hooks before a command is read (docs/protocol.md §5.1); a secret, at `auth`.
     pub values: Vec<String>,
     /// The answer comes later.
     pub defer: Option<Deferred>,

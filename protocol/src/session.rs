@@ -94,6 +94,9 @@ pub struct Transaction {
     pub sender_parameters: Parameters,
     /// The envelope recipients accepted so far.
     pub recipients: Vec<Address>,
+    /// RCPT's parameters, in the order of `recipients`. It may be shorter: recipients beyond it have none. Change both by
+    /// [`Transaction::add_recipient`] and [`Transaction::remove_recipient`].
+    pub recipient_parameters: Vec<Parameters>,
     /// Bytes of the message as received.
     pub size: u64,
     /// The header block with its edits, from `data_headers_end` on.
@@ -108,6 +111,37 @@ pub struct Transaction {
     pub quarantine: Option<String>,
     /// What plugins noted.
     pub notes: Notes,
+}
+
+impl Transaction {
+    /// Adds an envelope recipient with RCPT's parameters.
+    pub fn add_recipient(&mut self, address: Address, parameters: Parameters) {
+        if !parameters.is_empty() {
+            self.recipient_parameters
+                .resize(self.recipients.len(), Parameters::new());
+            self.recipient_parameters.push(parameters);
+        }
+        self.recipients.push(address);
+    }
+
+    /// Removes an envelope recipient, wherever it stands among them, with its parameters.
+    pub fn remove_recipient(&mut self, address: &Address) {
+        let mut at = self.recipients.iter();
+        self.recipient_parameters
+            .retain(|_| at.next().is_none_or(|recipient| recipient != address));
+        self.recipients.retain(|recipient| recipient != address);
+    }
+
+    /// The parameters of the recipient at this place in `recipients`; empty where it has none.
+    pub fn parameters_of(&self, recipient: usize) -> &Parameters {
+        static NONE: Parameters = Parameters::new();
+        self.recipient_parameters.get(recipient).unwrap_or(&NONE)
+    }
+
+    /// Whether the client announced addresses or header fields outside ASCII (RFC 6531 §3.4).
+    pub fn is_smtputf8(&self) -> bool {
+        self.sender_parameters.contains_key("SMTPUTF8")
+    }
 }
 
 /// What a listener is for.
@@ -208,6 +242,7 @@ fields! {
     Sender "sender",
     SenderParameters "sender_parameters",
     Recipients "recipients",
+    RecipientParameters "recipient_parameters",
     Size "size",
     Header "header",
     Path "path",
@@ -260,6 +295,11 @@ pub enum Args<'a> {
     None,
     /// `helo`, `ehlo`: the client's name for itself.
     Host(Cow<'a, str>),
+    /// `helo_parse`, `ehlo_parse`, `mail_parse`, `rcpt_parse`: a command's argument as the client wrote it; `mail_pre`, `rcpt_pre`: the
+    /// path of it.
+    Line(Cow<'a, str>),
+    /// `capabilities`: the lines of the reply to EHLO, without its first.
+    Capabilities(Vec<Cow<'a, str>>),
     /// `mail`, `rcpt`.
     Address {
         /// Sender or recipient.
@@ -304,12 +344,14 @@ impl Args<'_> {
         }
     }
 
-    /// The one text of `helo`, `ehlo`, `vrfy`, `help`, `received_line` and `config`.
+    /// The one text of `helo`, `ehlo`, `vrfy`, `help`, `received_line`, `config`, and of the hooks before a command is read.
     pub fn text(&self) -> Option<&str> {
         match self {
-            Args::Host(text) | Args::Argument(text) | Args::Default(text) | Args::Name(text) => {
-                Some(text)
-            }
+            Args::Host(text)
+            | Args::Line(text)
+            | Args::Argument(text)
+            | Args::Default(text)
+            | Args::Name(text) => Some(text),
             _ => None,
         }
     }

@@ -220,6 +220,10 @@ pub struct ArgsMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<Cow<'a, str>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<Cow<'a, Address>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Cow<'a, Parameters>>,
@@ -318,6 +322,8 @@ pub struct TransactionFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recipients: Option<Cow<'a, [Address]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient_parameters: Option<Cow<'a, [Parameters]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<ByteBuf>,
@@ -387,7 +393,7 @@ pub struct Entry {
     /// Changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<Change>>,
-    /// For `config`, `received_line` and `auth`.
+    /// For the hooks that ask for a text, a list or a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<String>>,
     /// The hook before which the answer will come.

@@ -367,6 +367,35 @@ fn messages() {
         ..HookMessage::default()
     };
     message(&mut out, "hook ehlo over TLS", "core", &ehlo);
+    let before = |hook: &'static str, args| HookMessage {
+        id: Some(17),
+        hook: hook.into(),
+        plugins: vec!["vip".into()],
+        session: "3f9a1c".into(),
+        deadline_ms: Some(30_000),
+        args,
+        ..HookMessage::default()
+    };
+    let line = ArgsMessage {
+        line: Some("FROM:<a@example.org> SIZE=10".into()),
+        ..ArgsMessage::default()
+    };
+    message(
+        &mut out,
+        "hook mail_parse",
+        "core",
+        &before("mail_parse", line),
+    );
+    let capabilities = ArgsMessage {
+        capabilities: Some(vec!["PIPELINING".into(), "SIZE 1000".into()]),
+        ..ArgsMessage::default()
+    };
+    message(
+        &mut out,
+        "hook capabilities",
+        "core",
+        &before("capabilities", capabilities),
+    );
     let data_post = HookMessage {
         id: Some(18),
         hook: "data_post".into(),
@@ -378,6 +407,11 @@ fn messages() {
             sender: Some(Cow::Owned(gatepost_protocol::Address::null())),
             recipients: Some(Cow::Owned(vec![
                 gatepost_protocol::Address::parse("bob@example.org").unwrap(),
+                gatepost_protocol::Address::parse_utf8("j\u{f6}rg@example.org").unwrap(),
+            ])),
+            recipient_parameters: Some(Cow::Owned(vec![
+                BTreeMap::new(),
+                BTreeMap::from([(text("NOTIFY"), Some(text("NEVER")))]),
             ])),
             size: Some(31),
             header: Some(serde_bytes::ByteBuf::from(&b"Subject: J\xf6rg\r\n"[..])),

@@ -135,7 +135,8 @@ subtest 'notes live as long as they should' => sub {
 subtest edits => sub {
     my $test = Gatepost::Test->new(
         plugin => "$dir/edits", connection => {remote_ip => '198.51.100.7', hello => 'EHLO'},
-        transaction => {sender => 'old@example.net', recipients => ['bob@example.org']},
+        transaction => {sender => 'old@example.net', recipients => ['bob@example.org', 'amy@example.org'],
+            recipient_parameters => [{}, {NOTIFY => 'NEVER'}]},
         message => "Received: a\nSubject: hi\n there\nReceived: b\nX-Old: 1\nX-Old: 2\n\nbody\n",
     );
     is_deeply $test->hook('connect')->changes, [
@@ -159,7 +160,13 @@ subtest edits => sub {
     is $test->transaction->header->as_string,
         "X-Top: one\nReceived: a\nSubject: [spam] hi\n there\nX-End: two\n\tX-Forged: no\n";
     is $test->transaction->sender->address, 'new@example.net';
-    is join(' ', $test->transaction->recipients), '<"a b"@example.org>';
+    is join(' ', $test->transaction->recipients), '<amy@example.org> <"a b"@example.org>';
+    is_deeply [$test->transaction->recipient_parameters('amy@example.org')], [notify => 'NEVER'];
+    is_deeply [$test->transaction->recipient_parameters('"a b"@example.org')], [];
+
+    is_deeply $test->hook(mail_pre => line => 'a@example.net')->values, ['<a@example.net>'];
+    is $test->hook(mail_pre => line => '<a@example.net>')->rc, DECLINED;
+    is $test->hook(mail_pre => line => '')->message, 'no path';
 
     is_deeply $test->hook('received_line')->values, ['Received: from somewhere', "\tby here with ESMTP"];
     is_deeply $test->hook(config => name => 'mine')->values, ['one', 'two'];

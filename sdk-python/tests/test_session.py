@@ -37,6 +37,24 @@ class FieldsTest(PluginTest):
             "'example.org', {'NOTIFY': 'NEVER', 'X': None}, 30.0, True]",
         )
 
+    def test_parameters_stay_with_their_recipient(self):
+        fields = ["recipients", "recipient_parameters"]
+        core = self.core(f"""
+        @hook("data_post", fields={fields})
+        def data_post(session):
+            session.remove_recipient("a@b")
+            session.add_recipient("c@d")
+        """, f"""
+        @hook("data_post", fields={fields})
+        def data_post(session):
+            return passed(repr((session.recipients, session.recipient_parameters)))
+        """)
+        entry = core.hook(
+            "data_post", ["a", "b"],
+            transaction_fields={"recipients": ["a@b", "b@b"], "recipient_parameters": [{}, {"NOTIFY": b"NEVER"}]},
+        )[1]
+        self.assertEqual(entry["message"], "([Address('b@b'), Address('c@d')], [{'NOTIFY': 'NEVER'}, {}])")
+
     def test_a_field_that_was_not_asked_for_is_an_error_that_says_so(self):
         core = self.core("""
         @hook("noop")

@@ -49,6 +49,11 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
             .cloned()
             .unwrap_or_default();
         transaction.recipients = fields.recipients.as_deref().unwrap_or_default().to_vec();
+        transaction.recipient_parameters = fields
+            .recipient_parameters
+            .as_deref()
+            .unwrap_or_default()
+            .to_vec();
         transaction.size = fields.size.unwrap_or_default();
         transaction.header = fields
             .header
@@ -94,6 +99,16 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
     let text = |text: &'a Option<Cow<'_, str>>| Cow::Borrowed(text.as_deref().unwrap_or_default());
     match hook {
         Hook::Helo | Hook::Ehlo => Args::Host(text(&message.host)),
+        Hook::HeloParse
+        | Hook::EhloParse
+        | Hook::MailParse
+        | Hook::MailPre
+        | Hook::RcptParse
+        | Hook::RcptPre => Args::Line(text(&message.line)),
+        Hook::Capabilities => {
+            let lines = message.capabilities.as_deref().unwrap_or_default();
+            Args::Capabilities(lines.iter().map(|line| Cow::Borrowed(&**line)).collect())
+        }
         Hook::Mail | Hook::Rcpt => Args::Address {
             address: message
                 .address

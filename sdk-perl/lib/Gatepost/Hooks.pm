@@ -17,7 +17,7 @@ our @CONNECTION_FIELDS = qw(
     karma authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results
 );
 
-my @envelope = qw(sender recipients);
+my @envelope = qw(sender recipients recipient_parameters);
 
 # Not `path`: it would make the core write every small message to disk. Bodies are read by calls, and only by the
 # plugins that look at them.
@@ -40,7 +40,9 @@ our %HOOK = (
     connect              => [[],         $none],
     helo                 => [[],         sub { $_[0]{host} }],
     ehlo                 => [[],         sub { $_[0]{host} }],
+    mail_pre             => [[],         sub { $_[0]{line} }],
     mail                 => [[],         $address],
+    rcpt_pre             => [\@envelope, sub { $_[0]{line} }],
     rcpt                 => [\@envelope, $address],
     data                 => [\@envelope, $none],
     data_headers_end     => [\@message,  $none],
@@ -75,7 +77,7 @@ sub _protocol {
 
 our @UNSERVED = qw(
     logging user_config post-fork pre-connection ehlo_parse helo_parse auth_parse auth auth-plain auth-login
-    auth-cram-md5 rcpt_parse rcpt_pre mail_parse mail_pre post-connection
+    auth-cram-md5 rcpt_parse mail_parse post-connection
 );
 
 # qpsmtpd's order, in which the hook_* methods of a plugin are found.

@@ -13,7 +13,7 @@ use Gatepost::Changes;
 use Gatepost::Log;
 use Qpsmtpd::Constants;
 
-my %has_values = (config => 1, received_line => 1);
+my %has_values = (config => 1, received_line => 1, mail_pre => 1, rcpt_pre => 1);
 
 sub entry {
     my ($turn, $qp, $hook, $rc, $texts) = @_;
@@ -33,8 +33,8 @@ sub entry {
 
     $entry{verdict} = $verdict;
     my @lines = map { split /\r?\n/ } grep { defined && !ref } @$texts;
-    if ($has_values{$hook}) {
-        $entry{values} = $hook eq 'config' ? [grep { defined } @$texts] : _received(@lines);
+    if ($has_values{$hook} && $verdict eq 'ok') {
+        $entry{values} = $hook eq 'received_line' ? _received(@lines) : [grep { defined } @$texts];
         return \%entry;
     }
     my $response = $qp->take_response;

@@ -140,10 +140,13 @@ sub _keep {
     elsif ($op eq 'quarantine')   { $transaction->{quarantine} = $change->{reason} }
     elsif ($op eq 'set_sender')   { $transaction->{sender} = $change->{address} }
     elsif ($op eq 'add_recipient') {
-        $transaction->{recipients} = [@{$transaction->{recipients} // []}, $change->{address}];
+        push @{$transaction->{recipients} //= []}, $change->{address};
+        push @{$transaction->{recipient_parameters} //= []}, {};
     }
     elsif ($op eq 'remove_recipient') {
-        $transaction->{recipients} = [grep { $_ ne $change->{address} } @{$transaction->{recipients} // []}];
+        my @all = @{$transaction->{recipients} // []};
+        my @kept = grep { $all[$_] ne $change->{address} } 0 .. $#all;
+        $transaction->{$_} = [@{$transaction->{$_} // []}[@kept]] for qw(recipients recipient_parameters);
     }
     return unless $op =~ /_header\z/;
     my $header = $self->transaction->header or return;

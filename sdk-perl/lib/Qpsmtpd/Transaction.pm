@@ -81,6 +81,7 @@ sub add_recipient {
     $address = _address($address);
     my $text = $address->to_wire;
     push @{$self->{_fields}{recipients} //= []}, $text;
+    push @{$self->{_fields}{recipient_parameters} //= []}, {};
     $self->{_recipients}{$text} = $address;
     Gatepost::Changes::record(op => 'add_recipient', address => $text);
     return;
@@ -90,9 +91,23 @@ sub remove_recipient {
     my ($self, $address) = @_;
     return unless $address;
     my $text = _address($address)->to_wire;
-    @{$self->{_fields}{recipients}} = grep { $_ ne $text } @{$self->{_fields}{recipients} // []};
+    my $fields = $self->{_fields};
+    my @all = @{$fields->{recipients} // []};
+    my @kept = grep { $all[$_] ne $text } 0 .. $#all;
+    $fields->{$_} = [@{$fields->{$_} // []}[@kept]] for qw(recipients recipient_parameters);
     Gatepost::Changes::record(op => 'remove_recipient', address => $text);
     return;
+}
+
+# RCPT's parameters for a recipient: keywords in lower case, as the hook rcpt has them. Not qpsmtpd's, which forgets them.
+sub recipient_parameters {
+    my ($self, $address) = @_;
+    my $text = _address($address)->to_wire;
+    my $fields = $self->{_fields};
+    my @texts = @{$fields->{recipients} // []};
+    my ($at) = grep { $texts[$_] eq $text } 0 .. $#texts;
+    my $parameters = defined $at ? $fields->{recipient_parameters}[$at] // {} : {};
+    return map { lc $_ => $parameters->{$_} } keys %$parameters;
 }
 
 # undef before the end of the header block.

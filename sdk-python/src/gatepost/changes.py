@@ -55,10 +55,15 @@ def _header(edit: Callable[[bytes, Change], bytes]) -> Callable[[View, Change], 
 
 def _add_recipient(view: View, change: Change) -> None:
     view.transaction["recipients"] = [*view.transaction.get("recipients", ()), change["address"]]
+    view.transaction["recipient_parameters"] = [*view.transaction.get("recipient_parameters", ()), {}]
 
 
 def _remove_recipient(view: View, change: Change) -> None:
     before = view.transaction.get("recipients", ())
+    with_parameters = view.transaction.get("recipient_parameters", ())
+    if len(with_parameters) == len(before):
+        kept = [item for address, item in zip(before, with_parameters) if address != change["address"]]
+        view.transaction["recipient_parameters"] = kept
     view.transaction["recipients"] = [address for address in before if address != change["address"]]
 
 

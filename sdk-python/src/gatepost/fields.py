@@ -170,6 +170,11 @@ class Fields:
         return [Address(text(item)) for item in self._of_transaction("recipients") or ()]
 
     @property
+    def recipient_parameters(self) -> List[Dict[str, Optional[str]]]:
+        """The parameters of each RCPT, in the order of `recipients`."""
+        return [parameters(item) for item in self._of_transaction("recipient_parameters") or ()]
+
+    @property
     def size(self) -> int:
         """Bytes of the message as received, header included."""
         return int(self._of_transaction("size") or 0)

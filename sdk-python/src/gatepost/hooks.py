@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 from .address import Address
 
@@ -22,6 +22,11 @@ def optional_text(value: Any) -> Optional[str]:
     return None if value is None else text(value)
 
 
+def texts(value: Any) -> List[str]:
+    """A list of text."""
+    return [text(item) for item in value or ()]
+
+
 def _address(value: Any) -> Address:
     return Address(text(value))
 
@@ -37,9 +42,16 @@ Converter = Callable[[Any], Any]
 
 HOOKS: Dict[str, Dict[str, Converter]] = {
     "connect": {},
+    "helo_parse": {"line": text},
     "helo": {"host": text},
+    "ehlo_parse": {"line": text},
     "ehlo": {"host": text},
+    "capabilities": {"capabilities": texts},
+    "mail_parse": {"line": text},
+    "mail_pre": {"line": text},
     "mail": {"address": _address, "parameters": parameters},
+    "rcpt_parse": {"line": text},
+    "rcpt_pre": {"line": text},
     "rcpt": {"address": _address, "parameters": parameters},
     "data": {},
     "data_headers_end": {},
@@ -69,7 +81,9 @@ CONNECTION_FIELDS = frozenset(
     "remote_ip local_ip remote_port local_port remote_host direction hello hello_host relay_client immune naughty"
     " karma authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results".split()
 )
-TRANSACTION_FIELDS = frozenset("sender sender_parameters recipients size header path body_start quarantine".split())
+TRANSACTION_FIELDS = frozenset(
+    "sender sender_parameters recipients recipient_parameters size header path body_start quarantine".split()
+)
 FIELDS = CONNECTION_FIELDS | TRANSACTION_FIELDS
 
 

@@ -378,7 +378,7 @@ impl Chain {
             plugin: Some(member.name.clone()),
             code,
             enhanced: outcome.enhanced.filter(class),
-            lines: reply_lines(said),
+            lines: reply_lines(said, visit.utf8),
             values: outcome.values,
         })
     }

@@ -141,18 +141,23 @@ impl Rules {
     }
 }
 
-/// Makes a plugin's text safe for a reply: printable ASCII, bounded in length and number of lines. Empty lines at the end go.
-pub fn reply_lines(lines: &[String]) -> Vec<String> {
+/// Makes a plugin's text safe for a reply: printable, bounded in length and number of lines. Empty lines at the end go. What is not ASCII
+/// is only for a client that said `utf8` (RFC 6531 §3.7.4.1).
+pub fn reply_lines(lines: &[String], utf8: bool) -> Vec<String> {
+    let is_fit = |c: char| (' '..='~').contains(&c) || utf8 && !c.is_ascii() && !c.is_control();
     let mut safe: Vec<String> = lines
         .iter()
         .flat_map(|text| text.split('\n'))
         .take(MAX_REPLY_LINES)
         .map(|line| {
             let line = line.strip_suffix('\r').unwrap_or(line);
-            let printable = line
+            let mut printable: String = line
                 .chars()
-                .map(|c| if (' '..='~').contains(&c) { c } else { '?' });
-            printable.take(MAX_REPLY_LINE).collect()
+                .take(MAX_REPLY_LINE)
+                .map(|c| if is_fit(c) { c } else { '?' })
+                .collect();
+            printable.truncate(printable.floor_char_boundary(MAX_REPLY_LINE));
+            printable
         })
         .collect();
     while safe
@@ -322,11 +327,15 @@ mod tests {
     #[test]
     fn a_plugins_text_cannot_forge_a_reply() {
         let text = ["a\r\n250 ok\0\x1b[2J", "caf\u{e9}", "", " "].map(str::to_owned);
-        assert_eq!(reply_lines(&text), ["a", "250 ok??[2J", "caf?"]);
-        let long = ["x".repeat(2000)];
-        assert_eq!(reply_lines(&long)[0].len(), MAX_REPLY_LINE);
+        assert_eq!(reply_lines(&text, false), ["a", "250 ok??[2J", "caf?"]);
+        assert_eq!(reply_lines(&text, true), ["a", "250 ok??[2J", "caf\u{e9}"]);
+        assert_eq!(reply_lines(&["\u{85}x".to_owned()], true), ["?x"]);
+        for long in ["x", "\u{e9}"] {
+            let long = [long.repeat(2000)];
+            assert_eq!(reply_lines(&long, true)[0].len(), MAX_REPLY_LINE);
+        }
         assert_eq!(
-            reply_lines(&vec!["x".to_owned(); 500]).len(),
+            reply_lines(&vec!["x".to_owned(); 500], false).len(),
             MAX_REPLY_LINES
         );
     }

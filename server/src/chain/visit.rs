@@ -11,6 +11,8 @@ use tokio_util::task::AbortOnDropHandle;
 pub struct Visit {
     /// The session. The dialog keeps it true; plugins' changes are applied to it.
     pub session: Session,
+    /// Whether the client takes replies in UTF-8 now (RFC 6531 §3.7.4.1).
+    pub utf8: bool,
     /// Answers that were deferred. They work on while the session goes on, and end with it.
     pub(super) owed: Vec<Owed>,
 }
@@ -29,6 +31,7 @@ impl Visit {
     pub fn new(session: Session) -> Visit {
         Visit {
             session,
+            utf8: false,
             owed: Vec::new(),
         }
     }

@@ -66,6 +66,9 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         }
     }
     let hostname = keys.get("hostname").and_then(|item| hostname(reader, item));
+    let localiphost = keys
+        .get("localiphost")
+        .and_then(|item| localiphost(reader, item));
     let spool_dir = keys
         .get("spool_dir")
         .and_then(|item| reader.some_text(item))
@@ -73,6 +76,7 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
     let state = keys.get("state").and_then(|item| state(reader, item));
     Config {
         hostname: hostname.unwrap_or_else(system_hostname),
+        localiphost,
         state: state.unwrap_or_else(|| spool_dir.join("state")),
         spool_dir,
         dns_server: keys
@@ -131,6 +135,16 @@ fn hostname(reader: &mut Reader, item: &Item<'_>) -> Option<String> {
     let message = format!(
         "\"{name}\" is no host name; write one like \"mx.example.org\", or an address like \"[192.0.2.1]\""
     );
+    reader.mistake(item.span(), message);
+    None
+}
+
+fn localiphost(reader: &mut Reader, item: &Item<'_>) -> Option<String> {
+    let name = reader.text(item)?;
+    if address::is_domain_utf8(name) {
+        return Some(name.to_owned());
+    }
+    let message = format!("\"{name}\" is no domain; write one like \"example.org\"");
     reader.mistake(item.span(), message);
     None
 }

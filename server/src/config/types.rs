@@ -14,6 +14,8 @@ use ipnet::IpNet;
 pub struct Config {
     /// Our name: in the greeting, in Received, and for plugins.
     pub hostname: String,
+    /// The domain of mail for an address literal of ours; `None`: such mail keeps its domain.
+    pub localiphost: Option<String>,
     /// Where messages wait while they come in.
     pub spool_dir: PathBuf,
     /// The file of the embedded state store.

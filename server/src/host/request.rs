@@ -36,6 +36,11 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
     match args {
         Args::None => {}
         Args::Host(host) => message.host = borrowed(host),
+        Args::Line(line) => message.line = borrowed(line),
+        Args::Capabilities(lines) => {
+            let lines = lines.iter().map(|line| Cow::Borrowed(&**line));
+            message.capabilities = Some(lines.collect());
+        }
         Args::Address {
             address,
             parameters,
@@ -132,6 +137,10 @@ fn transaction(wanted: FieldSet, from: &Transaction) -> Option<TransactionFields
             Field::Recipients,
             running.then_some(&*from.recipients),
         ),
+        recipient_parameters: (running && wanted.has(Field::RecipientParameters)).then(|| {
+            let all = 0..from.recipients.len();
+            all.map(|at| from.parameters_of(at).clone()).collect()
+        }),
         size: number(Field::Size, from.size),
         header: header.map(|header| header.to_bytes().to_vec().into()),
         path: pick(wanted, Field::Path, from.path.as_deref()),

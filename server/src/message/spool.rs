@@ -157,6 +157,7 @@ pub(crate) mod tests {
     pub fn config(dir: &Path, memory_per_message: usize, memory_for_messages: usize) -> Config {
         Config {
             hostname: "mx.example.org".to_owned(),
+            localiphost: None,
             spool_dir: dir.to_owned(),
             state: dir.join("state"),
             dns_server: None,

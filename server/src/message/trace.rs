@@ -30,28 +30,17 @@ pub fn received(session: &Session, hostname: &str, time: SystemTime) -> String {
         field.push_str(&literal(remote.ip()));
         field.push(')');
     }
-    // RFC 3848 names the protocol after what was used of it. Without extensions there is no other name.
-    let protocol = match connection.hello.as_deref() {
-        Some("LHLO") => "LMTP",
-        Some("EHLO") => "ESMTP",
-        _ => "SMTP",
-    };
-    let (secured, authenticated) = match protocol {
-        "SMTP" => ("", ""),
-        _ => (
-            if connection.tls.is_some() { "S" } else { "" },
-            if connection.authenticated.is_some() {
-                "A"
-            } else {
-                ""
-            },
-        ),
-    };
+    let with = protocol(
+        connection.hello.as_deref(),
+        connection.tls.is_some(),
+        connection.authenticated.is_some(),
+        transaction.is_smtputf8(),
+    );
     let number = transaction.number;
     // Writing to a String cannot fail.
     let _ = write!(
         field,
-        "\r\n\tby {hostname} (Gatepost) with {protocol}{secured}{authenticated} id {}.{number}",
+        "\r\n\tby {hostname} (Gatepost) with {with} id {}.{number}",
         session.id
     );
     if let Some(tls) = &connection.tls {
@@ -67,6 +56,20 @@ pub fn received(session: &Session, hostname: &str, time: SystemTime) -> String {
     }
     let _ = write!(field, ";\r\n\t{}", date::rfc5322(time));
     field
+}
+
+/// The protocol's name after what was used of it: RFC 3848, and RFC 6531 §4.3 where the client said SMTPUTF8.
+fn protocol(hello: Option<&str>, tls: bool, authenticated: bool, utf8: bool) -> String {
+    let base = match (hello, utf8) {
+        (Some("EHLO"), false) => "ESMTP",
+        (Some("EHLO"), true) => "UTF8SMTP",
+        (Some("LHLO"), false) => "LMTP",
+        (Some("LHLO"), true) => "UTF8LMTP",
+        _ => return "SMTP".to_owned(),
+    };
+    let secure = if tls { "S" } else { "" };
+    let authenticated = if authenticated { "A" } else { "" };
+    format!("{base}{secure}{authenticated}")
 }
 
 /// An address as in `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3).
@@ -132,6 +135,24 @@ mod tests {
     use bytes::Bytes;
     use gatepost_protocol::Address;
     use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn names_of_the_protocol() {
+        for (hello, tls, authenticated, utf8, name) in [
+            ("HELO", true, true, false, "SMTP"),
+            ("EHLO", false, false, false, "ESMTP"),
+            ("EHLO", true, false, false, "ESMTPS"),
+            ("EHLO", false, true, false, "ESMTPA"),
+            ("EHLO", true, true, false, "ESMTPSA"),
+            ("EHLO", false, false, true, "UTF8SMTP"),
+            ("EHLO", true, true, true, "UTF8SMTPSA"),
+            ("LHLO", false, false, false, "LMTP"),
+            ("LHLO", true, true, false, "LMTPSA"),
+            ("LHLO", true, false, true, "UTF8LMTPS"),
+        ] {
+            assert_eq!(protocol(Some(hello), tls, authenticated, utf8), name);
+        }
+    }
 
     fn session() -> Session {
         let mut session = Session {

@@ -56,7 +56,7 @@ impl Entries for Mailboxes {
         if pattern.contains(REGEX_IN_MAILBOX) {
             self.regexes.push((index, regex(pattern)?));
         } else if pattern.contains('@') {
-            let key = pattern.to_ascii_lowercase();
+            let key = pattern.to_lowercase();
             self.plain.entry(key).or_insert(index);
         } else {
             return Err(

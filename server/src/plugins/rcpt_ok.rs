@@ -31,12 +31,12 @@ impl Entries for Domains {
         // Behind the domain qpsmtpd's files may hold a remark.
         let entry = entry.split_whitespace().next().unwrap_or_default();
         let domain = entry.strip_prefix('.').unwrap_or(entry);
-        if !gatepost_protocol::address::is_domain(domain)
+        if !gatepost_protocol::address::is_domain_utf8(domain)
             && !gatepost_protocol::address::is_literal(domain)
         {
             return Err("expected a domain, such as example.org or .example.org".to_owned());
         }
-        self.0.insert(entry.to_ascii_lowercase());
+        self.0.insert(entry.to_lowercase());
         Ok(())
     }
 }
@@ -81,7 +81,7 @@ impl Plugin for RcptOk {
             // RFC 5321 §4.5.1: postmaster is always here, with a domain or without.
             return Outcome::ok("no domain").into();
         };
-        let domain = domain.to_ascii_lowercase();
+        let domain = domain.to_lowercase();
         if domain == self.hostname || self.hosts.own().has(&domain) {
             return ours(&domain).into();
         }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, Hook, Verdict};
+use gatepost_protocol::{Address, Args, Hook, Verdict};
 
 use super::bdat::{self, Chunks};
 use super::{Mail, parse, verdict};
@@ -10,7 +10,7 @@ use crate::dialog::Next;
 
 impl Mail {
     pub(super) async fn mail(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
-        let limits = &self.shared.config.limits;
+        const PATH: parse::Path = parse::Path::Reverse;
         if self.visit.session.connection.hello.is_none() {
             let text = format!("503 5.5.1 Say {} first", self.dialect.hello);
             return self.say(output, &text);
@@ -29,15 +29,32 @@ impl Mail {
                 "503 5.5.1 A transaction is open; end it with DATA or RSET",
             );
         }
-        let parsed =
-            parse::path(argument, parse::Path::Reverse).and_then(|(sender, parameters)| {
-                parse::mail_parameters(&parameters, limits.max_size)?;
-                Ok((sender, parameters))
-            });
-        let (sender, parameters) = match parsed {
+        let argument = match self
+            .repair(output, Hook::MailParse, Hook::Mail, argument)
+            .await
+        {
+            Ok(argument) => argument,
+            Err(next) => return next,
+        };
+        let limits = &self.shared.config.limits;
+        let parsed = parse::split(&argument, PATH).and_then(|(path, rest)| {
+            let parameters = parse::parameters(rest)?;
+            parse::mail(&parameters, self.extensions, limits.max_size)?;
+            Ok((path, parameters))
+        });
+        let (path, parameters) = match parsed {
             Ok(parsed) => parsed,
             Err(reply) => return self.say(output, reply),
         };
+        let path = match self.repair(output, Hook::MailPre, Hook::Mail, path).await {
+            Ok(path) => path,
+            Err(next) => return next,
+        };
+        let sender = match parse::path(&path, PATH, parameters.contains_key("SMTPUTF8")) {
+            Ok(sender) => sender,
+            Err(reply) => return self.say(output, reply),
+        };
+        let limits = &self.shared.config.limits;
         if self.transactions >= limits.max_transactions {
             // 421 and not 452: a client that connects anew can go on at once (RFC 5321 §3.8).
             return self.cut_off(
@@ -49,6 +66,7 @@ impl Mail {
         self.chunks = Chunks::None;
         self.visit.session.transaction.number = self.transactions;
         self.note_forwarded();
+        self.visit.utf8 = parameters.contains_key("SMTPUTF8");
         let args = Args::Address {
             address: Cow::Borrowed(&sender),
             parameters: Cow::Borrowed(&parameters),
@@ -65,17 +83,36 @@ impl Mail {
     }
 
     pub(super) async fn rcpt(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
+        const PATH: parse::Path = parse::Path::Forward;
         if self.visit.session.transaction.sender.is_none() {
             return self.say(output, "503 5.5.1 Say MAIL first");
         }
         if matches!(self.chunks, Chunks::Coming(_)) {
             return self.say(output, bdat::BEGUN);
         }
-        let (recipient, parameters) = match parse::path(argument, parse::Path::Forward) {
-            Ok((_, parameters)) if !parameters.is_empty() => {
-                return self.say(output, parse::UNKNOWN_PARAMETER);
-            }
+        let argument = match self
+            .repair(output, Hook::RcptParse, Hook::Rcpt, argument)
+            .await
+        {
+            Ok(argument) => argument,
+            Err(next) => return next,
+        };
+        let utf8 = self.visit.session.transaction.is_smtputf8();
+        let parsed = parse::split(&argument, PATH).and_then(|(path, rest)| {
+            let parameters = parse::parameters(rest)?;
+            parse::rcpt(&parameters, self.extensions, utf8)?;
+            Ok((path, parameters))
+        });
+        let (path, parameters) = match parsed {
             Ok(parsed) => parsed,
+            Err(reply) => return self.say(output, reply),
+        };
+        let path = match self.repair(output, Hook::RcptPre, Hook::Rcpt, path).await {
+            Ok(path) => path,
+            Err(next) => return next,
+        };
+        let recipient = match parse::path(&path, PATH, utf8) {
+            Ok(recipient) => self.at_home(recipient),
             Err(reply) => return self.say(output, reply),
         };
         if self.visit.session.transaction.recipients.len()
@@ -98,9 +135,25 @@ impl Mail {
         if decision.verdict != Verdict::Ok {
             return self.say(output, verdict::NOBODY_RELAYS);
         }
-        self.visit.session.transaction.recipients.push(recipient);
+        self.visit
+            .session
+            .transaction
+            .add_recipient(recipient, parameters);
         self.accepted += 1;
         self.say_decided(output, "250 2.1.5 Recipient OK", &decision, false)
+    }
+
+    /// A recipient at our own address, `user@[192.0.2.1]`, under the domain that the operator names for it.
+    fn at_home(&self, recipient: Address) -> Address {
+        let local = self.visit.session.connection.local;
+        if let Some(domain) = &self.shared.config.localiphost
+            && let Some(local) = local
+            && recipient.domain().and_then(parse::literal) == Some(local.ip().to_canonical())
+            && let Ok(mapped) = Address::parse_utf8(&format!("{}@{domain}", recipient.local()))
+        {
+            return mapped;
+        }
+        recipient
     }
 
     pub(super) async fn rset(&mut self, output: &mut Vec<u8>) -> Next {

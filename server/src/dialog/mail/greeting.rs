@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, EnhancedCode, Hook, Level};
+use gatepost_protocol::{Args, EnhancedCode, Hook, Level, Verdict};
 
 use super::{Hello, Mail, parse, xclient};
+use crate::chain::Decision;
 use crate::dialog::sasl::Mechanism;
 use crate::dialog::{Next, reply};
 
@@ -46,7 +47,15 @@ impl Mail {
             Hello::Ehlo => (Hook::Ehlo, "EHLO"),
             Hello::Lhlo => (Hook::Ehlo, "LHLO"),
         };
-        let Some(host) = parse::host(argument) else {
+        let parse = match hello {
+            Hello::Helo => Hook::HeloParse,
+            Hello::Ehlo | Hello::Lhlo => Hook::EhloParse,
+        };
+        let argument = match self.repair(output, parse, hook, argument).await {
+            Ok(argument) => argument,
+            Err(next) => return next,
+        };
+        let Some(host) = parse::host(&argument) else {
             let text = format!("501 5.5.4 Syntax: {name} your.host.name or {name} [your address]");
             return self.say(output, &text);
         };
@@ -55,43 +64,95 @@ impl Mail {
         if let Some(next) = self.settle(output, hook, &decision) {
             return next;
         }
+        let mut extensions = parse::Extensions::default();
+        let mut lines = Vec::new();
+        if hello != Hello::Helo {
+            extensions = self.extensions();
+            self.offer(extensions, &mut lines);
+            let args = Args::Capabilities(lines.clone());
+            let decision = self.ask(Hook::Capabilities, &args, None).await;
+            if let Some(next) = self.settle(output, hook, &decision) {
+                return next;
+            }
+            if decision.verdict == Verdict::Ok {
+                self.replace_offer(decision, &mut lines);
+            }
+            extensions.keep(&lines);
+        }
         // A second greeting is a RSET as well (RFC 5321 §4.1.4).
         self.reset().await;
         let connection = &mut self.visit.session.connection;
         connection.hello = Some(Cow::Borrowed(name));
         connection.hello_host = Some(host.to_owned());
+        self.extensions = extensions;
         let welcome = format!("{} greets {host}", self.shared.config.hostname);
         if hello == Hello::Helo {
             return self.say_decided(output, &format!("250 {welcome}"), &decision, false);
         }
-        let mut lines = vec![Cow::Owned(welcome)];
-        self.offer(&mut lines);
+        lines.insert(0, Cow::Owned(welcome));
         reply::write_lines(output, 250, None::<EnhancedCode>, &lines);
         Next::Go
     }
 
+    /// Which extensions with parameters this connection can have now.
+    fn extensions(&self) -> parse::Extensions {
+        parse::Extensions {
+            smtputf8: true,
+            dsn: true,
+            // RFC 8689 §2: it is offered under TLS alone.
+            requiretls: self.is_secure(),
+            chunking: true,
+            // LMTP's replies are each recipient's as they are.
+            prdr: !self.dialect.replies_per_recipient,
+        }
+    }
+
+    /// Takes a plugin's list in place of ours, if every line of it is one (RFC 5321 §4.1.1.1 `ehlo-line`).
+    fn replace_offer(&self, decision: Decision, lines: &mut Vec<Cow<'static, str>>) {
+        match decision
+            .values
+            .iter()
+            .find(|line| !parse::is_ehlo_line(line))
+        {
+            Some(wrong) => self.log(
+                Level::Warn,
+                Some(Hook::Capabilities),
+                format_args!(
+                    "the list of {} is not used: `{}` is no line of a reply to EHLO",
+                    decision.plugin.as_deref().unwrap_or_default(),
+                    wrong.escape_debug()
+                ),
+            ),
+            None => *lines = decision.values.into_iter().map(Cow::Owned).collect(),
+        }
+    }
+
     /// What this connection can have now.
-    fn offer(&self, lines: &mut Vec<Cow<'static, str>>) {
+    fn offer(&self, extensions: parse::Extensions, lines: &mut Vec<Cow<'static, str>>) {
         let limits = &self.shared.config.limits;
         lines.push("PIPELINING".into());
         lines.push(format!("SIZE {}", limits.max_size).into());
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
+        for (keyword, offered) in [
+            ("SMTPUTF8", extensions.smtputf8),
+            ("DSN", extensions.dsn),
+            ("REQUIRETLS", extensions.requiretls),
+            ("CHUNKING", extensions.chunking),
+            ("BINARYMIME", extensions.chunking),
+            ("PRDR", extensions.prdr),
+            ("STARTTLS", self.can_secure),
+        ] {
+            if offered {
+                lines.push(keyword.into());
+            }
+        }
         let mechanisms: Vec<&str> = self.mechanisms().map(Mechanism::name).collect();
         if !mechanisms.is_empty() {
             lines.push(format!("AUTH {}", mechanisms.join(" ")).into());
         }
-        lines.push("CHUNKING".into());
-        lines.push("BINARYMIME".into());
-        // LMTP's replies are each recipient's as they are.
-        if !self.dialect.replies_per_recipient {
-            lines.push("PRDR".into());
-        }
         let (mails, recipients) = (limits.max_transactions, limits.max_recipients);
         lines.push(format!("LIMITS MAILMAX={mails} RCPTMAX={recipients}").into());
-        if self.can_secure {
-            lines.push("STARTTLS".into());
-        }
         lines.push("HELP".into());
         if self.may_xclient {
             lines.push(xclient::OFFER.into());

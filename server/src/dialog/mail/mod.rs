@@ -10,6 +10,7 @@ mod greeting;
 mod incoming;
 mod other;
 mod parse;
+mod repair;
 mod tls;
 mod verdict;
 mod xclient;
@@ -98,6 +99,8 @@ pub struct Mail {
     channel_binding: Option<[u8; 32]>,
     shared: Arc<Shared>,
     visit: Visit,
+    /// What the client was offered when it greeted.
+    extensions: parse::Extensions,
     /// RCPT commands of the transaction that were accepted.
     accepted: usize,
     /// What BDAT brought of the transaction's message.
@@ -171,6 +174,7 @@ impl Mail {
             channel_binding,
             shared,
             visit,
+            extensions: parse::Extensions::default(),
             accepted: 0,
             chunks: Chunks::None,
             transactions: 0,
@@ -214,6 +218,7 @@ impl Mail {
         if self.visit.session.transaction.number > 0 {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
             self.visit.session.transaction = Transaction::default();
+            self.visit.utf8 = false;
             self.accepted = 0;
         }
     }

@@ -25,11 +25,23 @@ impl Mail {
     }
 
     pub(super) async fn vrfy(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
-        if argument.trim_ascii().is_empty() {
+        let (address, utf8) = match self.extensions.smtputf8 {
+            true => parse::without_smtputf8(argument),
+            false => (argument, false),
+        };
+        if address.trim_ascii().is_empty() {
             return self.say(output, "501 5.5.4 Syntax: VRFY address");
         }
-        let args = Args::Argument(Cow::Owned(parse::printable(argument)));
+        if !utf8 && !address.is_ascii() {
+            return self.say(
+                output,
+                "553 5.6.7 Addresses outside ASCII need the parameter SMTPUTF8",
+            );
+        }
+        let args = Args::Argument(Cow::Owned(parse::printable(address)));
+        let before = std::mem::replace(&mut self.visit.utf8, utf8);
         let decision = self.ask(Hook::Vrfy, &args, None).await;
+        self.visit.utf8 = before;
         if let Some(next) = self.settle(output, Hook::Vrfy, &decision) {
             if decision.verdict == Verdict::Deny {
                 self.reset().await;

@@ -2,6 +2,7 @@
 
 mod delivered;
 pub mod discard;
+mod envelope;
 pub mod maildir;
 mod smtp_client;
 pub mod smtp_forward;

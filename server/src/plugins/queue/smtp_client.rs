@@ -8,11 +8,12 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gatepost_protocol::{Address, EnhancedCode};
+use gatepost_protocol::{Address, EnhancedCode, Transaction};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::delivered::Delivered;
+use super::delivered::{self, Delivered};
+use super::envelope::{self, Offers};
 
 /// Waits of RFC 5321 §4.5.3.2.
 #[derive(Clone, Debug)]
@@ -40,28 +41,6 @@ impl Default for Timeouts {
             end: minutes(10),
         }
     }
-}
-
-/// What goes before the message.
-pub struct Envelope<'a> {
-    /// The sender; null for a bounce.
-    pub sender: &'a Address,
-    /// The recipients, one at least.
-    pub recipients: &'a [Address],
-    /// What our client said that the message consists of.
-    pub body: Body,
-}
-
-/// What a message consists of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Body {
-    /// Text.
-    #[default]
-    Text,
-    /// 8-bit text (RFC 6152).
-    EightBit,
-    /// Anything (RFC 3030 §3).
-    Binary,
 }
 
 /// A server's answer.
@@ -112,6 +91,19 @@ pub enum Failure {
         /// Theirs.
         limit: u64,
     },
+    /// The message may only travel under TLS (RFC 8689), which we cannot speak.
+    #[error("the message asks for TLS on its whole way, which is not there yet")]
+    NeedsTls,
+    /// An address, or else the header block, is not ASCII (RFC 6531).
+    #[error("{} outside ASCII, and the server does not offer SMTPUTF8", what_is(.0.as_ref()))]
+    NeedsUtf8(Option<Address>),
+}
+
+fn what_is(address: Option<&Address>) -> String {
+    address.map_or_else(
+        || "the header block is".to_owned(),
+        |address| format!("{address} is"),
+    )
 }
 
 /// The longest line of a reply: four times what RFC 5321 §4.5.3.1.5 allows, for servers that explain themselves.
@@ -121,25 +113,17 @@ const MAX_LINES: usize = 100;
 /// Commands that are sent before their replies are read: few enough that neither side's buffers fill while both write (RFC 2920 §3.1).
 const PIPELINE: usize = 50;
 
-/// What a server offers in its answer to EHLO.
-#[derive(Default)]
-struct Offers {
-    pipelining: bool,
-    eight_bit: bool,
-    chunking: bool,
-    binary: bool,
-    size: Option<Option<u64>>,
-}
-
-/// Hands a message to `server:port` and returns what the server answered to it. `hostname` is our name.
+/// Hands a message to `server:port` and returns what the server answered to it. `hostname` is our name,
+/// `transaction` has at least one recipient.
 pub async fn send(
     server: &str,
     port: u16,
     hostname: &str,
-    envelope: &Envelope<'_>,
+    transaction: &Transaction,
     content: Delivered<'_>,
     timeouts: &Timeouts,
 ) -> Result<Reply, Failure> {
+    envelope::check(transaction)?;
     let connecting = TcpStream::connect((server, port));
     let stream = within(timeouts.connect, "to connect", connecting).await?;
     // Commands and their answers are small and waited for.
@@ -149,7 +133,7 @@ pub async fn send(
         timeouts,
         in_message: false,
     };
-    let sent = client.hand_over(hostname, envelope, content).await;
+    let sent = client.hand_over(hostname, transaction, content).await;
     // Whatever became of the message, its fate does not hang on this. In the middle of a message it would be one of its lines: there the end of the
     // connection says that the rest does not come.
     if !client.in_message {
@@ -168,7 +152,7 @@ impl Client<'_> {
     async fn hand_over(
         &mut self,
         hostname: &str,
-        envelope: &Envelope<'_>,
+        transaction: &Transaction,
         content: Delivered<'_>,
     ) -> Result<Reply, Failure> {
         let command = self.timeouts.command;
@@ -183,11 +167,11 @@ impl Client<'_> {
         {
             return Err(Failure::TooLarge { size, limit });
         }
-        let is_binary = envelope.body == Body::Binary;
+        let is_binary = delivered::is_binary(transaction);
         if is_binary && !(offers.chunking && offers.binary) {
             return Err(Failure::Binary);
         }
-        self.envelope(envelope, &offers, size).await?;
+        self.envelope(transaction, &offers, size).await?;
         if is_binary {
             // Nothing in the octets can end them, whatever the server thinks of lines.
             self.in_message = true;
@@ -229,20 +213,7 @@ impl Client<'_> {
             return Ok(offers);
         }
         for line in keywords.iter().skip(1) {
-            let mut words = line.split_whitespace();
-            match words
-                .next()
-                .unwrap_or_default()
-                .to_ascii_uppercase()
-                .as_str()
-            {
-                "PIPELINING" => offers.pipelining = true,
-                "8BITMIME" => offers.eight_bit = true,
-                "CHUNKING" => offers.chunking = true,
-                "BINARYMIME" => offers.binary = true,
-                "SIZE" => offers.size = Some(words.next().and_then(|limit| limit.parse().ok())),
-                _ => {}
-            }
+            offers.read(line);
         }
         Ok(offers)
     }
@@ -250,35 +221,28 @@ impl Client<'_> {
     /// MAIL and every RCPT. One refusal is a refusal of the whole; one that is for good goes before one that is for now, since trying again cannot mend it.
     async fn envelope(
         &mut self,
-        envelope: &Envelope<'_>,
+        transaction: &Transaction,
         offers: &Offers,
         size: u64,
     ) -> Result<(), Failure> {
-        let mut mail = format!("MAIL FROM:{}", envelope.sender);
-        if offers.size.is_some() {
-            mail.push_str(&format!(" SIZE={size}"));
-        }
-        match envelope.body {
-            Body::EightBit if offers.eight_bit => mail.push_str(" BODY=8BITMIME"),
-            Body::Binary => mail.push_str(" BODY=BINARYMIME"),
-            _ => {}
-        }
-        let recipients = envelope.recipients.iter().map(|to| format!("RCPT TO:{to}"));
-        let commands: Vec<String> = [mail].into_iter().chain(recipients).collect();
+        let commands = envelope::commands(transaction, offers, size)?;
         let at_once = if offers.pipelining { PIPELINE } else { 1 };
         let mut refusals = Vec::new();
         for group in commands.chunks(at_once) {
-            self.write((group.join("\r\n") + "\r\n").as_bytes()).await?;
+            let lines = group
+                .iter()
+                .map(|command| format!("{}{}\r\n", command.name, command.parameters));
+            self.write(lines.collect::<String>().as_bytes()).await?;
             for command in group {
-                let reply = self.reply(command, self.timeouts.command).await?;
+                let reply = self.reply(&command.name, self.timeouts.command).await?;
                 if reply.code / 100 != 2 {
-                    refusals.push((command, reply));
+                    refusals.push((&command.name, reply));
                 }
             }
             // Without its sender accepted, every recipient is refused for the wrong reason.
             if refusals
                 .first()
-                .is_some_and(|(command, _)| *command == &commands[0])
+                .is_some_and(|(command, _)| *command == &commands[0].name)
             {
                 refusals.truncate(1);
                 break;

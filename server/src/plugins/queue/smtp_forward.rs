@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_protocol::{
-    Address, Answer, Built, Call, Definition, EnhancedCode, Field, Hook, Init, OnError, Outcome,
-    Plugin, Policy, Setting, SettingError, Subscription, Verdict,
+    Answer, Built, Call, Definition, EnhancedCode, Field, Hook, Init, OnError, Outcome, Plugin,
+    Policy, Setting, SettingError, Subscription, Verdict,
 };
 
-use super::delivered::{Delivered, is_binary};
-use super::smtp_client::{self, Body, Envelope, Failure, Timeouts};
+use super::delivered::Delivered;
+use super::smtp_client::{self, Failure, Timeouts};
 
 pub const DEFINITION: Definition = Definition {
     name: "queue/smtp-forward",
@@ -65,6 +65,7 @@ impl Plugin for SmtpForward {
             Field::Sender,
             Field::SenderParameters,
             Field::Recipients,
+            Field::RecipientParameters,
             Field::Size,
             Field::Header,
             Field::HeaderEnd,
@@ -95,25 +96,13 @@ impl SmtpForward {
         if transaction.recipients.is_empty() {
             return self.trouble("the message has no recipients");
         }
-        let body = transaction.sender_parameters.get("BODY").cloned().flatten();
-        let is_eight_bit = body.is_some_and(|body| body.eq_ignore_ascii_case("8BITMIME"));
-        let null = Address::null();
-        let envelope = Envelope {
-            sender: transaction.sender.as_ref().unwrap_or(&null),
-            recipients: &transaction.recipients,
-            body: match is_binary(transaction) {
-                true => Body::Binary,
-                false if is_eight_bit => Body::EightBit,
-                false => Body::Text,
-            },
-        };
         let content = Delivered::new(transaction, message);
         let timeouts = Timeouts::default();
         let sent = smtp_client::send(
             &self.server,
             self.port,
             &self.hostname,
-            &envelope,
+            transaction,
             content,
             &timeouts,
         );
@@ -153,6 +142,23 @@ impl SmtpForward {
                 .with_verdict(Verdict::Deny)
                 .with_code(552, EnhancedCode(5, 3, 4))
                 .with_reply(&format!("The message is larger than {limit} bytes")),
+            // RFC 8689 §4.2.1.
+            Failure::NeedsTls => Outcome::fail(said)
+                .with_verdict(Verdict::Deny)
+                .with_code(550, EnhancedCode(5, 7, 30))
+                .with_reply(
+                    "The next server cannot be reached under TLS, which REQUIRETLS asks for",
+                ),
+            Failure::NeedsUtf8(Some(address)) => Outcome::fail(said)
+                .with_verdict(Verdict::Deny)
+                .with_code(553, EnhancedCode(5, 6, 7))
+                .with_reply(&format!(
+                    "{address}: the next server takes no addresses outside ASCII"
+                )),
+            Failure::NeedsUtf8(None) => Outcome::fail(said)
+                .with_verdict(Verdict::Deny)
+                .with_code(554, EnhancedCode(5, 6, 9))
+                .with_reply("The next server takes no header fields outside ASCII"),
             Failure::Refused { command, reply } => {
                 let class = reply.code / 100;
                 let soft = class == 4;

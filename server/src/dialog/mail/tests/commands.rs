@@ -14,7 +14,7 @@ async fn a_session_from_greeting_to_quit() {
     );
     assert_eq!(
         dialog.ask("ehlo client.example").await,
-        "250-mx.example.org greets client.example\r\n250-PIPELINING\r\n250-SIZE 10485760\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-PRDR\r\n250-LIMITS MAILMAX=100 RCPTMAX=100\r\n250 HELP\r\n"
+        "250-mx.example.org greets client.example\r\n250-PIPELINING\r\n250-SIZE 10485760\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250-SMTPUTF8\r\n250-DSN\r\n250-CHUNKING\r\n250-BINARYMIME\r\n250-PRDR\r\n250-LIMITS MAILMAX=100 RCPTMAX=100\r\n250 HELP\r\n"
     );
     for (line, reply) in [
         ("mail from:<a@b> size=100 BODY=8BITMIME", "250 2.1.0"),
@@ -87,7 +87,7 @@ async fn order_and_syntax() {
             ("EHLO a", "250"),
             ("MAIL FROM:<a@b>", "250"),
             ("RCPT TO:<>", "501 5.1.3"),
-            ("RCPT TO:<a@b> NOTIFY=NEVER", "555 5.5.4"),
+            ("RCPT TO:<a@b> SIZE=1", "555 5.5.4"),
         ],
         &[
             ("EHLO a", "250"),
@@ -169,8 +169,14 @@ async fn events_are_told_in_order() {
     dialog.closed().await;
     let expected = [
         "connect 0",
+        "ehlo_parse 0",
         "ehlo 0",
+        "capabilities 0",
+        "mail_parse 0",
+        "mail_pre 0",
         "mail 1",
+        "rcpt_parse 1",
+        "rcpt_pre 1",
         "rcpt 1",
         "data 1",
         "data_headers_end 1",
@@ -181,6 +187,8 @@ async fn events_are_told_in_order() {
         "queue 1",
         "queue_post 1",
         "reset_transaction 1",
+        "mail_parse 0",
+        "mail_pre 0",
         "mail 2",
         "quit 2",
         "reset_transaction 2",

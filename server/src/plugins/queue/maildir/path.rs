@@ -43,8 +43,8 @@ impl PathPattern {
 
     /// The path for a recipient; `None` where a part of the address cannot be a file's name. A recipient without a domain is one of ours.
     pub fn expand(&self, recipient: &Address, hostname: &str) -> Option<String> {
-        let local = recipient.local_unquoted().to_ascii_lowercase();
-        let domain = recipient.domain().unwrap_or(hostname).to_ascii_lowercase();
+        let local = recipient.local_unquoted().to_lowercase();
+        let domain = recipient.domain().unwrap_or(hostname).to_lowercase();
         let mut path = String::new();
         for part in &self.0 {
             match part {

@@ -4,7 +4,7 @@ use super::*;
 use crate::plugins::testing::{
     FakeServices, TestMessage, ask_with, built, line, plugin, session, with_message,
 };
-use gatepost_protocol::{Args, Session};
+use gatepost_protocol::{Address, Args, Session};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
@@ -366,20 +366,178 @@ async fn a_silent_server_is_not_waited_for_for_ever() {
     let port = silent.local_addr().unwrap().port();
     let (session, message) = mail(&["b@example.org"], b"Subject: x\r\n\r\nbody\r\n");
     let transaction = &session.transaction;
-    let envelope = Envelope {
-        sender: transaction.sender.as_ref().unwrap(),
-        recipients: &transaction.recipients,
-        body: Body::Text,
-    };
     let timeouts = Timeouts {
         command: Duration::from_millis(50),
         ..Timeouts::default()
     };
     let content = Delivered::new(transaction, &message);
-    let failure = smtp_client::send("127.0.0.1", port, "mx", &envelope, content, &timeouts)
+    let failure = smtp_client::send("127.0.0.1", port, "mx", transaction, content, &timeouts)
         .await
         .unwrap_err();
     assert_eq!(failure.to_string(), "waited 50ms for its greeting");
+}
+
+const EXTENDED: Script = &[
+    ("", "220 hello"),
+    (
+        "EHLO",
+        "250-hello\r\n250-SIZE\r\n250-8bitmime\r\n250-dsn\r\n250 SMTPUTF8",
+    ),
+    ("MAIL", "250 ok"),
+    ("RCPT TO:<gone@", "550 5.1.1 no such user"),
+    ("RCPT", "250 ok"),
+    ("DATA", "354 go on"),
+    (".", "250 taken"),
+];
+
+/// A transaction that uses all that can be passed on.
+fn asking(recipients: &[&str]) -> (Session, TestMessage) {
+    let (mut session, message) = mail(&[], "Subject: Gr\u{fc}\u{df}e\r\n\r\nbody\r\n".as_bytes());
+    let parameters = |given: &[(&str, Option<&str>)]| {
+        given
+            .iter()
+            .map(|(keyword, value)| ((*keyword).to_owned(), value.map(str::to_owned)))
+            .collect()
+    };
+    let transaction = &mut session.transaction;
+    transaction.sender_parameters = parameters(&[
+        ("AUTH", Some("<>")),
+        ("BODY", Some("8bitmime")),
+        ("ENVID", Some("QQ+2B1")),
+        ("RET", Some("HDRS")),
+        ("SIZE", Some("5")),
+        ("SMTPUTF8", None),
+    ]);
+    for to in recipients {
+        transaction.add_recipient(
+            Address::parse_utf8(to).unwrap(),
+            parameters(&[
+                ("NOTIFY", Some("NEVER")),
+                ("ORCPT", Some("utf-8;b\u{f6}b@example.org")),
+            ]),
+        );
+    }
+    transaction.add_recipient(
+        Address::parse("added@example.org").unwrap(),
+        parameters(&[]),
+    );
+    (session, message)
+}
+
+/// RFC 3461 §5.2.1, RFC 6531 §3.2, RFC 6152 §3.
+#[tokio::test]
+async fn what_the_client_asked_for_is_passed_on() {
+    let (port, told) = serve(EXTENDED).await;
+    let (session, message) = asking(&["j\u{f6}rg@example.org", "b@example.org"]);
+    let outcome = forward(port, &session, &message).await;
+    assert_eq!(outcome.verdict, Some(Verdict::Ok), "{outcome:?}");
+    let (commands, _) = told.await.unwrap();
+    let size = message_size(&session, &message);
+    assert_eq!(
+        commands[1..5],
+        [
+            format!(
+                "MAIL FROM:<a@example.net> SIZE={size} BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ+2B1"
+            ),
+            "RCPT TO:<j\u{f6}rg@example.org> NOTIFY=NEVER ORCPT=utf-8;b\u{f6}b@example.org"
+                .to_owned(),
+            "RCPT TO:<b@example.org> NOTIFY=NEVER ORCPT=utf-8;b\u{f6}b@example.org".to_owned(),
+            "RCPT TO:<added@example.org>".to_owned(),
+        ]
+    );
+}
+
+fn message_size(session: &Session, message: &TestMessage) -> u64 {
+    Delivered::new(&session.transaction, message).remaining()
+}
+
+#[tokio::test]
+async fn parameters_are_not_in_the_words_of_a_refusal() {
+    let (port, _told) = serve(EXTENDED).await;
+    let (session, message) = asking(&["gone@example.org"]);
+    let outcome = forward(port, &session, &message).await;
+    assert_eq!(outcome.reply, ["<gone@example.org>: no such user"]);
+}
+
+#[tokio::test]
+async fn what_the_next_server_does_not_offer_is_left_out() {
+    const DSN: Script = &[
+        ("", "220 hello"),
+        ("EHLO", "250-hello\r\n250 DSN"),
+        ("MAIL", "250 ok"),
+        ("RCPT", "250 ok"),
+        ("DATA", "354 go on"),
+        (".", "250 taken"),
+    ];
+    for (script, mail, rcpt) in [
+        (PLAIN, "", ""),
+        (
+            DSN,
+            " RET=HDRS ENVID=QQ+2B1",
+            " NOTIFY=NEVER ORCPT=utf-8;b\\x{F6}b@example.org",
+        ),
+    ] {
+        let (port, told) = serve(script).await;
+        let (mut session, message) = asking(&["b@example.org"]);
+        session.transaction.header = None;
+        let outcome = forward(port, &session, &message).await;
+        assert_eq!(outcome.verdict, Some(Verdict::Ok), "{outcome:?}");
+        let (commands, _) = told.await.unwrap();
+        assert!(
+            commands.contains(&format!("MAIL FROM:<a@example.net>{mail}")),
+            "{commands:?}"
+        );
+        assert!(
+            commands.contains(&format!("RCPT TO:<b@example.org>{rcpt}")),
+            "{commands:?}"
+        );
+    }
+}
+
+/// RFC 6531 §3.5, RFC 8689 §4.2.1, RFC 3030 §3.
+#[tokio::test]
+async fn what_cannot_go_on_as_it_was_asked_is_refused_for_good() {
+    let set = |keyword: &str, value: Option<&str>| {
+        let (mut session, message) = asking(&["b@example.org"]);
+        let parameters = &mut session.transaction.sender_parameters;
+        parameters.insert(keyword.to_owned(), value.map(str::to_owned));
+        (session, message)
+    };
+    for ((session, message), called, code, enhanced) in [
+        (
+            asking(&["j\u{f6}rg@example.org"]),
+            true,
+            553,
+            EnhancedCode(5, 6, 7),
+        ),
+        (asking(&["b@example.org"]), true, 554, EnhancedCode(5, 6, 9)),
+        (set("REQUIRETLS", None), false, 550, EnhancedCode(5, 7, 30)),
+        (
+            set("BODY", Some("BINARYMIME")),
+            false,
+            554,
+            EnhancedCode(5, 6, 1),
+        ),
+    ] {
+        let (port, told) = serve(FULL).await;
+        let outcome = forward(port, &session, &message).await;
+        assert_eq!(
+            (outcome.verdict, outcome.code, outcome.enhanced),
+            (Some(Verdict::Deny), Some(code), Some(enhanced)),
+            "{outcome:?}"
+        );
+        // One that was never called would wait for ever.
+        if called {
+            let (commands, _) = told.await.unwrap();
+            let mut verbs = commands.iter().map(|command| &command[..4]);
+            assert!(
+                verbs.all(|verb| matches!(verb, "EHLO" | "QUIT")),
+                "{commands:?}"
+            );
+        } else {
+            assert!(!told.is_finished());
+        }
+    }
 }
 
 #[test]
