@@ -1,5 +1,7 @@
 //! `[[listen]]`: where mail comes in.
 
+use std::time::Duration;
+
 use gatepost_protocol::{Direction, Value};
 
 use super::reader::{Item, Keys, Reader};
@@ -17,6 +19,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             mode: None,
             protocol: MailProtocol::default(),
             direction: Direction::Inbound,
+            greet_delay: Duration::ZERO,
             proxy_from: Networks::default(),
             xclient_from: Networks::default(),
             xforward_from: Networks::default(),
@@ -42,6 +45,10 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
         let proxy_from = networks("proxy_from");
         let xclient_from = networks("xclient_from");
         let xforward_from = networks("xforward_from");
+        let greet_delay = keys
+            .get("greet_delay")
+            .and_then(|item| reader.duration(item))
+            .unwrap_or_default();
         let words = ["inbound", "submission", "relay"];
         let direction = keys
             .get("direction")
@@ -100,6 +107,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>) -> Vec<Listen> 
             mode,
             protocol,
             direction,
+            greet_delay,
             proxy_from,
             xclient_from,
             xforward_from,

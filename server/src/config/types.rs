@@ -97,6 +97,8 @@ pub struct Listen {
     pub protocol: MailProtocol,
     /// What it is for.
     pub direction: Direction,
+    /// How long the greeting waits, to see who speaks before it.
+    pub greet_delay: Duration,
     /// Peers that send a PROXY header first, and are believed.
     pub proxy_from: Networks,
     /// Clients that may say XCLIENT.

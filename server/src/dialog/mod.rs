@@ -10,6 +10,7 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gatepost_protocol::Direction;
 
@@ -45,6 +46,8 @@ pub struct Client {
     pub local: Option<SocketAddr>,
     /// What the listener is for.
     pub direction: Direction,
+    /// How long the greeting waits.
+    pub greet_delay: Duration,
     /// They may say XCLIENT.
     pub may_xclient: bool,
     /// They may say XFORWARD.

@@ -202,6 +202,7 @@ impl Door {
             remote: Some(canonical(remote)),
             local: local.or_else(|| stream.local_addr().ok()).map(canonical),
             direction: listen.direction,
+            greet_delay: listen.greet_delay,
             may_xclient: false,
             may_xforward: false,
         };
@@ -232,6 +233,7 @@ impl Door {
             remote: None,
             local: None,
             direction: listen.direction,
+            greet_delay: listen.greet_delay,
             may_xclient: false,
             may_xforward: false,
         };

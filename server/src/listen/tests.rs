@@ -26,6 +26,7 @@ fn config(spool: &TempDir, addr: &str) -> Config {
     config.listen = vec![Listen {
         addr: Address::Tcp(addr.parse().unwrap()),
         mode: None,
+        greet_delay: Duration::ZERO,
         protocol: MailProtocol::Smtp,
         direction: Direction::Inbound,
         proxy_from: Networks::default(),

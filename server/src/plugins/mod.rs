@@ -6,6 +6,7 @@ mod badmailfrom;
 mod badrcptto;
 mod date;
 mod dnsbl;
+mod earlytalker;
 mod headers;
 mod helo;
 mod lists;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Definition> {
     vec![
         relay::DEFINITION,
         dnsbl::DEFINITION,
+        earlytalker::DEFINITION,
         helo::DEFINITION,
         badmailfrom::DEFINITION,
         badrcptto::DEFINITION,

@@ -16,8 +16,11 @@ mod tests;
 use std::fmt::Arguments;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use gatepost_protocol::{Args, Connection, Hook, Level, Message, Session, Transaction, Verdict};
+use gatepost_protocol::{
+    Args, Connection, Field, Hook, Level, Message, Session, Transaction, Verdict,
+};
 
 use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
@@ -99,6 +102,7 @@ pub struct Mail {
     remote: Option<SocketAddr>,
     /// What it connected to.
     local: Option<SocketAddr>,
+    greet_delay: Duration,
     may_xclient: bool,
     may_xforward: bool,
     /// What XCLIENT said.
@@ -151,6 +155,7 @@ impl Mail {
             is_first: true,
             remote: client.remote,
             local: client.local,
+            greet_delay: client.greet_delay,
             may_xclient: client.may_xclient,
             may_xforward: client.may_xforward,
             claims: Box::default(),
@@ -169,6 +174,15 @@ impl Mail {
             .chain
             .run(&mut self.visit, hook, args, message)
             .await
+    }
+
+    /// Looks whether the client speaks out of turn, where a plugin wants to know.
+    async fn look_for_early_input<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
+        let connection = &mut self.visit.session.connection;
+        if !connection.early_talker && self.shared.chain.wants(Field::EarlyTalker) {
+            connection.early_talker = wire.has_input().await?;
+        }
+        Ok(())
     }
 
     /// Ends the transaction at hand, if there is one.
@@ -246,7 +260,7 @@ impl Protocol for Mail {
     }
 
     async fn start<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Next, End> {
-        let next = self.connect(wire.output()).await;
+        let next = self.connect(wire, true).await?;
         wire.expect_within(Some(self.shared.config.limits.hello_timeout));
         Ok(next)
     }
@@ -267,12 +281,12 @@ impl Protocol for Mail {
             // Boxed: its state is big, and most connections are not in it.
             Some(Verb::Data) => Box::pin(self.data(wire, argument)).await?,
             Some(Verb::Quit) => self.quit(output).await,
-            Some(Verb::Hello(hello)) => self.hello(output, hello, argument).await,
+            Some(Verb::Hello(hello)) => self.hello(wire, hello, argument).await?,
             Some(Verb::Rset) => self.rset(output).await,
             Some(Verb::Noop) => self.noop(output).await,
             Some(Verb::Vrfy) => self.vrfy(output, argument).await,
             Some(Verb::Help) => self.help(output, argument).await,
-            Some(Verb::Xclient) => self.xclient(output, argument).await,
+            Some(Verb::Xclient) => self.xclient(wire, argument).await?,
             Some(Verb::Xforward) => self.xforward(output, argument),
             None => self.unrecognized(output, is_first, name, argument).await,
         };

@@ -150,6 +150,7 @@ impl Bed {
             remote: Some("192.0.2.1:1234".parse().unwrap()),
             local: None,
             direction: Direction::Inbound,
+            greet_delay: Duration::ZERO,
             may_xclient: false,
             may_xforward: false,
         };
