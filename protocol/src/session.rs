@@ -41,6 +41,8 @@ pub struct Connection {
     pub hello: Option<Cow<'static, str>>,
     /// The greeting's argument.
     pub hello_host: Option<String>,
+    /// Sent something before it was its turn: before the greeting, behind HELO or EHLO, or behind DATA.
+    pub early_talker: bool,
     /// May relay through us.
     pub relay_client: bool,
     /// Why nothing is to be refused.
@@ -229,6 +231,7 @@ fields! {
     Direction "direction",
     Hello "hello",
     HelloHost "hello_host",
+    EarlyTalker "early_talker",
     RelayClient "relay_client",
     Immune "immune",
     Naughty "naughty",

@@ -285,6 +285,8 @@ pub struct ConnectionFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hello_host: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub early_talker: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub relay_client: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immune: Option<Cow<'a, str>>,

@@ -340,6 +340,7 @@ fn messages() {
         connection: Some(ConnectionFields {
             remote_ip: Some(text("192.0.2.1")),
             remote_port: Some(54321),
+            early_talker: Some(true),
             relay_client: Some(false),
             karma: Some(-2),
             ..ConnectionFields::default()

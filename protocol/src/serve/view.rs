@@ -28,6 +28,7 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         };
         connection.hello = owned(&fields.hello).map(Cow::Owned);
         connection.hello_host = owned(&fields.hello_host);
+        connection.early_talker = fields.early_talker.unwrap_or_default();
         connection.relay_client = fields.relay_client.unwrap_or_default();
         connection.immune = owned(&fields.immune);
         connection.naughty = owned(&fields.naughty).map(|message| Naughty {

@@ -14,6 +14,7 @@ use Gatepost::Hooks;
 
 my %words = (
     remote_host   => qr/\bremote_(?:host|info)\b/,
+    early_talker  => qr/\bearly_talker\b/,
     relay_client  => qr/\b(?:relay_client|is_immune)\b/,
     immune        => qr/\b(?:is_immune|immune|whitelisthost)\b/,
     naughty       => qr/\b(?:\w*naughty\w*|get_reject|store_deferred_reject)\b/,

@@ -58,6 +58,7 @@ sub relay_client {
     return $self->{_fields}{relay_client} ? 1 : 0;
 }
 
+sub early_talker  { $_[0]{_fields}{early_talker} ? 1 : 0 }
 sub authenticated { $_[0]{_fields}{authenticated} }
 sub immune        { $_[0]{_fields}{immune} }
 

@@ -104,6 +104,11 @@ class Fields:
         return _optional(self._of_connection("hello_host"))
 
     @property
+    def early_talker(self) -> bool:
+        """Whether the client sent something before it was its turn."""
+        return self._of_connection("early_talker") is True
+
+    @property
     def relay_client(self) -> bool:
         """Whether the client may relay through us."""
         return self._of_connection("relay_client") is True

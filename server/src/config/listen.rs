@@ -46,6 +46,10 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>, has_tls: bool) 
         let proxy_from = networks("proxy_from");
         let xclient_from = networks("xclient_from");
         let xforward_from = networks("xforward_from");
+        let greet_delay = keys
+            .get("greet_delay")
+            .and_then(|item| reader.duration(item))
+            .unwrap_or_default();
         let words = ["inbound", "submission", "relay"];
         let direction = keys
             .get("direction")
@@ -122,6 +126,7 @@ pub(super) fn read(reader: &mut Reader, item: Option<&Item<'_>>, has_tls: bool) 
             auth,
             auth_required,
             tls,
+            greet_delay,
             proxy_from,
             xclient_from,
             xforward_from,

@@ -121,6 +121,7 @@ fn every_key_of_the_daemon_is_read() {
         direction = "submission"
         proxy_from = ["10.0.0.0/8", "2001:db8::1"]
         xclient_from = ["192.0.2.1"]
+        greet_delay = "5s"
         xforward_from = ["192.0.2.2"]
         [[listen]]
         addr = "127.0.0.1:0"
@@ -182,6 +183,8 @@ fn every_key_of_the_daemon_is_read() {
     assert!(xforward.contains(two) && !xforward.contains(one));
     assert_eq!(config.listen[1].proxy_from, Networks::default());
     assert_eq!(config.listen[2].addr, Address::Unix("/run/x.sock".into()));
+    assert_eq!(config.listen[0].greet_delay, Duration::from_secs(5));
+    assert_eq!(config.listen[1].greet_delay, Duration::ZERO);
     assert_eq!(config.listen[2].mode, Some(0o660));
     let directions: Vec<Direction> = config.listen.iter().map(|it| it.direction).collect();
     assert_eq!(
@@ -539,7 +542,7 @@ fn the_documentation_names_every_key() {
         .filter_map(|line| line.split_once("known here: "))
         .flat_map(|(_, keys)| keys.split(", "))
         .collect();
-    assert_eq!(keys.len(), 15 + 21 + 1 + 6 + 3 + 10, "{shown}");
+    assert_eq!(keys.len(), 15 + 21 + 1 + 6 + 3 + 11, "{shown}");
     keys.extend(plugin::CORE_KEYS);
     for key in keys {
         let row = format!("| `{key}` |");

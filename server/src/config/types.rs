@@ -184,6 +184,8 @@ pub struct Listen {
     pub auth: AuthOffer,
     /// Whether MAIL needs AUTH first.
     pub auth_required: bool,
+    /// How long the greeting waits, to see who speaks before it.
+    pub greet_delay: Duration,
     /// Peers that send a PROXY header first, and are believed.
     pub proxy_from: Networks,
     /// Clients that may say XCLIENT.
@@ -203,6 +205,7 @@ impl Listen {
             tls: ListenTls::Off,
             auth: AuthOffer::default(),
             auth_required: false,
+            greet_delay: Duration::ZERO,
             proxy_from: Networks::default(),
             xclient_from: Networks::default(),
             xforward_from: Networks::default(),

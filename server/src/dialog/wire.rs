@@ -197,14 +197,8 @@ impl<S: Stream> Wire<S> {
     /// Whether the client hung up and waits for nothing. One that closed its side behind a whole line has said all it had to say, and still
     /// listens.
     pub async fn is_gone(&mut self) -> bool {
-        if !self.input.finished && self.input.is_empty() {
-            // Lets the runtime look at its sockets, so that what it knows of this one is fresh.
-            tokio::task::yield_now().await;
-            let (input, stream) = (&mut self.input, &mut self.stream);
-            let polled = std::future::poll_fn(|cx| Poll::Ready(input.poll_fill(stream, cx))).await;
-            if let Poll::Ready(Err(_)) = polled {
-                return true;
-            }
+        if self.look().await.is_err() {
+            return true;
         }
         self.input.finished && !self.input.has_line()
     }
@@ -212,11 +206,6 @@ impl<S: Stream> Wire<S> {
     /// Whether [`Wire::secure`] makes sense.
     pub fn can_secure(&self) -> bool {
         self.stream.can_secure()
-    }
-
-    /// Whether the client sent more than was taken.
-    pub fn has_input(&self) -> bool {
-        !self.input.is_empty()
     }
 
     /// Sends the replies that wait, and encrypts the stream. What came before the handshake and was not taken is thrown away: anybody on the
@@ -236,6 +225,42 @@ impl<S: Stream> Wire<S> {
             End::Idle => End::Insecure(io::ErrorKind::TimedOut.into()),
             end => end,
         })
+    }
+
+    /// Whether the client sent something that nobody took yet.
+    pub async fn has_input(&mut self) -> Result<bool, End> {
+        self.look().await.map_err(|error| End::Gone(Some(error)))?;
+        Ok(!self.input.is_empty())
+    }
+
+    /// The same, but waits so long for it.
+    pub async fn has_input_within(&mut self, time: Duration) -> Result<bool, End> {
+        let (input, stream) = (&mut self.input, &mut self.stream);
+        if input.is_empty() && !input.finished {
+            let filled = self
+                .clock
+                .wait(time, &self.stop.soon, |cx| input.poll_fill(stream, cx));
+            match filled.await {
+                Ok(()) | Err(End::Idle) => {}
+                Err(end) => return Err(end),
+            }
+        }
+        Ok(!self.input.is_empty())
+    }
+
+    /// Takes in what is there, if nothing was taken in yet; waits for nothing.
+    async fn look(&mut self) -> io::Result<()> {
+        if self.input.finished || !self.input.is_empty() {
+            return Ok(());
+        }
+        // Lets the runtime look at its sockets, so that what it knows of this one is fresh.
+        tokio::task::yield_now().await;
+        let (input, stream) = (&mut self.input, &mut self.stream);
+        let polled = std::future::poll_fn(|cx| Poll::Ready(input.poll_fill(stream, cx))).await;
+        match polled {
+            Poll::Ready(looked) => looked,
+            Poll::Pending => Ok(()),
+        }
     }
 
     /// Where replies are written; sent by [`Wire::flush`], at the latest when there is nothing to do but wait for the client.

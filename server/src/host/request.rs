@@ -95,6 +95,7 @@ fn connection(wanted: FieldSet, from: &Connection) -> Option<ConnectionFields<'_
         direction: pick(wanted, Field::Direction, Some(from.direction.name())),
         hello: pick(wanted, Field::Hello, from.hello.as_deref()),
         hello_host: pick(wanted, Field::HelloHost, from.hello_host.as_deref()),
+        early_talker: wanted.has(Field::EarlyTalker).then_some(from.early_talker),
         relay_client: wanted.has(Field::RelayClient).then_some(from.relay_client),
         immune: pick(wanted, Field::Immune, from.immune.as_deref()),
         naughty: naughty.map(|naughty| Cow::Borrowed(&*naughty.message)),

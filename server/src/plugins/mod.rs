@@ -7,6 +7,7 @@ mod badmailfrom;
 mod badrcptto;
 mod date;
 mod dnsbl;
+mod earlytalker;
 mod headers;
 mod helo;
 mod lists;
@@ -28,6 +29,7 @@ pub fn all() -> Vec<Definition> {
         relay::DEFINITION,
         auth::auth_flat_file::DEFINITION,
         dnsbl::DEFINITION,
+        earlytalker::DEFINITION,
         helo::DEFINITION,
         badmailfrom::DEFINITION,
         badrcptto::DEFINITION,

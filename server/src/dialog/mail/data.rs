@@ -41,8 +41,10 @@ impl Mail {
             self.reset().await;
             return Ok(next);
         }
+        // Nor may a message come before it is asked for (RFC 2920 §3.1).
+        self.look_for_early_input(wire).await?;
         self.say(
-            output,
+            wire.output(),
             "354 Go ahead, and end with a dot on a line of its own",
         );
         let mut incoming = self.incoming(Framing::Dots);

@@ -7,10 +7,15 @@ use gatepost_protocol::{Args, EnhancedCode, Hook, Level, Verdict};
 use super::{Hello, Mail, parse, xclient};
 use crate::chain::Decision;
 use crate::dialog::sasl::Mechanism;
-use crate::dialog::{Next, reply};
+use crate::dialog::{End, Next, Stream, Wire, reply};
 
 impl Mail {
-    pub(super) async fn connect(&mut self, output: &mut Vec<u8>) -> Next {
+    /// Asks plugins about the client and greets it; `looks` whether it speaks before that.
+    pub(super) async fn connect<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        looks: bool,
+    ) -> Result<Next, End> {
         let remote = self.visit.session.connection.remote;
         match remote {
             Some(remote) => self.log(
@@ -26,22 +31,36 @@ impl Mail {
         }
         self.log_tls(Some(Hook::Connect));
         let decision = self.ask(Hook::Connect, &Args::None, None).await;
-        if let Some(next) = self.settle(output, Hook::Connect, &decision) {
-            return next;
+        if let Some(next) = self.settle(wire.output(), Hook::Connect, &decision) {
+            return Ok(next);
+        }
+        if looks {
+            self.look_before_greeting(wire).await?;
         }
         let greeting = format!(
             "220 {} {} Gatepost",
             self.shared.config.hostname, self.dialect.name
         );
-        self.say(output, &greeting)
+        Ok(self.say(wire.output(), &greeting))
     }
 
-    pub(super) async fn hello(
+    async fn look_before_greeting<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
+        let connection = &mut self.visit.session.connection;
+        if !self.listen.greet_delay.is_zero()
+            && !connection.relay_client
+            && connection.immune.is_none()
+        {
+            connection.early_talker = wire.has_input_within(self.listen.greet_delay).await?;
+        }
+        self.look_for_early_input(wire).await
+    }
+
+    pub(super) async fn hello<S: Stream>(
         &mut self,
-        output: &mut Vec<u8>,
+        wire: &mut Wire<S>,
         hello: Hello,
         argument: &[u8],
-    ) -> Next {
+    ) -> Result<Next, End> {
         let (hook, name) = match hello {
             Hello::Helo => (Hook::Helo, "HELO"),
             Hello::Ehlo => (Hook::Ehlo, "EHLO"),
@@ -51,18 +70,20 @@ impl Mail {
             Hello::Helo => Hook::HeloParse,
             Hello::Ehlo | Hello::Lhlo => Hook::EhloParse,
         };
-        let argument = match self.repair(output, parse, hook, argument).await {
+        let argument = match self.repair(wire.output(), parse, hook, argument).await {
             Ok(argument) => argument,
-            Err(next) => return next,
+            Err(next) => return Ok(next),
         };
         let Some(host) = parse::host(&argument) else {
             let text = format!("501 5.5.4 Syntax: {name} your.host.name or {name} [your address]");
-            return self.say(output, &text);
+            return Ok(self.say(wire.output(), &text));
         };
+        // Before the reply a client does not know whether it may pipeline (RFC 2920 §3.1).
+        self.look_for_early_input(wire).await?;
         let args = Args::Host(Cow::Borrowed(host));
         let decision = self.ask(hook, &args, None).await;
-        if let Some(next) = self.settle(output, hook, &decision) {
-            return next;
+        if let Some(next) = self.settle(wire.output(), hook, &decision) {
+            return Ok(next);
         }
         let mut extensions = parse::Extensions::default();
         let mut lines = Vec::new();
@@ -71,8 +92,8 @@ impl Mail {
             self.offer(extensions, &mut lines);
             let args = Args::Capabilities(lines.clone());
             let decision = self.ask(Hook::Capabilities, &args, None).await;
-            if let Some(next) = self.settle(output, hook, &decision) {
-                return next;
+            if let Some(next) = self.settle(wire.output(), hook, &decision) {
+                return Ok(next);
             }
             if decision.verdict == Verdict::Ok {
                 self.replace_offer(decision, &mut lines);
@@ -87,11 +108,12 @@ impl Mail {
         self.extensions = extensions;
         let welcome = format!("{} greets {host}", self.shared.config.hostname);
         if hello == Hello::Helo {
-            return self.say_decided(output, &format!("250 {welcome}"), &decision, false);
+            let usual = format!("250 {welcome}");
+            return Ok(self.say_decided(wire.output(), &usual, &decision, false));
         }
         lines.insert(0, Cow::Owned(welcome));
-        reply::write_lines(output, 250, None::<EnhancedCode>, &lines);
-        Next::Go
+        reply::write_lines(wire.output(), 250, None::<EnhancedCode>, &lines);
+        Ok(Next::Go)
     }
 
     /// Which extensions with parameters this connection can have now.

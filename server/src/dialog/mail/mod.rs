@@ -22,7 +22,9 @@ use std::fmt::Arguments;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gatepost_protocol::{Args, Connection, Hook, Level, Message, Session, Transaction, Verdict};
+use gatepost_protocol::{
+    Args, Connection, Field, Hook, Level, Message, Session, Transaction, Verdict,
+};
 
 use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
@@ -211,6 +213,15 @@ impl Mail {
         self.visit.session.connection.tls.is_some()
     }
 
+    /// Looks whether the client speaks out of turn, where a plugin wants to know.
+    async fn look_for_early_input<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
+        let connection = &mut self.visit.session.connection;
+        if !connection.early_talker && self.shared.chain.wants(Field::EarlyTalker) {
+            connection.early_talker = wire.has_input().await?;
+        }
+        Ok(())
+    }
+
     /// Ends the transaction at hand, if there is one.
     async fn reset(&mut self) {
         self.chunks = Chunks::None;
@@ -289,7 +300,7 @@ impl Protocol for Mail {
 
     async fn start<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Next, End> {
         self.can_secure = wire.can_secure();
-        let next = self.connect(wire.output()).await;
+        let next = self.connect(wire, true).await?;
         wire.expect_within(Some(self.shared.config.limits.hello_timeout));
         Ok(next)
     }
@@ -312,12 +323,12 @@ impl Protocol for Mail {
             Some(Verb::Auth) => Box::pin(self.auth(wire, argument)).await?,
             Some(Verb::Bdat) => Box::pin(self.bdat(wire, argument)).await?,
             Some(Verb::Quit) => self.quit(output).await,
-            Some(Verb::Hello(hello)) => self.hello(output, hello, argument).await,
+            Some(Verb::Hello(hello)) => self.hello(wire, hello, argument).await?,
             Some(Verb::Rset) => self.rset(output).await,
             Some(Verb::Noop) => self.noop(output).await,
             Some(Verb::Vrfy) => self.vrfy(output, argument).await,
             Some(Verb::Help) => self.help(output, argument).await,
-            Some(Verb::Xclient) => self.xclient(output, argument).await,
+            Some(Verb::Xclient) => self.xclient(wire, argument).await?,
             Some(Verb::Xforward) => self.xforward(output, argument),
             Some(Verb::StartTls) if self.knows_tls() => {
                 // Boxed as well: the handshake needs more than all that comes after it.

@@ -16,7 +16,7 @@ impl Mail {
         wire: &mut Wire<S>,
         argument: &[u8],
     ) -> Result<Next, End> {
-        let pipelined = wire.has_input();
+        let pipelined = wire.has_input().await?;
         let output = wire.output();
         if !self.can_secure {
             return Ok(self.say(output, "503 5.5.1 TLS is in use already"));

@@ -10,7 +10,7 @@ use gatepost_protocol::{Args, Hook, Level, Session, Transaction, Value};
 
 use super::Mail;
 use crate::chain::Visit;
-use crate::dialog::Next;
+use crate::dialog::{End, Next, Stream, Wire};
 
 /// What EHLO offers to who may say XCLIENT.
 pub(super) const OFFER: &str = "XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT";
@@ -46,19 +46,24 @@ type Attribute = (String, Option<String>);
 
 impl Mail {
     /// Takes what a proxy says about its client, and begins anew as that client's session.
-    pub(super) async fn xclient(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
+    pub(super) async fn xclient<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        argument: &[u8],
+    ) -> Result<Next, End> {
+        let output = wire.output();
         if !self.may_xclient {
-            return self.say(output, NOT_YOU);
+            return Ok(self.say(output, NOT_YOU));
         }
         if self.visit.session.transaction.number > 0 {
-            return self.say(output, IN_TRANSACTION);
+            return Ok(self.say(output, IN_TRANSACTION));
         }
         if let Err(reply) = attributes(argument).and_then(|said| self.claims.take(said)) {
-            return self.say(output, reply);
+            return Ok(self.say(output, reply));
         }
         self.ask(Hook::Disconnect, &Args::None, None).await;
         self.become_client();
-        self.connect(output).await
+        self.connect(wire, false).await
     }
 
     /// The session of the client that was claimed: nothing is left of the one before, but the numbers of its transactions.
@@ -82,6 +87,7 @@ impl Mail {
         });
         connection.hello_host = claims.helo.clone();
         connection.authenticated = claims.login.clone();
+        connection.early_talker = false;
         // As after AUTH.
         connection.relay_client = claims.login.is_some();
         connection.immune = None;
