@@ -67,6 +67,7 @@ impl Mail {
             .iter()
             .filter(|(_, verb)| match verb {
                 Verb::StartTls => self.can_secure,
+                Verb::Auth => self.mechanisms().next().is_some(),
                 Verb::Xclient => self.may_xclient,
                 Verb::Xforward => self.may_xforward,
                 _ => true,
