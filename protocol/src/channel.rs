@@ -1,7 +1,7 @@
 //! A channel that carries frames: two pipes, or a Unix stream socket (docs/protocol.md §1). The core and [`crate::serve`] both stand on it.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
@@ -95,7 +95,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// The next payload, if it has come in whole already.
-    fn buffered(&mut self) -> Result<Option<Payload>, ChannelError> {
+    pub(crate) fn buffered(&mut self) -> Result<Option<Payload>, ChannelError> {
         let Some(head) = self.buffer.first_chunk::<4>() else {
             return Ok(None);
         };
@@ -141,8 +141,15 @@ impl Sink {
 #[derive(Debug)]
 pub struct FrameWriter {
     sink: Sink,
-    pending: Mutex<BytesMut>,
+    pending: Mutex<Pending>,
     more: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    bytes: BytesMut,
+    /// More is about to come, and can go out with it.
+    held: bool,
 }
 
 impl FrameWriter {
@@ -150,16 +157,16 @@ impl FrameWriter {
     pub fn new(sink: Sink) -> FrameWriter {
         FrameWriter {
             sink,
-            pending: Mutex::new(BytesMut::new()),
+            pending: Mutex::default(),
             more: Notify::new(),
         }
     }
 
     /// Sends one frame or several. An error means that the other end is gone, or has not read for [`MAX_PENDING`] bytes.
     pub fn send(&self, frames: &[u8]) -> io::Result<()> {
-        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.pending();
         let mut rest = frames;
-        if pending.is_empty() {
+        if pending.bytes.is_empty() && !pending.held {
             while !rest.is_empty() {
                 match self.sink.try_write(rest) {
                     Ok(written) => rest = &rest[written..],
@@ -171,23 +178,48 @@ impl FrameWriter {
         if rest.is_empty() {
             return Ok(());
         }
-        if pending.len() + rest.len() > MAX_PENDING {
+        if pending.bytes.len() + rest.len() > MAX_PENDING {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the other end does not read",
             ));
         }
-        pending.extend_from_slice(rest);
-        self.more.notify_one();
+        pending.bytes.extend_from_slice(rest);
+        if !pending.held {
+            self.more.notify_one();
+        }
         Ok(())
+    }
+
+    /// Keeps back what is sent until [`FrameWriter::release`]: several frames in one write wake the other end once.
+    pub fn hold(&self) {
+        self.pending().held = true;
+    }
+
+    /// Sends what was kept back. An error means that the other end is gone.
+    pub fn release(&self) -> io::Result<()> {
+        let mut pending = self.pending();
+        pending.held = false;
+        while !pending.bytes.is_empty() {
+            match self.sink.try_write(&pending.bytes) {
+                Ok(written) => pending.bytes.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.more.notify_one();
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many bytes wait for the other end to read.
     pub fn waiting(&self) -> usize {
-        self.pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.pending().bytes.len()
     }
 
     /// Writes what had to wait, for ever; returns only when the channel fails.
@@ -198,13 +230,13 @@ impl FrameWriter {
                 if let Err(error) = self.sink.writable().await {
                     return error;
                 }
-                let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-                match self.sink.try_write(&pending) {
-                    Ok(written) => pending.advance(written),
+                let mut pending = self.pending();
+                match self.sink.try_write(&pending.bytes) {
+                    Ok(written) => pending.bytes.advance(written),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return error,
                 }
-                if pending.is_empty() {
+                if pending.bytes.is_empty() {
                     break;
                 }
             }
@@ -280,6 +312,31 @@ mod tests {
         for frame_bytes in &frames {
             writer.send(frame_bytes).unwrap();
         }
+        let mut reader = FrameReader::new(receiver);
+        let read = async {
+            for frame_bytes in &frames {
+                assert_eq!(*reader.next().await.unwrap().unwrap(), frame_bytes[4..]);
+            }
+        };
+        tokio::select! {
+            error = writer.flush() => panic!("{error}"),
+            () = read => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_held_goes_out_in_order_when_it_is_released() {
+        let (sender, receiver) = pipe::pipe().unwrap();
+        let writer = FrameWriter::new(Sink::Pipe(sender));
+        let frames: Vec<Vec<u8>> = (0..3).map(|number| log(&number.to_string())).collect();
+        writer.hold();
+        for frame_bytes in &frames {
+            writer.send(frame_bytes).unwrap();
+        }
+        let mut bytes = [0];
+        let nothing = receiver.try_read(&mut bytes).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        writer.release().unwrap();
         let mut reader = FrameReader::new(receiver);
         let read = async {
             for frame_bytes in &frames {

@@ -6,12 +6,13 @@ mod worker;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncRead;
 use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::channel::{FrameReader, FrameWriter, Sink};
+use crate::channel::{ChannelError, FrameReader, FrameWriter, Sink};
 use crate::plugin::Definition;
 
 use worker::Worker;
@@ -108,6 +109,13 @@ async fn wait_for_core(definitions: &'static [Definition], path: &str) -> ExitCo
     }
 }
 
+/// How long answers that are ready may be kept back for those behind them.
+const HOLD: Duration = Duration::from_micros(200);
+
+fn broken(error: ChannelError) -> String {
+    format!("the server broke the plugin protocol: {error}")
+}
+
 /// Serves one channel to its end.
 async fn converse<R>(
     definitions: &'static [Definition],
@@ -122,11 +130,27 @@ where
     let conversation = async {
         worker.greet();
         loop {
-            match reader.next().await {
-                Ok(Some(payload)) => worker.receive(&payload)?,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(format!("the server broke the plugin protocol: {error}")),
+            let Some(first) = reader.next().await.map_err(broken)? else {
+                return Ok(());
+            };
+            worker.hold();
+            let mut held = Instant::now();
+            let mut next = Some(first);
+            while let Some(payload) = next {
+                if let Err(reason) = worker.receive(&payload) {
+                    // What it said of that goes out first.
+                    worker.release();
+                    return Err(reason);
+                }
+                // Nobody is to wait long for an answer because others are being worked on.
+                if held.elapsed() > HOLD {
+                    worker.release();
+                    worker.hold();
+                    held = Instant::now();
+                }
+                next = reader.buffered().map_err(broken)?;
             }
+            worker.release();
         }
     };
     tokio::select! {

@@ -60,6 +60,16 @@ impl Worker {
         self.writer.flush().await
     }
 
+    /// Keeps results back for a moment: several in one write cost little more than one.
+    pub fn hold(&self) {
+        self.writer.hold();
+    }
+
+    /// Sends the results that were kept back. A failure to write shows at the reading end soon enough.
+    pub fn release(&self) {
+        let _ = self.writer.release();
+    }
+
     /// Takes a payload. An error ends the process.
     pub fn receive(self: &Arc<Self>, payload: &Payload) -> Result<(), String> {
         match payload.kind() {

@@ -145,7 +145,13 @@ impl FlatFiles {
             );
         }
         let metadata = reading.look(path);
-        if metadata.is_some_and(|it| it.is_dir()) && !open.is_empty() {
+        let is_missing = |error: &std::io::Error| {
+            error.kind() == std::io::ErrorKind::NotFound && open.is_empty()
+        };
+        if metadata.as_ref().is_err_and(is_missing) {
+            return;
+        }
+        if metadata.is_ok_and(|it| it.is_dir()) && !open.is_empty() {
             return match files_of(path) {
                 Ok(files) => files
                     .iter()
@@ -155,7 +161,7 @@ impl FlatFiles {
         }
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && open.is_empty() => return,
+            Err(error) if is_missing(&error) => return,
             Err(error) => return trouble(reading, format_args!("{error}")),
         };
         open.push(path.to_owned());
@@ -190,9 +196,9 @@ fn files_of(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 impl Reading {
     /// Notes a file's stamp, before it is read.
-    fn look(&mut self, path: &Path) -> Option<Metadata> {
-        let metadata = std::fs::metadata(path).ok();
-        let stamp = metadata.as_ref().map(Stamp::of);
+    fn look(&mut self, path: &Path) -> std::io::Result<Metadata> {
+        let metadata = std::fs::metadata(path);
+        let stamp = metadata.as_ref().ok().map(Stamp::of);
         self.settled &= stamp.as_ref().is_none_or(Stamp::is_settled);
         self.seen.push((path.to_owned(), stamp));
         metadata

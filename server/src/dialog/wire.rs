@@ -15,6 +15,11 @@ use super::input::{Input, LineFault};
 
 /// Anything to hold a conversation over.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Whether it is encrypted.
+    fn is_secure(&self) -> bool {
+        false
+    }
+
     /// Whether it is not encrypted yet, and can be.
     fn can_secure(&self) -> bool {
         false
@@ -290,7 +295,7 @@ impl<S: Stream> Wire<S> {
                 Err(end) => return Err(end),
             }
         }
-        if sent > 0 {
+        if sent > 0 && self.stream.is_secure() {
             // TLS may have taken what the socket did not take yet.
             let stream = &mut self.stream;
             let flush = |cx: &mut Context<'_>| Pin::new(&mut *stream).poll_flush(cx);
@@ -318,7 +323,10 @@ impl<S: Stream> Wire<S> {
         if self.flush().await.is_err() {
             return;
         }
-        // With TLS, the client must be told that nothing was cut off (RFC 8446 §6.1).
+        // With TLS, the client must be told that nothing was cut off (RFC 8446 §6.1); else closing says as much as shutting down.
+        if linger.is_none() && !self.stream.is_secure() {
+            return;
+        }
         let shutdown = std::future::poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
         if !matches!(tokio::time::timeout(FAREWELL, shutdown).await, Ok(Ok(()))) {
             return;

@@ -43,6 +43,10 @@ impl Transport {
 impl Stream for UnixStream {}
 
 impl Stream for Transport {
+    fn is_secure(&self) -> bool {
+        matches!(self.layer, Layer::Tls(_))
+    }
+
     fn can_secure(&self) -> bool {
         self.credentials.is_some() && matches!(self.layer, Layer::Plain(_))
     }

@@ -90,15 +90,17 @@ impl Mail {
         if hello != Hello::Helo {
             extensions = self.extensions();
             self.offer(extensions, &mut lines);
-            let args = Args::Capabilities(lines.clone());
-            let decision = self.ask(Hook::Capabilities, &args, None).await;
-            if let Some(next) = self.settle(wire.output(), hook, &decision) {
-                return Ok(next);
+            if self.shared.chain.asks(Hook::Capabilities) {
+                let args = Args::Capabilities(lines.clone());
+                let decision = self.ask(Hook::Capabilities, &args, None).await;
+                if let Some(next) = self.settle(wire.output(), hook, &decision) {
+                    return Ok(next);
+                }
+                if decision.verdict == Verdict::Ok {
+                    self.replace_offer(decision, &mut lines);
+                }
+                extensions.keep(&lines);
             }
-            if decision.verdict == Verdict::Ok {
-                self.replace_offer(decision, &mut lines);
-            }
-            extensions.keep(&lines);
         }
         // A second greeting is a RSET as well (RFC 5321 §4.1.4).
         self.reset().await;

@@ -17,6 +17,9 @@ impl Mail {
         command: Hook,
         written: &'a [u8],
     ) -> Result<Cow<'a, [u8]>, Next> {
+        if !self.shared.chain.asks(hook) {
+            return Ok(Cow::Borrowed(written));
+        }
         let line = std::str::from_utf8(written)
             .ok()
             .filter(|line| !line.contains(char::is_control))
