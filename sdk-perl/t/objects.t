@@ -3,6 +3,7 @@ use warnings;
 
 use Test::More;
 use Gatepost::Changes;
+use Gatepost::Channel;
 use Gatepost::Core;
 use Gatepost::Loader;
 use Gatepost::Memory;
@@ -133,6 +134,31 @@ subtest 'notes from other plugins' => sub {
     is_deeply $connection->notes('mine'), {a => [9]}, 'changed by another plugin';
     is $connection->notes('theirs'), undef, 'removed by another plugin';
     ok $connection->notes('live') && $connection->notes('big'), 'what stayed here stays';
+};
+
+# A handle that takes three bytes at a time, and one in between that a signal interrupts.
+package Dribble {
+    use Errno 'EINTR';
+    sub TIEHANDLE { bless {taken => '', calls => 0} }
+    sub BINMODE   { 1 }
+    sub WRITE {
+        my ($self, $bytes, $length) = @_;
+        if (++$self->{calls} == 2) { $! = EINTR; return }
+        $self->{taken} .= substr $bytes, 0, $length < 3 ? $length : 3;
+        return $length < 3 ? $length : 3;
+    }
+}
+
+subtest 'a reader that takes little at a time' => sub {
+    my $to = tie *DRIBBLE, 'Dribble';
+    open my $from, '<', '/dev/null' or die "null: $!";
+    my $channel = Gatepost::Channel->new($from, \*DRIBBLE);
+    $channel->send($_) for 'seven b', 'ytes';
+    ok $channel->flush;
+    is $to->{taken}, 'seven bytes';
+    $channel->send('more');
+    is $channel->next_frame, undef, 'reading sends what waits';
+    is $to->{taken}, 'seven bytesmore';
 };
 
 subtest settings => sub {

@@ -100,6 +100,11 @@ my %tests = (
         is_deeply rcpt($core, 'signals')->{reply}, ['CHLD=DEFAULT'];
         is_deeply rcpt($core, 'system')->{reply}, ['0 1 2 3'], 'neither channel nor input for a program; 3 is ls reading';
     },
+    'a child of register' => sub {
+        my $core = core([{name => 'f', source => "$FindBin::RealBin/plugins/forks_in_register"}]);
+        is $core->{ready}{kind}, 'ready';
+        is_deeply rcpt($core, 'any')->{reply}, ['its child ended with 255'], 'ends where it would go on as the program';
+    },
     segment => sub {
         my $core = core([map { {%$say, name => "say$_"} } 1 .. 3]);
         is_deeply $core->hook(rcpt => args => {address => 'decline@x.example'}), [map { {plugin => "say$_"} } 1 .. 3];

@@ -43,6 +43,8 @@ sub load {
     for my $about (@$plugins) {
         my @problems = eval { $self->_load($about) };
         undef $running;
+        # A child that the plugin made, and that came back out of its code, is not to talk to the core.
+        POSIX::_exit(255) if $$ != $self->{pid};
         @problems = ({path => [], message => _reason($@)}) if $@;
         push @errors, map { {plugin => $about->{name}, %$_} } @problems;
     }
