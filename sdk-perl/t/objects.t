@@ -99,7 +99,7 @@ subtest base => sub {
 
 subtest 'transactions of a session' => sub {
     my $session = Gatepost::Session->new;
-    my $at = sub { my ($hook, $number, %more) = @_; $session->update({hook => $hook, transaction => $number, %more}) };
+    my $at = sub { my ($hook, $number, %more) = @_; ($session->update({hook => $hook, transaction => $number, %more}))[1] };
     my $greeting = $at->('helo', undef);
     is $at->('noop', undef), $greeting, 'the same between commands';
     my $first = $at->('mail', undef);
@@ -130,8 +130,11 @@ subtest 'notes from other plugins' => sub {
     $with->({mine => {a => ['1', '2', '3']}, theirs => 'x'});
     is $connection->notes('mine'), $data, 'unchanged: the same reference';
     is $connection->notes('theirs'), 'x';
-    $with->({mine => {a => [9]}});
+    my $new = {a => [9]};
+    $with->({mine => $new});
     is_deeply $connection->notes('mine'), {a => [9]}, 'changed by another plugin';
+    push @{$connection->notes('mine')->{a}}, 10;
+    is_deeply $new, {a => [9]}, "what a plugin edits is the plugins' own";
     is $connection->notes('theirs'), undef, 'removed by another plugin';
     ok $connection->notes('live') && $connection->notes('big'), 'what stayed here stays';
 };

@@ -138,7 +138,7 @@ subtest 'what a plugin sends is as the schema says' => sub {
         my $frame;
         if ($value->{kind} eq 'result') {
             $frame = Gatepost::Schema::message_result(
-                $value->{id}, scalar @{$value->{results}}, join '', map { $Gatepost::Schema::RESULT->($_) } map { unwrap($_) } @{$value->{results}},
+                $value->{id}, Gatepost::Schema::results(map { $Gatepost::Schema::RESULT->(unwrap($_)) } @{$value->{results}}),
             );
         }
         else {

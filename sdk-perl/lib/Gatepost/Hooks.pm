@@ -4,7 +4,7 @@ package Gatepost::Hooks;
 # those a qpsmtpd plugin expects. Hooks that qpsmtpd knows and the protocol does not are in @UNSERVED: a plugin may
 # register them (so that it loads), they are never called, and a warning says so.
 #
-# arguments($hook, \%args, $connection) -> list of arguments after ($self, $transaction)
+# arguments($hook) -> code that gives the arguments after ($self, $transaction), from (\%args, $qp)
 
 use strict;
 use warnings;
@@ -26,8 +26,10 @@ my @message = (@envelope, qw(size header header_end body_start));
 my $none    = sub { () };
 my $address = sub {
     my $args = shift;
-    my $parameters = $args->{parameters} // {};
-    return (Qpsmtpd::Address->from_wire($args->{address}), map { lc $_ => $parameters->{$_} } sort keys %$parameters);
+    my $address = Qpsmtpd::Address->from_wire($args->{address});
+    my $parameters = $args->{parameters};
+    return $address if !$parameters || !%$parameters;
+    return ($address, map { lc $_ => $parameters->{$_} } sort keys %$parameters);
 };
 my $argument = sub { $_[0]{argument} // '' };
 my $judged = sub {
@@ -59,7 +61,7 @@ our %HOOK = (
     disconnect           => [[],         $none,   1],
     deny                 => [[],         $judged, 1],
     ok                   => [[],         $judged, 1],
-    received_line        => [\@envelope, sub { (($_[1]->hello // '') eq 'ehlo' ? 'ESMTP' : 'SMTP', '', '') }],
+    received_line        => [\@envelope, sub { (($_[1]->connection->hello // '') eq 'ehlo' ? 'ESMTP' : 'SMTP', '', '') }],
     config               => [[],         sub { $_[0]{name} }],
 );
 
@@ -93,9 +95,8 @@ sub fields {
 }
 
 sub arguments {
-    my ($hook, $args, $connection) = @_;
-    my $known = $HOOK{$hook} or return;
-    return $known->[1]->($args // {}, $connection);
+    my $known = $HOOK{$_[0]};
+    return $known ? $known->[1] : $none;
 }
 
 1;
