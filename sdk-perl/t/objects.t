@@ -3,6 +3,7 @@ use warnings;
 
 use Test::More;
 use Gatepost::Changes;
+use Gatepost::Channel;
 use Gatepost::Core;
 use Gatepost::Loader;
 use Gatepost::Memory;
@@ -98,7 +99,7 @@ subtest base => sub {
 
 subtest 'transactions of a session' => sub {
     my $session = Gatepost::Session->new;
-    my $at = sub { my ($hook, $number, %more) = @_; $session->update({hook => $hook, transaction => $number, %more}) };
+    my $at = sub { my ($hook, $number, %more) = @_; ($session->update({hook => $hook, transaction => $number, %more}))[1] };
     my $greeting = $at->('helo', undef);
     is $at->('noop', undef), $greeting, 'the same between commands';
     my $first = $at->('mail', undef);
@@ -129,10 +130,38 @@ subtest 'notes from other plugins' => sub {
     $with->({mine => {a => ['1', '2', '3']}, theirs => 'x'});
     is $connection->notes('mine'), $data, 'unchanged: the same reference';
     is $connection->notes('theirs'), 'x';
-    $with->({mine => {a => [9]}});
+    my $new = {a => [9]};
+    $with->({mine => $new});
     is_deeply $connection->notes('mine'), {a => [9]}, 'changed by another plugin';
+    push @{$connection->notes('mine')->{a}}, 10;
+    is_deeply $new, {a => [9]}, "what a plugin edits is the plugins' own";
     is $connection->notes('theirs'), undef, 'removed by another plugin';
     ok $connection->notes('live') && $connection->notes('big'), 'what stayed here stays';
+};
+
+# A handle that takes three bytes at a time, and one in between that a signal interrupts.
+package Dribble {
+    use Errno 'EINTR';
+    sub TIEHANDLE { bless {taken => '', calls => 0} }
+    sub BINMODE   { 1 }
+    sub WRITE {
+        my ($self, $bytes, $length) = @_;
+        if (++$self->{calls} == 2) { $! = EINTR; return }
+        $self->{taken} .= substr $bytes, 0, $length < 3 ? $length : 3;
+        return $length < 3 ? $length : 3;
+    }
+}
+
+subtest 'a reader that takes little at a time' => sub {
+    my $to = tie *DRIBBLE, 'Dribble';
+    open my $from, '<', '/dev/null' or die "null: $!";
+    my $channel = Gatepost::Channel->new($from, \*DRIBBLE);
+    $channel->send($_) for 'seven b', 'ytes';
+    ok $channel->flush;
+    is $to->{taken}, 'seven bytes';
+    $channel->send('more');
+    is $channel->next_frame, undef, 'reading sends what waits';
+    is $to->{taken}, 'seven bytesmore';
 };
 
 subtest settings => sub {

@@ -174,7 +174,8 @@ subtest edits => sub {
 
     my $event = $test->hook(deny => plugin => 'dnsbl', hook => 'rcpt', verdict => 'denysoft', message => 'listed');
     is_deeply [$event->log], ['info fail, dnsbl said  DENYSOFT  listed'], 'events have no result: the line is a line';
-    is_deeply [$test->hook('disconnect')->log], ['crit died in disconnect: too late'];
+    is_deeply [$test->hook('disconnect')->log], ['crit died in disconnect: too late', 'info nevertheless'],
+        'nothing that one piece of code does keeps an event from another';
     my %mode = map { $_->{hook} => $_->{mode} // 'decide' } @{$test->ready->{hooks}};
     is $mode{deny}, 'observe';
     is $mode{connect}, 'decide';

@@ -100,6 +100,11 @@ my %tests = (
         is_deeply rcpt($core, 'signals')->{reply}, ['CHLD=DEFAULT'];
         is_deeply rcpt($core, 'system')->{reply}, ['0 1 2 3'], 'neither channel nor input for a program; 3 is ls reading';
     },
+    'a child of register' => sub {
+        my $core = core([{name => 'f', source => "$FindBin::RealBin/plugins/forks_in_register"}]);
+        is $core->{ready}{kind}, 'ready';
+        is_deeply rcpt($core, 'any')->{reply}, ['its child ended with 255'], 'ends where it would go on as the program';
+    },
     segment => sub {
         my $core = core([map { {%$say, name => "say$_"} } 1 .. 3]);
         is_deeply $core->hook(rcpt => args => {address => 'decline@x.example'}), [map { {plugin => "say$_"} } 1 .. 3];
@@ -172,12 +177,19 @@ my %tests = (
             is_deeply $nested->{results}, [{plugin => 'edits', verdict => 'ok', values => ['one', 'two']}], 'is run at once';
             return {ok => {values => $nested->{results}[0]{values}}};
         };
-        my $message = $core->hook_message(rcpt => args => {address => 'config@example.org'}, plugins => ['say']);
+        my $message = $core->hook_message(rcpt => args => {address => 'ask@example.org'}, plugins => ['say']);
         $core->send($message);
         my $result = $core->wait_for('result');
         is $result->{id}, $message->{id};
         is_deeply $result->{results}[0]{reply}, ['one|two'];
-        is_deeply [map { $_->{level} } grep { $_->{kind} eq 'log' } @{$core->{heard}}], ['warn'], 'and a hook that is never called is named';
+        is $result->{results}[0]{disposition}, 'fail', 'what the caller said before it asked is still its own';
+        my ($unserved, $answered) = grep { $_->{kind} eq 'log' } @{$core->{heard}};
+        is $unserved->{level}, 'warn', 'a hook that is never called is named';
+        is_deeply [@$answered{qw(message for)}], ['answered', $message->{id}], 'a line after the answer is for the caller';
+        $core->send($core->hook_message(rcpt => args => {address => 'leave@example.org'}, plugins => ['say']));
+        is $core->wait_for('result'), undef;
+        is $core->wait_exit, 3;
+        like $core->stderr, qr/the plugin say called exit\(3\) in the hook rcpt/, 'and it is the caller that runs';
     },
     'results too large' => sub {
         my $core = core([$say]);

@@ -19,7 +19,7 @@ sub new {
     my ($class, $in, $out) = @_;
     binmode $_ for $in, $out;
     my (undef, $decode) = Gatepost::Codec::decoder();
-    return bless {in => $in, out => $out, buffer => '', at => 0, pending => '', decode => $decode, pid => $$}, $class;
+    return bless {in => $in, out => $out, buffer => '', pending => '', decode => $decode}, $class;
 }
 
 sub from_environment {
@@ -57,11 +57,9 @@ sub send { $_[0]{pending} .= $_[1] }
 # Gives undef, and forgets what was to be sent, when the other side is gone.
 sub flush {
     my $self = shift;
-    return 1 if $self->{pending} eq '' || $$ != $self->{pid};
-    my $done = 0;
-    while ($done < length $self->{pending}) {
-        my $n = syswrite $self->{out}, $self->{pending}, length($self->{pending}) - $done, $done;
-        if (defined $n) { $done += $n }
+    while ($self->{pending} ne '') {
+        my $n = syswrite $self->{out}, $self->{pending};
+        if (defined $n) { substr $self->{pending}, 0, $n, '' }
         elsif ($! != EINTR) {
             my $error = $!;
             $self->{pending} = '';
@@ -69,23 +67,23 @@ sub flush {
             die "write: $error\n";
         }
     }
-    $self->{pending} = '';
     return 1;
 }
 
 sub next_frame {
     my $self = shift;
+    my $buffer = \$self->{buffer};
     while (1) {
-        my $have = length($self->{buffer}) - $self->{at};
+        my $have = length $$buffer;
         if ($have >= 4) {
-            my $n = unpack 'N', substr $self->{buffer}, $self->{at}, 4;
+            my $n = unpack 'N', $$buffer;
             die "empty: a frame of length 0\n" unless $n;
             die "too_long: a frame of $n bytes, $Gatepost::Schema::MAX_FRAME is the limit\n"
                 if $n > $Gatepost::Schema::MAX_FRAME;
             if ($have >= 4 + $n) {
-                my $body = substr $self->{buffer}, $self->{at} + 4, $n;
-                $self->{at} += 4 + $n;
-                return $self->{decode}->($body);
+                # Perl takes bytes off the front of a string without moving the rest.
+                substr $$buffer, 0, 4, '';
+                return $self->{decode}->(substr $$buffer, 0, $n, '');
             }
         }
         $self->_fill($have) or return;
@@ -95,8 +93,6 @@ sub next_frame {
 sub _fill {
     my ($self, $have) = @_;
     $self->flush or return;
-    $self->{buffer} = $have ? substr $self->{buffer}, $self->{at} : '';
-    $self->{at} = 0;
     while (1) {
         my $n = sysread $self->{in}, $self->{buffer}, 65536, $have;
         return 1 if $n;

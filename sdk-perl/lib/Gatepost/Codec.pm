@@ -3,7 +3,8 @@ package Gatepost::Codec;
 # Chooses how frames are decoded: Data::MessagePack's XS code where it is installed, else Gatepost::MessagePack.
 # GATEPOST_CODEC=builtin in the environment forces the latter.
 #
-# decoder() -> (name, code reference); the code reference has the contract of Gatepost::MessagePack::decode.
+# decoder() -> (name, code reference). For a good frame the code gives what Gatepost::MessagePack::decode gives; it dies
+# as that does for a broken one, though `xs` takes some that are broken.
 
 use strict;
 use warnings;
@@ -16,7 +17,7 @@ sub decoder {
     return (xs => \&decode_xs);
 }
 
-# The pure-Perl half of Data::MessagePack would be slower than our own decoder, and is not as strict.
+# The pure-Perl half of Data::MessagePack would be slower than our own decoder.
 sub _xs {
     return eval {
         local $SIG{__DIE__};
@@ -25,42 +26,51 @@ sub _xs {
     };
 }
 
-# XS cannot be told to refuse floats, duplicate keys, keys that are not text, depth or wide integers, and it gives
-# texts beyond ASCII as characters where all others are bytes. So a frame goes to it only if a few passes over its
-# bytes, and over the keys of the result, show that none of these is in it; the strict decoder takes the rest. Bytes
-# that merely look like one of them cost the detour. The values that nearly every hook has are taken out first, or a
-# port number would send most frames that way.
-my $usual = qr/(?:\xabremote_port|\xa2id|\xaalocal_port|\xabdeadline_ms|\xa4size)\xcd../s;
+# XS refuses what a plugin process must refuse (docs/protocol.md, section 2): what is cut off, has bytes left over, is
+# no map or no MessagePack. It takes floats, doubled keys and the like, none of which the core can write. The strict
+# decoder knows the name of what is refused.
+#
+# XS gives texts beyond ASCII as characters, and booleans as objects: references to 1 or 0. Few frames have any, so the
+# bytes are searched for what they would look like, and the result is walked only if something turns up; a number may
+# look the same, which costs the walk and nothing else. The one boolean that many hooks have is dealt with by its name.
+my $BOOLEAN = 'Data::MessagePack::Boolean';
+
+# Long frames bring pieces of messages, mostly: the strict decoder skips them, where a search goes through every byte.
+my $LONG = 16_384;
 
 sub decode_xs {
-    no warnings 'uninitialized';    # XS warns of a nil that is a key
-    (my $shape = $_[0]) =~ s/$usual//g;
-    $shape =~ s/\xacrelay_client[\xc2\xc3]//;
-    goto &Gatepost::MessagePack::decode
-        if $shape =~ tr/\xc1\xc7-\xcb\xcf\xd3-\xd8\xdd-\xdf//
-        || $shape =~ tr/\x80-\x9f\xdc// > 16
-        || $shape =~ /[\xc2-\xf4][\x80-\xbf]/;
+    goto &Gatepost::MessagePack::decode if length $_[0] > $LONG;
+    my $suspects = $_[0] =~ tr/\xc2\xc3\xdd\xdf//;
+    # Lists and maps with room for more than 65535 items: XS takes the memory before it sees that they are not there.
+    goto &Gatepost::MessagePack::decode if $suspects && $_[0] =~ tr/\xdd\xdf//;
 
     my $map = eval { Data::MessagePack->unpack($_[0]) };
     goto &Gatepost::MessagePack::decode unless ref $map eq 'HASH';
 
-    $shape =~ tr/\x80-\x8f//cd;
-    my $declared = unpack('%32C*', $shape) - 0x80 * length $shape;
-    my ($found, $keys, @todo) = (0, "\n", $map);
-    for my $item (@todo) {
-        if (ref $item eq 'HASH') {
-            $found += keys %$item;
-            $keys .= join "\n", keys %$item, '';
-            push @todo, grep { ref } values %$item;
-        }
-        elsif (ref $item eq 'ARRAY') {
-            push @todo, grep { ref } @$item;
-        }
+    if ($suspects && ref $map->{connection} eq 'HASH' && ref $map->{connection}{relay_client} eq $BOOLEAN) {
+        $map->{connection}{relay_client} = ${$map->{connection}{relay_client}};
+        --$suspects;
     }
-    # What XS makes of a key that is a number, nil, a boolean or a container.
-    goto &Gatepost::MessagePack::decode
-        if $found != $declared || $keys =~ /\n[-0-9\n]/ || $keys =~ /\(0x|\ntrue\n|\nfalse\n/;
+    _plain($map) if $suspects || $_[0] =~ /[\xc4-\xff][\x80-\xbf]/;
     return $map;
+}
+
+# In place: characters to bytes, also in keys, and booleans to 1 and 0.
+sub _plain {
+    my $container = shift;
+    my $is_map = ref $container eq 'HASH';
+    for my $value ($is_map ? values %$container : @$container) {
+        if (!ref $value)               { utf8::encode($value) if utf8::is_utf8($value) }
+        elsif (ref $value eq $BOOLEAN) { $value = $$value }
+        else                           { _plain($value) }
+    }
+    return unless $is_map && utf8::is_utf8(join '', keys %$container);
+    for my $key (grep { utf8::is_utf8($_) } keys %$container) {
+        my $value = delete $container->{$key};
+        utf8::encode($key);
+        $container->{$key} = $value;
+    }
+    return;
 }
 
 1;

@@ -4,7 +4,7 @@ package Gatepost::Hooks;
 # those a qpsmtpd plugin expects. Hooks that qpsmtpd knows and the protocol does not are in @UNSERVED: a plugin may
 # register them (so that it loads), they are never called, and a warning says so.
 #
-# arguments($hook, \%args, $connection) -> list of arguments after ($self, $transaction)
+# arguments($hook) -> code that gives the arguments after ($self, $transaction), from (\%args, $qp)
 
 use strict;
 use warnings;
@@ -26,13 +26,21 @@ my @message = (@envelope, qw(size header header_end body_start));
 my $none    = sub { () };
 my $address = sub {
     my $args = shift;
-    my $parameters = $args->{parameters} // {};
-    return (Qpsmtpd::Address->from_wire($args->{address}), map { lc $_ => $parameters->{$_} } sort keys %$parameters);
+    my $address = Qpsmtpd::Address->from_wire($args->{address});
+    my $parameters = $args->{parameters};
+    return $address if !$parameters || !%$parameters;
+    return ($address, map { lc $_ => $parameters->{$_} } sort keys %$parameters);
 };
 my $argument = sub { $_[0]{argument} // '' };
 my $judged = sub {
     my $args = shift;
     return ($args->{plugin}, Qpsmtpd::Constants::verdict_code($args->{verdict}), $args->{message});
+};
+
+# As Qpsmtpd::Auth has them. A digest of CRAM-MD5 comes with the challenge it answers.
+my $credentials = sub {
+    my $args = shift;
+    return (lc $args->{mechanism}, @$args{qw(user password response challenge)});
 };
 
 # hook => [transaction fields, arguments, is an event]
@@ -59,9 +67,10 @@ our %HOOK = (
     unrecognized_command => [[],         sub { (lc $_[0]{command}, $_[0]{argument} // '') }],
     reset_transaction    => [[],         $none,   1],
     disconnect           => [[],         $none,   1],
+    auth                 => [[],         $credentials],
     deny                 => [[],         $judged, 1],
     ok                   => [[],         $judged, 1],
-    received_line        => [\@envelope, sub { _protocol($_[1]) }],
+    received_line        => [\@envelope, sub { _protocol($_[1]->connection) }],
     config               => [[],         sub { $_[0]{name} }],
 );
 
@@ -76,7 +85,7 @@ sub _protocol {
 }
 
 our @UNSERVED = qw(
-    logging user_config post-fork pre-connection ehlo_parse helo_parse auth_parse auth auth-plain auth-login
+    logging user_config post-fork pre-connection ehlo_parse helo_parse auth_parse auth-plain auth-login
     auth-cram-md5 rcpt_parse mail_parse post-connection
 );
 
@@ -104,9 +113,8 @@ sub fields {
 }
 
 sub arguments {
-    my ($hook, $args, $connection) = @_;
-    my $known = $HOOK{$hook} or return;
-    return $known->[1]->($args // {}, $connection);
+    my $known = $HOOK{$_[0]};
+    return $known ? $known->[1] : $none;
 }
 
 1;

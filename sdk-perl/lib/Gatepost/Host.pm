@@ -6,7 +6,8 @@ package Gatepost::Host;
 # load(\@plugins)  the list of `init`; gives a list of errors as for `init_error`
 # ready()          the list of plugins for `ready`
 # run(\%message)   a hook: gives a reference to the list of result entries, each a hash as in the protocol, and their
-#                  encoded form if it is known. Entries of plugins with nothing to say are shared, encoded in _bytes
+#                  form for Gatepost::Schema::message_result if it is known. Entries of plugins with nothing to say are
+#                  shared, encoded in _bytes
 # event(\%message) an event
 
 use strict;
@@ -26,8 +27,8 @@ use Gatepost::Settings;
 use Qpsmtpd::Constants;
 use Qpsmtpd::Plugin;
 
-# The plugin whose code is running, and in which hook (undef while it is loaded): for the message when it ends the
-# process. Not `local`, since exit undoes that before anybody can look.
+# The plugin whose code is running ({name}), and in which hook (undef while it is loaded): for the message when it ends
+# the process. Not `local`, since exit undoes that before anybody can look.
 our ($running, $running_hook);
 
 sub new {
@@ -43,6 +44,8 @@ sub load {
     for my $about (@$plugins) {
         my @problems = eval { $self->_load($about) };
         undef $running;
+        # A child that the plugin made, and that came back out of its code, is not to talk to the core.
+        POSIX::_exit(255) if $$ != $self->{pid};
         @problems = ({path => [], message => _reason($@)}) if $@;
         push @errors, map { {plugin => $about->{name}, %$_} } @problems;
     }
@@ -60,7 +63,7 @@ sub _reason {
 sub _load {
     my ($self, $about) = @_;
     my $name = $about->{name};
-    ($running, $running_hook) = ($name, undef);
+    ($running, $running_hook) = ($about, undef);
     my $source = $about->{source} // $self->{default_source} // $name;
     my @args = @{$about->{args} // []};
     @args = @{$self->{default_args} // []} if !@args && !defined $about->{source};
@@ -106,12 +109,26 @@ sub _prepare {
                 Gatepost::Log::line($name, LOGWARN, "the hook $hook is not called by Gatepost");
                 next;
             }
-            $self->{table}{$hook}{$name} = {%$entry, code => \@code};
+            $self->{table}{$hook}{$name} = {%$entry, codes => \@code, code => @code == 1 ? $code[0] : _one_by_one(@code)};
             push @{$Qpsmtpd::SMTP::hooks{$hook}},
                 map { my $code = $_; {name => $plugin->plugin_name, code => sub { $code->($plugin, @_) }} } @code;
         }
     }
     return;
+}
+
+# Several pieces of code of one plugin for one hook, as one: the first that has something to say ends it.
+sub _one_by_one {
+    my @code = @_;
+    return sub {
+        my @got;
+        for my $code (@code) {
+            @got = $code->(@_);
+            no warnings 'numeric';
+            last unless defined $got[0] && $got[0] == DECLINED;
+        }
+        return @got;
+    };
 }
 
 sub _missing {
@@ -159,61 +176,51 @@ sub plugin {
 
 sub run {
     my ($self, $message) = @_;
-    my $hook = $message->{hook};
+    my ($hook, $id) = ($message->{hook}, $message->{session});
     my $segment = $self->{segments}{$hook}{join "\n", @{$message->{plugins} // []}} //= $self->_segment($message);
-    my $turns = $segment->{turns};
-    my $session = $self->_session($message->{session});
-    my $transaction = $session->update($message, $segment->{all_notes});
-    my $qp = $session->qp;
-    my @arguments = Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection);
+    my $session = defined $id && $self->{sessions}{$id} || $self->_session($id);
+    my ($qp, $transaction) = $session->update($message, $segment->{all_notes});
+    my @arguments = $segment->{arguments}->($message->{args} // {}, $qp);
 
-    local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
-    local ($Gatepost::Log::holding, $Gatepost::Log::held, $Gatepost::Changes::list) = (1, undef, []);
-    my @outer = ($running, $running_hook);
+    local $Qpsmtpd::Plugin::current_qp = $qp;
+    local $Qpsmtpd::Plugin::current_hook = $hook;
+    local $Gatepost::Changes::list = [];
     $running_hook = $hook;
-    my ($pid, $i, @spoken) = ($self->{pid}, 0);
-    my ($turn, $rc, @reply);
-    # One eval for all plugins: an eval for each would cost more than most hooks.
-    {
-        my $lived = eval {
-            no warnings 'numeric';
-            while ($i < @$turns) {
-                $turn = $turns->[$i++];
-                $running = $turn->{name};
-                $rc = DECLINED;
-                # Further code of the same plugin for the same hook.
-                for my $code (@{$turn->{code}}) {
-                    ($rc, @reply) = $code->($turn->{plugin}, $transaction, @arguments);
-                    POSIX::_exit(255) if $$ != $pid;
-                    last unless defined $rc && $rc == DECLINED;
-                }
-                next if defined $rc && $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
-                my $entry = $spoken[$i - 1] = Gatepost::Outcome::entry($turn, $qp, $hook, $rc, \@reply);
-                last if $entry->{verdict} && $entry->{verdict} ne 'declined';
-            }
-            1;
-        };
-        if (!$lived) {
-            my $error = $@;
-            POSIX::_exit(255) if $$ != $pid;
-            $spoken[$i - 1] = Gatepost::Outcome::failure($turn, _reason($error));
-            # What a failure costs is on_error's business; the server asks for the rest where it costs nothing.
-            last;
+    my ($rc, @reply, @spoken);
+    # Nothing is done for each plugin that can be done once: twenty that have nothing to say must cost little more than
+    # one. So there is one eval for all.
+    my $lived = eval {
+        no warnings qw(numeric uninitialized);
+        for my $turn (@{$segment->{turns}}) {
+            $running = $turn;
+            ($rc, @reply) = $turn->{code}->($turn->{plugin}, $transaction, @arguments);
+            next if $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
+            my $entry = $spoken[$turn->{at}] = Gatepost::Outcome::entry($turn, $qp, $hook, $rc, \@reply);
+            last if $entry->{verdict} && $entry->{verdict} ne 'declined';
         }
-    }
-    ($running, $running_hook) = @outer;
-    return @$segment{qw(quiet bytes)} unless @spoken;
-    return [map { $spoken[$_] // $turns->[$_]{quiet} } 0 .. $i - 1];
+        1;
+    };
+    # A child that a plugin made, and that came back out of its code, ends here. The plugins behind that one had their
+    # turn in it as well, since looking after each of them would be a system call for each.
+    POSIX::_exit(255) if $$ != $self->{pid};
+    my $last = $running;
+    undef $running;
+    # What a failure costs is on_error's business; the server asks for the rest where it costs nothing.
+    $spoken[$last->{at}] = Gatepost::Outcome::failure($last, _reason($@)) if !$lived;
+    return ($segment->{quiet}, $segment->{encoded}) unless @spoken;
+    return [map { $spoken[$_] // $segment->{quiet}[$_] } 0 .. $last->{at}];
 }
 
 # What running these plugins in this order needs, found once.
 sub _segment {
     my ($self, $message) = @_;
     my $table = $self->{table}{$message->{hook}} // {};
-    my @turns = map { $table->{$_} // {name => $_, quiet => _quiet($_), code => []} } @{$message->{plugins} // []};
+    my @turns = map { $table->{$_} // {name => $_, quiet => _quiet($_), code => sub { DECLINED }} } @{$message->{plugins} // []};
+    @turns = map { {%{$turns[$_]}, at => $_} } 0 .. $#turns;
     my @quiet = map { $_->{quiet} } @turns;
     return {
-        turns => \@turns, quiet => \@quiet, bytes => join('', map { $_->{_bytes} } @quiet),
+        turns => \@turns, quiet => \@quiet, encoded => Gatepost::Schema::results(map { $_->{_bytes} } @quiet),
+        arguments => Gatepost::Hooks::arguments($message->{hook}),
         all_notes => scalar grep({ "@{$_->{reads} // []}" eq '*' } @turns),
     };
 }
@@ -229,15 +236,13 @@ sub event {
     my $table = $self->{table}{$hook} // {};
     my @turns = grep { $_ } map { $table->{$_} } @{$message->{plugins} // []};
     if (@turns) {
-        my $session = $self->_session($message->{session});
-        my $transaction = $session->update($message);
-        my $qp = $session->qp;
-        my @arguments = Gatepost::Hooks::arguments($hook, $message->{args}, $qp->connection);
+        my ($qp, $transaction) = $self->_session($message->{session})->update($message);
+        my @arguments = Gatepost::Hooks::arguments($hook)->($message->{args} // {}, $qp);
         local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
         $running_hook = $hook;
         for my $turn (@turns) {
-            $running = $turn->{name};
-            for my $code (@{$turn->{code}}) {
+            $running = $turn;
+            for my $code (@{$turn->{codes}}) {
                 eval { $code->($turn->{plugin}, $transaction, @arguments); 1 }
                     or Gatepost::Log::line($turn->{name}, LOGCRIT, "died in $hook: " . _reason($@));
                 POSIX::_exit(255) if $$ != $self->{pid};

@@ -4,16 +4,15 @@ package Gatepost::Log;
 # its first word, qpsmtpd's convention) is held back: it becomes the disposition and message of the plugin's result,
 # and the core prints it, once, with the policy applied. All others go out as they are, and so do lines at LOGDEBUG.
 #
-# begin() ... take() surround a plugin's turn; take gives {disposition, message} or undef.
+# $held is the line held back in the turn that is going on: {disposition, message, line}, or undef.
 
 use strict;
 use warnings;
 
 use Qpsmtpd::Constants ();
+use Gatepost::Changes;
 use Gatepost::Core;
 
-# 0 outside of a plugin's turn; see begin.
-our $holding = 0;
 our $held;
 
 my $LIMIT = 16_384;
@@ -22,7 +21,7 @@ sub line {
     my ($plugin, $level, $message) = @_;
     $message = substr($message, 0, $LIMIT) . ' …' if length $message > $LIMIT;
     $message =~ s/\s+\z//;
-    if ($holding && $level <= 6 && $message =~ /\A(pass|fail|skip|error)(?:\s*[,:]\s*|\z)(.*)/s) {
+    if ($Gatepost::Changes::list && $level <= 6 && $message =~ /\A(pass|fail|skip|error)(?:\s*[,:]\s*|\z)(.*)/s) {
         _send(@{$held->{line}}) if $held;
         $held = {disposition => $1, message => $2, line => [$plugin, $level, $message]};
         return;

@@ -15,8 +15,8 @@ use Gatepost::Schema;
 # Hooks wait in our pipe rather than in the core: the next one is there when this one is done.
 my $CONCURRENCY = 64;
 
-# Entries above this, and what stands around them, would not fit into a frame.
-my $MAX_ENTRIES = $Gatepost::Schema::MAX_FRAME - 4096;
+# Results above this, and what stands around them, would not fit into a frame.
+my $MAX_RESULTS = $Gatepost::Schema::MAX_FRAME - 4096;
 
 sub new {
     my ($class, $channel, %args) = @_;
@@ -34,34 +34,25 @@ sub serve {
         protocol => $Gatepost::Schema::PROTOCOL, version => \@Gatepost::Schema::VERSION,
         sdk => "gatepost-perl $Gatepost::VERSION", features => \@Gatepost::Schema::FEATURES,
     }));
-    while (my $message = $self->_next) {
+    my ($channel, $waiting) = @$self{qw(channel waiting)};
+    while (my $message = shift @$waiting // eval { $channel->next_frame } // $self->_no_frame) {
         my $handler = $handler{$message->{kind} // ''} or next;
         $self->$handler($message);
-        return $self->{exit} if defined $self->{exit};
     }
     return $self->{failed} // 0;
 }
 
-sub _next {
+# The channel ended, or what came breaks the protocol, which leaves nothing to hold on to.
+sub _no_frame {
     my $self = shift;
-    return shift @{$self->{waiting}} if @{$self->{waiting}};
-    return $self->_frame;
-}
-
-# What breaks the protocol leaves nothing to hold on to.
-sub _frame {
-    my $self = shift;
-    my $message = eval { $self->{channel}->next_frame };
-    return $message unless $@;
+    return if $@ eq '';
     chomp(my $reason = $@);
     $self->_give_up("broken frame from the core: $reason");
-    return;
 }
 
 sub _give_up {
     my ($self, $reason) = @_;
     print STDERR "gatepost-perl: $reason\n";
-    $self->{exit} = 1;
     $self->{channel}->flush;
     exit 1;
 }
@@ -81,7 +72,6 @@ sub _hello {
             . (($major // 0) > $Gatepost::Schema::VERSION[0] ? 'sdk-perl' : 'the core');
     $self->{channel}->send(Gatepost::Schema::message_error({message => $reason}));
     $self->_give_up($reason);
-    return;
 }
 
 sub _init {
@@ -106,24 +96,26 @@ sub _init {
 
 sub _hook {
     my ($self, $message) = @_;
-    my $id = $message->{id};
-    return unless defined $id;
-    my ($results, $entries) = ([]);
+    my $id = $message->{id} // return;
+    my ($results, $encoded) = ([]);
     if (!delete $self->{cancelled}{$id}) {
-        local $self->{current} = $id;
-        ($results, $entries) = $self->{host}->run($message);
+        $self->{current} = $id;
+        ($results, $encoded) = $self->{host}->run($message);
+        undef $self->{current};
     }
-    $entries //= join '', map { $_->{_bytes} // $Gatepost::Schema::RESULT->($_) } @$results;
-    if (length $entries > $MAX_ENTRIES) {
-        $entries = join '', map {
-            $Gatepost::Schema::RESULT->({
-                plugin => $_->{plugin}, disposition => 'error', message => 'the result is too large for a frame',
-            })
-        } @$results;
-    }
-    $self->{channel}->send(Gatepost::Schema::message_result($id, scalar @$results, $entries));
-    delete $self->{cancelled}{$id};
+    $self->{channel}->send(Gatepost::Schema::message_result($id, $encoded // _encoded($results)));
     return;
+}
+
+sub _encoded {
+    my $results = shift;
+    my $encoded = Gatepost::Schema::results(map { $_->{_bytes} // $Gatepost::Schema::RESULT->($_) } @$results);
+    return $encoded if length $encoded <= $MAX_RESULTS;
+    return Gatepost::Schema::results(map {
+        $Gatepost::Schema::RESULT->({
+            plugin => $_->{plugin}, disposition => 'error', message => 'the result is too large for a frame',
+        })
+    } @$results);
 }
 
 sub _event {
@@ -153,7 +145,7 @@ sub call {
         id => $id, for => $current, method => $method, params => $params,
     }));
     while (1) {
-        my $message = $self->_frame;
+        my $message = eval { $self->{channel}->next_frame } // $self->_no_frame;
         # The core is gone, and with it everybody who could use what this hook would find.
         exit 0 unless $message;
         my $kind = $message->{kind} // '';
@@ -165,7 +157,14 @@ sub call {
         elsif ($kind eq 'cancel' && defined $current && ($message->{id} // '') eq $current) {
             die Gatepost::Core::Error->new('cancelled', "$method: cancelled: " . ($message->{reason} // ''));
         }
-        elsif ($kind eq 'hook' && ($message->{hook} // '') eq 'config') { $self->_hook($message) }
+        elsif ($kind eq 'hook' && ($message->{hook} // '') eq 'config') {
+            # The plugin that called goes on afterwards.
+            my @outer = ($Gatepost::Host::running, $Gatepost::Host::running_hook);
+            local $Gatepost::Log::held;
+            $self->_hook($message);
+            ($Gatepost::Host::running, $Gatepost::Host::running_hook) = @outer;
+            $self->{current} = $current;
+        }
         elsif ($kind eq 'cancel') { $self->_cancel($message) }
         else { push @{$self->{waiting}}, $message }
     }
@@ -190,10 +189,11 @@ sub ended {
     return if $$ != $self->{pid} || !defined $Gatepost::Host::running;
     my $hook = $Gatepost::Host::running_hook;
     my $where = defined $hook ? "in the hook $hook" : 'while it was loaded';
-    print STDERR "gatepost-perl: the plugin $Gatepost::Host::running called exit($code) $where\n";
+    my $name = $Gatepost::Host::running->{name};
+    print STDERR "gatepost-perl: the plugin $name called exit($code) $where\n";
     if (!defined $hook) {
         $self->{channel}->send(Gatepost::Schema::message_init_error({
-            errors => [{plugin => $Gatepost::Host::running, path => [], message => "called exit($code) $where"}],
+            errors => [{plugin => $name, path => [], message => "called exit($code) $where"}],
         }));
     }
     $self->{channel}->flush;

@@ -40,7 +40,13 @@ sub new {
 
 sub from_wire {
     my ($class, $address) = @_;
-    my ($user, $host) = _split($address // '');
+    $address //= '';
+    # The usual form in one step: this runs for every MAIL and RCPT.
+    my $at = rindex $address, '@';
+    return bless {_user => substr($address, 0, $at), _host => substr($address, $at + 1)}, $class
+        if $at >= 0 && ord $address != ord '"';
+
+    my ($user, $host) = _split($address);
     return bless {_user => $user, _host => $host}, $class;
 }
 

@@ -28,10 +28,10 @@ sub merge_notes {
     my ($self, $incoming, $all) = @_;
     my ($notes, $mirrored) = ($self->{_notes} //= {}, $self->{_mirrored} //= {});
     for my $key (keys %$incoming) {
-        my $value = _plain($incoming->{$key});
+        my $value = $incoming->{$key};
         $mirrored->{$key} = 1;
-        next if exists $notes->{$key} && _text($notes->{$key}) eq _text($value);
-        $notes->{$key} = $value;
+        next if exists $notes->{$key} && _same($notes->{$key}, $value);
+        $notes->{$key} = ref $value ? _plain($value) : $value;
     }
     return unless $all;
     my @gone = grep { !exists $incoming->{$_} } keys %$mirrored;
@@ -40,13 +40,19 @@ sub merge_notes {
     return;
 }
 
-# Booleans of the XS decoder are objects; qpsmtpd plugins expect 1 and 0.
+# A copy that is the plugins' own, to edit as they like; a test that has booleans gets 1 and 0, as from the wire.
 sub _plain {
     my $value = shift;
     return ref $value eq 'HASH'  ? {map { $_ => _plain($value->{$_}) } keys %$value}
          : ref $value eq 'ARRAY' ? [map { _plain($_) } @$value]
          : ref $value            ? ($value ? 1 : 0)
          :                         $value;
+}
+
+sub _same {
+    my ($one, $other) = @_;
+    return _text($one) eq _text($other) if ref $one || ref $other;
+    return defined $one && defined $other ? $one eq $other : !defined $one && !defined $other;
 }
 
 # One text for equal data, whatever the order of keys: lengths keep neighbours apart.

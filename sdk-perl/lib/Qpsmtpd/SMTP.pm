@@ -23,15 +23,13 @@ sub new {
 }
 
 sub connection {
-    my $self = shift;
-    $self->{_connection} = shift if @_;
-    return $self->{_connection};
+    $_[0]{_connection} = $_[1] if @_ > 1;
+    return $_[0]{_connection};
 }
 
 sub transaction {
-    my $self = shift;
-    $self->{_transaction} = shift if @_;
-    return $self->{_transaction} //= Qpsmtpd::Transaction->new;
+    $_[0]{_transaction} = $_[1] if @_ > 1;
+    return $_[0]{_transaction} //= Qpsmtpd::Transaction->new;
 }
 
 sub reset_transaction {
