@@ -13,6 +13,7 @@ mod memory;
 mod plain_sink;
 mod postfix;
 mod rounds;
+mod slow;
 mod table;
 mod throughput;
 mod tls;
@@ -52,6 +53,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("durable", throughput::durable),
     ("hooks", hooks::round_trips),
     ("memory", memory::measure),
+    ("slow", slow::clients),
     ("tls", tls::handshakes),
     ("bdat", bdat::large_message),
 ];
@@ -68,7 +70,7 @@ fn main() -> ExitCode {
             "--write" => document = arguments.next().map(PathBuf::from),
             _ => {
                 eprintln!(
-                    "usage: bench [--quick] [--only discard|durable|hooks|memory|tls|bdat] [--write FILE]"
+                    "usage: bench [--quick] [--only discard|durable|hooks|memory|slow|tls|bdat] [--write FILE]"
                 );
                 return ExitCode::from(2);
             }

@@ -30,10 +30,7 @@ pub fn measure(effort: &Effort) -> Tables {
 
 /// Connections that heard the greeting and said nothing.
 fn idle(connections: usize) -> Vec<String> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit can be read");
-    // The daemon inherits it.
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a limit can be raised to its maximum");
-    let connections = connections.min(most as usize - 200);
+    let connections = raise_descriptors(connections);
     let server = Server::start(
         "loglevel = \"notice\"\n[limits]\nmax_connections = 20000\nmax_connections_per_ip = 20000\n",
     );
@@ -47,8 +44,16 @@ fn idle(connections: usize) -> Vec<String> {
     row(&name, before, then, target)
 }
 
+/// Lets this process, and the daemons that it starts, have as many descriptors as may be. Returns how many connections that makes possible, of
+/// those that are wanted.
+pub fn raise_descriptors(connections: usize) -> usize {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit can be read");
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("a limit can be raised to its maximum");
+    connections.min(most as usize - 200)
+}
+
 /// Opens connections from several addresses of loopback, so that no address runs out of ports.
-async fn open_many(server: SocketAddr, connections: usize) -> Vec<TcpStream> {
+pub async fn open_many(server: SocketAddr, connections: usize) -> Vec<TcpStream> {
     let mut open = Vec::with_capacity(connections);
     for number in 0..connections {
         let from = Ipv4Addr::new(127, 0, 1, (number / 1000 + 1) as u8);
