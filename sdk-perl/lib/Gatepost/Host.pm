@@ -27,9 +27,15 @@ use Gatepost::Settings;
 use Qpsmtpd::Constants;
 use Qpsmtpd::Plugin;
 
-# The plugin whose code is running ({name}), and in which hook (undef while it is loaded): for the message when it ends
+# A plugin's turn in a hook, [its code, its object, what else is known of it as a hash]: a list, since twenty plugins in
+# one process have twenty turns in every hook.
+use constant {CODE => 0, PLUGIN => 1, ABOUT => 2};
+
+# The turn that is going on, and in which hook (undef while the plugin is loaded): for the message when a plugin ends
 # the process. Not `local`, since exit undoes that before anybody can look.
 our ($running, $running_hook);
+
+sub running_plugin { return $running ? $running->[ABOUT]{name} : undef }
 
 sub new {
     my ($class, %args) = @_;
@@ -63,7 +69,7 @@ sub _reason {
 sub _load {
     my ($self, $about) = @_;
     my $name = $about->{name};
-    ($running, $running_hook) = ($about, undef);
+    ($running, $running_hook) = ([undef, undef, $about], undef);
     my $source = $about->{source} // $self->{default_source} // $name;
     my @args = @{$about->{args} // []};
     @args = @{$self->{default_args} // []} if !@args && !defined $about->{source};
@@ -180,7 +186,7 @@ sub run {
     my $segment = $self->{segments}{$hook}{join "\n", @{$message->{plugins} // []}} //= $self->_segment($message);
     my $session = defined $id && $self->{sessions}{$id} || $self->_session($id);
     my ($qp, $transaction) = $session->update($message, $segment->{all_notes});
-    my @arguments = $segment->{arguments}->($message->{args} // {}, $qp);
+    my @arguments = ($transaction, $segment->{arguments}->($message->{args} // {}, $qp));
 
     local $Qpsmtpd::Plugin::current_qp = $qp;
     local $Qpsmtpd::Plugin::current_hook = $hook;
@@ -193,9 +199,10 @@ sub run {
         no warnings qw(numeric uninitialized);
         for my $turn (@{$segment->{turns}}) {
             $running = $turn;
-            ($rc, @reply) = $turn->{code}->($turn->{plugin}, $transaction, @arguments);
+            ($rc, @reply) = $turn->[CODE]->($turn->[PLUGIN], @arguments);
             next if $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
-            my $entry = $spoken[$turn->{at}] = Gatepost::Outcome::entry($turn, $qp, $hook, $rc, \@reply);
+            my $about = $turn->[ABOUT];
+            my $entry = $spoken[$about->{at}] = Gatepost::Outcome::entry($about, $qp, $hook, $rc, \@reply);
             last if $entry->{verdict} && $entry->{verdict} ne 'declined';
         }
         1;
@@ -205,23 +212,24 @@ sub run {
     POSIX::_exit(255) if $$ != $self->{pid};
     my $last = $running;
     undef $running;
+    return ($segment->{quiet}, $segment->{encoded}) if $lived && !@spoken;
+    my $about = $last->[ABOUT];
     # What a failure costs is on_error's business; the server asks for the rest where it costs nothing.
-    $spoken[$last->{at}] = Gatepost::Outcome::failure($last, _reason($@)) if !$lived;
-    return ($segment->{quiet}, $segment->{encoded}) unless @spoken;
-    return [map { $spoken[$_] // $segment->{quiet}[$_] } 0 .. $last->{at}];
+    $spoken[$about->{at}] = Gatepost::Outcome::failure($about, _reason($@)) if !$lived;
+    return [map { $spoken[$_] // $segment->{quiet}[$_] } 0 .. $about->{at}];
 }
 
 # What running these plugins in this order needs, found once.
 sub _segment {
     my ($self, $message) = @_;
     my $table = $self->{table}{$message->{hook}} // {};
-    my @turns = map { $table->{$_} // {name => $_, quiet => _quiet($_), code => sub { DECLINED }} } @{$message->{plugins} // []};
-    @turns = map { {%{$turns[$_]}, at => $_} } 0 .. $#turns;
-    my @quiet = map { $_->{quiet} } @turns;
+    my @abouts = map { $table->{$_} // {name => $_, quiet => _quiet($_), code => sub { DECLINED }} } @{$message->{plugins} // []};
+    my @quiet = map { $_->{quiet} } @abouts;
     return {
-        turns => \@turns, quiet => \@quiet, encoded => Gatepost::Schema::results(map { $_->{_bytes} } @quiet),
+        turns => [map { [@{$abouts[$_]}{qw(code plugin)}, {%{$abouts[$_]}, at => $_}] } 0 .. $#abouts],
+        quiet => \@quiet, encoded => Gatepost::Schema::results(map { $_->{_bytes} } @quiet),
         arguments => Gatepost::Hooks::arguments($message->{hook}),
-        all_notes => scalar grep({ "@{$_->{reads} // []}" eq '*' } @turns),
+        all_notes => scalar grep({ "@{$_->{reads} // []}" eq '*' } @abouts),
     };
 }
 
@@ -234,17 +242,17 @@ sub event {
     my ($self, $message) = @_;
     my $hook  = $message->{hook};
     my $table = $self->{table}{$hook} // {};
-    my @turns = grep { $_ } map { $table->{$_} } @{$message->{plugins} // []};
-    if (@turns) {
+    my @abouts = grep { $_ } map { $table->{$_} } @{$message->{plugins} // []};
+    if (@abouts) {
         my ($qp, $transaction) = $self->_session($message->{session})->update($message);
         my @arguments = Gatepost::Hooks::arguments($hook)->($message->{args} // {}, $qp);
         local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
         $running_hook = $hook;
-        for my $turn (@turns) {
-            $running = $turn;
-            for my $code (@{$turn->{codes}}) {
-                eval { $code->($turn->{plugin}, $transaction, @arguments); 1 }
-                    or Gatepost::Log::line($turn->{name}, LOGCRIT, "died in $hook: " . _reason($@));
+        for my $about (@abouts) {
+            $running = [@$about{qw(code plugin)}, $about];
+            for my $code (@{$about->{codes}}) {
+                eval { $code->($about->{plugin}, $transaction, @arguments); 1 }
+                    or Gatepost::Log::line($about->{name}, LOGCRIT, "died in $hook: " . _reason($@));
                 POSIX::_exit(255) if $$ != $self->{pid};
             }
         }

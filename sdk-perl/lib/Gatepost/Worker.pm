@@ -186,10 +186,10 @@ sub log {
 # The process ends because a plugin called exit: says which one, so that the operator need not guess.
 sub ended {
     my ($self, $code) = @_;
-    return if $$ != $self->{pid} || !defined $Gatepost::Host::running;
+    my $name = Gatepost::Host::running_plugin();
+    return if $$ != $self->{pid} || !defined $name;
     my $hook = $Gatepost::Host::running_hook;
     my $where = defined $hook ? "in the hook $hook" : 'while it was loaded';
-    my $name = $Gatepost::Host::running->{name};
     print STDERR "gatepost-perl: the plugin $name called exit($code) $where\n";
     if (!defined $hook) {
         $self->{channel}->send(Gatepost::Schema::message_init_error({
