@@ -26,7 +26,7 @@ pub trait Protocol: Send {
     type Verb: Copy + Send + Sync + 'static;
 
     /// The commands, in upper case.
-    fn verbs(&self) -> &'static [(&'static str, Self::Verb)];
+    fn verbs(&self) -> impl Iterator<Item = &'static (&'static str, Self::Verb)>;
 
     /// The client came: greets it.
     fn start<S: Stream>(
@@ -83,7 +83,6 @@ async fn talk<S: Stream, P: Protocol>(wire: &mut Wire<S>, protocol: &mut P) -> R
                 };
                 let verb = protocol
                     .verbs()
-                    .iter()
                     .find(|(verb, _)| verb.as_bytes().eq_ignore_ascii_case(name))
                     .map(|(_, verb)| *verb);
                 protocol.command(wire, verb, name, argument).await?

@@ -41,9 +41,9 @@ const LOGGED_AS: &str = "smtp";
 pub struct Dialect {
     /// In the greeting.
     pub name: &'static str,
-    /// Its commands, in upper case, the most frequent first.
-    pub verbs: &'static [(&'static str, Verb)],
-    /// The commands that begin a session, for people.
+    /// The commands that begin a session, in upper case. All others are the same in the whole family.
+    pub hellos: &'static [(&'static str, Verb)],
+    /// The same, for people.
     pub hello: &'static str,
     /// Whether a message gets a reply for each of its recipients rather than one for all.
     pub replies_per_recipient: bool,
@@ -81,6 +81,23 @@ pub enum Verb {
     /// Of Postfix.
     Xforward,
 }
+
+/// The commands that all protocols of the family have, the most frequent first.
+const VERBS: &[(&str, Verb)] = &[
+    ("MAIL", Verb::Mail),
+    ("RCPT", Verb::Rcpt),
+    ("DATA", Verb::Data),
+    ("BDAT", Verb::Bdat),
+    ("QUIT", Verb::Quit),
+    ("RSET", Verb::Rset),
+    ("NOOP", Verb::Noop),
+    ("VRFY", Verb::Vrfy),
+    ("STARTTLS", Verb::StartTls),
+    ("HELP", Verb::Help),
+    ("AUTH", Verb::Auth),
+    ("XCLIENT", Verb::Xclient),
+    ("XFORWARD", Verb::Xforward),
+];
 
 /// How a client greets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,8 +311,8 @@ impl Mail {
 impl Protocol for Mail {
     type Verb = Verb;
 
-    fn verbs(&self) -> &'static [(&'static str, Verb)] {
-        self.dialect.verbs
+    fn verbs(&self) -> impl Iterator<Item = &'static (&'static str, Verb)> {
+        self.dialect.hellos.iter().chain(VERBS)
     }
 
     async fn start<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Next, End> {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use gatepost_protocol::{Args, Hook, Verdict};
 
 use super::{Mail, Verb, parse};
-use crate::dialog::Next;
+use crate::dialog::{Next, Protocol};
 
 /// Commands of RFCs that we do not implement: 502 and not 500 (RFC 5321 §4.2.4).
 const NOT_IMPLEMENTED: [&str; 7] = ["ETRN", "EXPN", "SAML", "SEND", "SOML", "STARTTLS", "TURN"];
@@ -62,9 +62,7 @@ impl Mail {
             return next;
         }
         let commands: Vec<&str> = self
-            .dialect
-            .verbs
-            .iter()
+            .verbs()
             .filter(|(_, verb)| match verb {
                 Verb::StartTls => self.can_secure,
                 Verb::Auth => self.mechanisms().next().is_some(),
