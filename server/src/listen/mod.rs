@@ -203,28 +203,12 @@ impl Door {
         local: Option<SocketAddr>,
         listen: &Arc<Listen>,
     ) {
-        let session = self.new_id();
-        let slot = match self.slots.take() {
-            Ok(slot) => slot,
-            Err(full) => {
-                return turn_away(
-                    |text| stream.try_write(text),
-                    &session,
-                    &remote,
-                    full,
-                    listen,
-                );
-            }
+        let Some((mut client, slot)) = self.enter(listen, &remote, |text| stream.try_write(text))
+        else {
+            return;
         };
-        let client = Client {
-            session,
-            remote: Some(canonical(remote)),
-            local: local.or_else(|| stream.local_addr().ok()).map(canonical),
-            listen: Arc::clone(listen),
-            secured: None,
-            may_xclient: false,
-            may_xforward: false,
-        };
+        client.remote = Some(canonical(remote));
+        client.local = local.or_else(|| stream.local_addr().ok()).map(canonical);
         let dialect = dialect(listen);
         let (door, listen) = (Arc::clone(self), Arc::clone(listen));
         self.sessions.spawn(async move {
@@ -249,27 +233,9 @@ impl Door {
 
     /// A client of this machine, which has no address: it counts for the limit on all connections alone.
     fn admit_local(self: &Arc<Door>, stream: UnixStream, listen: &Arc<Listen>) {
-        let session = self.new_id();
-        let slot = match self.slots.take() {
-            Ok(slot) => slot,
-            Err(full) => {
-                return turn_away(
-                    |text| stream.try_write(text),
-                    &session,
-                    &listen.addr,
-                    full,
-                    listen,
-                );
-            }
-        };
-        let client = Client {
-            session,
-            remote: None,
-            local: None,
-            listen: Arc::clone(listen),
-            secured: None,
-            may_xclient: false,
-            may_xforward: false,
+        let entered = self.enter(listen, &listen.addr, |text| stream.try_write(text));
+        let Some((client, slot)) = entered else {
+            return;
         };
         let (door, dialect) = (Arc::clone(self), dialect(listen));
         self.sessions.spawn(async move {
@@ -279,8 +245,32 @@ impl Door {
         });
     }
 
-    fn new_id(&self) -> Box<str> {
-        format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str()
+    /// A client of whom nothing is known yet, and its place among all connections; `None` where there is no place, which it was told.
+    fn enter(
+        &self,
+        listen: &Arc<Listen>,
+        who: &dyn Display,
+        try_write: impl Fn(&[u8]) -> io::Result<usize>,
+    ) -> Option<(Client, Slot)> {
+        let session = format!("{:06x}", self.ids.fetch_add(1, Ordering::Relaxed)).into_boxed_str();
+        match self.slots.take() {
+            Ok(slot) => {
+                let client = Client {
+                    session,
+                    remote: None,
+                    local: None,
+                    listen: Arc::clone(listen),
+                    secured: None,
+                    may_xclient: false,
+                    may_xforward: false,
+                };
+                Some((client, slot))
+            }
+            Err(full) => {
+                turn_away(try_write, &session, who, full, listen);
+                None
+            }
+        }
     }
 
     /// The handshake before the greeting (RFC 8314 §3). False: it failed, and the log says why.
