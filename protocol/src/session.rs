@@ -111,6 +111,10 @@ pub struct Transaction {
     pub path: Option<std::path::PathBuf>,
     /// Why the message is to be set apart.
     pub quarantine: Option<String>,
+    /// Which way recipients go that a plugin gave a route.
+    pub routes: BTreeMap<Address, String>,
+    /// At `queue` and `queue_post`: the route of all recipients at hand.
+    pub route: Option<String>,
     /// What plugins noted.
     pub notes: Notes,
 }
@@ -252,6 +256,7 @@ fields! {
     HeaderEnd "header_end",
     BodyStart "body_start",
     Quarantine "quarantine",
+    Route "route",
 }
 
 /// A set of fields.

@@ -96,6 +96,7 @@ impl PluginTest {
                 args: &args,
                 message,
                 deadline: Duration::from_secs(30),
+                settings: None,
             };
             match self.plugin.call(&call) {
                 Answer::Now(outcome) => outcome,

@@ -146,6 +146,7 @@ async fn ask(plugin: &Started, session: &str, address: &str) -> Outcome {
         args: &args,
         message: None,
         deadline: DEADLINE,
+        settings: None,
     };
     match plugin.plugin.call(&call) {
         Answer::Now(outcome) => outcome,
@@ -489,6 +490,7 @@ async fn plugins_of_one_process_are_asked_in_one_request_and_stop_in_order() {
         args: &args,
         message: None,
         deadline: DEADLINE,
+        settings: None,
     };
     assert_eq!(processes.iter().count(), 1);
     let process = &started[2].process;

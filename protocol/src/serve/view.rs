@@ -64,6 +64,7 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         transaction.header_end = fields.header_end.unwrap_or_default();
         transaction.body_start = fields.body_start.unwrap_or_default();
         transaction.quarantine = owned(&fields.quarantine);
+        transaction.route = owned(&fields.route);
     }
     if let Some(notes) = &message.notes {
         let copy = |notes: &BTreeMap<Cow<'_, str>, Cow<'_, Value>>| {

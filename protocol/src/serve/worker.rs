@@ -16,7 +16,7 @@ use crate::plugin::{Call, Definition, Init, Plugin};
 use crate::settings::Settings;
 use crate::value::Value;
 use crate::wire;
-use crate::{Disposition, Hook, PROTOCOL, VERSION, Verdict};
+use crate::{Address, Disposition, Hook, PROTOCOL, VERSION, Verdict};
 
 /// How many requests may be unanswered; a waiting one costs a task.
 const CONCURRENCY: u32 = 256;
@@ -245,6 +245,7 @@ impl Worker {
                     args: &args,
                     message: at_hand,
                     deadline,
+                    settings: None,
                 };
                 match plugin.call(&call) {
                     Answer::Now(outcome) => outcome,
@@ -256,13 +257,14 @@ impl Worker {
                 let _ = change.apply(&mut session, name);
             }
             let entry = self.report(id, name, outcome);
-            let ends = match entry.verdict {
-                Some(verdict) => verdict != Verdict::Declined,
-                None => matches!(
-                    entry.disposition,
-                    Some(Disposition::Fail | Disposition::Error)
-                ),
-            };
+            let ends = entry.recipients.is_some()
+                || match entry.verdict {
+                    Some(verdict) => verdict != Verdict::Declined,
+                    None => matches!(
+                        entry.disposition,
+                        Some(Disposition::Fail | Disposition::Error)
+                    ),
+                };
             results.push(entry);
             if ends {
                 return;
@@ -306,6 +308,7 @@ impl Worker {
                     args: &args,
                     message: None,
                     deadline: Duration::MAX,
+                    settings: None,
                 };
                 let plugin = worker
                     .plugins
@@ -409,6 +412,24 @@ fn to_entry(name: &str, outcome: Outcome) -> wire::Entry {
             Some(outcome.changes)
         },
         values: some(outcome.values),
+        recipients: if outcome.recipients.is_empty() {
+            None
+        } else {
+            Some(outcome.recipients.into_iter().map(recipient).collect())
+        },
         defer: None,
+    }
+}
+
+fn recipient((address, outcome): (Address, Outcome)) -> wire::RecipientEntry {
+    let entry = to_entry("", outcome);
+    wire::RecipientEntry {
+        address,
+        disposition: entry.disposition,
+        message: entry.message,
+        verdict: entry.verdict,
+        code: entry.code,
+        enhanced: entry.enhanced,
+        reply: entry.reply,
     }
 }

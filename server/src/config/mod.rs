@@ -11,6 +11,7 @@ pub mod parts;
 mod plugin;
 mod program;
 mod reader;
+mod scopes;
 mod source_text;
 mod stamp;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use flat::FlatFiles;
 pub use load::{BUILT_IN, load, parse};
 pub use location::Location;
 pub use mistakes::{Mistake, Mistakes, Place, Spans};
+pub use scopes::{Override, Scope, Scopes};
 pub use stamp::Stamp;
 pub use types::*;
 pub use when::When;

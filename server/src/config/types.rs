@@ -38,8 +38,12 @@ pub struct Config {
     pub auth_mechanisms: Vec<String>,
     /// Lone CR and LF in a message.
     pub bare_newlines: BareNewlines,
+    /// A message that some of its recipients refuse.
+    pub mixed: Mixed,
     /// The chain, in order.
     pub plugins: Vec<PluginConfig>,
+    /// What holds for some recipients only.
+    pub scopes: super::Scopes,
     /// What works, but surely not as it was meant.
     pub warnings: super::Mistakes,
 }
@@ -64,6 +68,36 @@ pub enum BareNewlines {
     Normalize,
     /// Keep it as it is. Never an end of data.
     Keep,
+}
+
+/// What becomes of a message that some of its recipients refuse and others take, where the client cannot be told of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mixed {
+    /// Recipients whose settings differ are asked to come in a transaction of their own.
+    #[default]
+    Split,
+    /// The message is taken, and its sender told of each recipient that refused it.
+    Bounce,
+    /// The message is taken, and who refused it does not get it.
+    Discard,
+    /// The message is refused for all.
+    Reject,
+}
+
+impl Mixed {
+    /// The words in the configuration.
+    pub const WORDS: &[&str] = &["split", "bounce", "discard", "reject"];
+
+    /// Reads one of the words.
+    pub fn from_value(value: &Value) -> Option<Mixed> {
+        Some(match value.as_text()? {
+            "split" => Mixed::Split,
+            "bounce" => Mixed::Bounce,
+            "discard" => Mixed::Discard,
+            "reject" => Mixed::Reject,
+            _ => return None,
+        })
+    }
 }
 
 /// What a listener speaks.

@@ -213,6 +213,7 @@ pub async fn ask_with(
         args: &args,
         message,
         deadline: Duration::from_secs(30),
+        settings: None,
     };
     match plugin.call(&call) {
         Answer::Now(outcome) => outcome,

@@ -269,6 +269,7 @@ pub(super) fn call<'a>(hook: Hook, session: &'a Session, deadline: Duration) -> 
         args: &Args::None,
         message: None,
         deadline,
+        settings: None,
     }
 }
 
