@@ -12,6 +12,7 @@ use super::{Chain, DEADLINE, Farewell, MESSAGE_DEADLINE, Member, Rules, Step};
 use crate::config::When;
 
 /// A plugin and what is in force for it.
+#[derive(Clone)]
 pub struct Entry {
     /// Its name, unique in the chain.
     pub name: Arc<str>,

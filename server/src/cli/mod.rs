@@ -2,6 +2,7 @@
 
 mod assemble;
 mod check;
+mod distinctions;
 mod plugin_test;
 mod run;
 mod scaffold;
