@@ -132,10 +132,18 @@ impl Transaction {
 
     /// Removes an envelope recipient, wherever it stands among them, with its parameters.
     pub fn remove_recipient(&mut self, address: &Address) {
-        let mut at = self.recipients.iter();
+        self.retain_recipients(|recipient| recipient != address);
+    }
+
+    /// Keeps the envelope recipients that `stays` says so of, with their parameters. It is asked of each, in order.
+    pub fn retain_recipients(&mut self, mut stays: impl FnMut(&Address) -> bool) {
+        let stay: Vec<bool> = self.recipients.iter().map(&mut stays).collect();
+        let mut of_parameters = stay.iter();
         self.recipient_parameters
-            .retain(|_| at.next().is_none_or(|recipient| recipient != address));
-        self.recipients.retain(|recipient| recipient != address);
+            .retain(|_| of_parameters.next() == Some(&true));
+        let mut of_recipients = stay.iter();
+        self.recipients
+            .retain(|_| of_recipients.next() == Some(&true));
     }
 
     /// The parameters of the recipient at this place in `recipients`; empty where it has none.

@@ -13,9 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::assemble::{self, Assembled};
 use super::{FAILED, MISTAKE};
 use crate::config::ListenTls;
-use crate::dialog::Shared;
+use crate::dialog::{Apart, Shared};
 use crate::listen::Listeners;
 use crate::message::Spool;
+use crate::outbox::Outbox;
 use crate::report;
 
 /// Whose lines these are in the log.
@@ -55,10 +56,13 @@ pub fn run(path: Option<&Path>) -> ExitCode {
                 let text = format_args!("listening on {address} ({direction}{tls})");
                 report::line(Level::Notice, "", None, "listen", text);
             }
+            let outbox = Outbox::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
             let shared = Arc::new(Shared {
                 config,
                 chain,
                 spool: Arc::new(spool),
+                outbox,
+                apart: Apart::default(),
             });
             listeners.run(shared, stop).await;
             Ok(())

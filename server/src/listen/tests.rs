@@ -9,7 +9,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::chain::Chain;
+use crate::dialog::Apart;
 use crate::message::Spool;
+use crate::outbox::Outbox;
 
 struct Daemon {
     address: SocketAddr,
@@ -36,6 +38,8 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     let shared = Arc::new(Shared {
         spool: Arc::new(Spool::open(&config).unwrap()),
         chain: Arc::new(Chain::new(Vec::new())),
+        outbox: Outbox::open(&config).unwrap(),
+        apart: Apart::default(),
         config: Arc::new(config),
     });
     let stop = CancellationToken::new();

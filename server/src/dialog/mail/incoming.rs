@@ -114,6 +114,7 @@ impl Mail {
         if incoming.fault.is_some() {
             return;
         }
+        let max_size = self.max_size();
         let config = &self.shared.config;
         let (intake, head) = (&mut incoming.intake, &mut incoming.head);
         let has_header = if bare && config.bare_newlines == BareNewlines::Normalize {
@@ -123,7 +124,7 @@ impl Mail {
         } else {
             head.take(intake.fresh())
         };
-        if intake.size() > config.limits.max_size {
+        if intake.size() > max_size {
             incoming.fault = Some(Fault::TooBig);
         } else if head.size() > config.limits.max_header {
             incoming.fault = Some(Fault::HeaderTooBig);
@@ -195,10 +196,7 @@ impl Mail {
         let reply = match incoming.fault.take() {
             Some(Fault::Denied(decision)) => return Some(Refusal::Denied(decision)),
             Some(Fault::TooBig) => {
-                format!(
-                    "552 5.3.4 Message is bigger than {} bytes",
-                    config.limits.max_size
-                )
+                format!("552 5.3.4 Message is bigger than {} bytes", self.max_size())
             }
             Some(Fault::HeaderTooBig) => {
                 format!(

@@ -11,6 +11,8 @@ mod incoming;
 mod other;
 mod parse;
 mod repair;
+mod replies;
+mod shares;
 mod tls;
 mod verdict;
 mod xclient;
@@ -28,10 +30,11 @@ use gatepost_protocol::{
 
 use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
-use crate::chain::{Decision, Visit};
+use crate::chain::{Chain, Decision, Visit};
 use crate::config::Listen;
 use crate::report;
 use bdat::Chunks;
+use shares::Accepted;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "smtp";
@@ -121,7 +124,9 @@ pub struct Mail {
     /// What the client was offered when it greeted.
     extensions: parse::Extensions,
     /// RCPT commands of the transaction that were accepted.
-    accepted: usize,
+    accepted: Vec<Accepted>,
+    /// Chains of single recipients that took part in the session.
+    met: Vec<Arc<Chain>>,
     /// What BDAT brought of the transaction's message.
     chunks: Chunks,
     /// Transactions that were begun.
@@ -194,7 +199,8 @@ impl Mail {
             shared,
             visit,
             extensions: parse::Extensions::default(),
-            accepted: 0,
+            accepted: Vec::new(),
+            met: Vec::new(),
             chunks: Chunks::None,
             transactions: 0,
             errors: 0,
@@ -219,10 +225,30 @@ impl Mail {
         args: &Args<'_>,
         message: Option<&dyn Message>,
     ) -> Decision {
-        self.shared
-            .chain
-            .run(&mut self.visit, hook, args, message)
-            .await
+        let shared = self.shared.clone();
+        if hook.is_event() {
+            for own in &self.met {
+                own.run(&mut self.visit, hook, args, message).await;
+            }
+        }
+        shared.chain.run(&mut self.visit, hook, args, message).await
+    }
+
+    /// Puts a hook to the plugins that only the recipients at hand have.
+    async fn ask_own(
+        &mut self,
+        hook: Hook,
+        args: &Args<'_>,
+        message: Option<&dyn Message>,
+    ) -> Decision {
+        let profile = self.visit.profile.clone();
+        let Some(own) = profile.as_ref().and_then(|profile| profile.own.as_ref()) else {
+            return Decision::declined();
+        };
+        if !self.met.iter().any(|met| Arc::ptr_eq(met, own)) {
+            self.met.push(own.clone());
+        }
+        own.run(&mut self.visit, hook, args, message).await
     }
 
     /// Whether nobody on the way can read along.
@@ -247,7 +273,9 @@ impl Mail {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
             self.visit.session.transaction = Transaction::default();
             self.visit.utf8 = false;
-            self.accepted = 0;
+            self.visit.profile = None;
+            self.visit.divided = false;
+            self.accepted.clear();
         }
     }
 
