@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Hook;
+use crate::departure::Departure;
 use crate::outcome::{Answer, BoxFuture, Outcome};
 use crate::policy::Policy;
 use crate::services::{Message, Services};
@@ -117,6 +118,9 @@ pub struct Call<'a> {
     pub message: Option<&'a dyn Message>,
     /// How long the answer may take.
     pub deadline: Duration,
+    /// Whether the client hung up. At `queue` it will send the message again then: a plugin that looks just before it commits itself, and
+    /// answers `denysoft` instead, spares the recipients a duplicate. What it answers counts either way.
+    pub departure: &'a Departure,
 }
 
 /// What a plugin is made from.

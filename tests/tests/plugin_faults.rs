@@ -13,8 +13,8 @@ use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::{
-    Address, Answer, Args, Call, Disposition, DnsAnswer, Hook, Level, Outcome, Parameters, Policy,
-    RecordType, ServiceError, Services, Session, Verdict,
+    Address, Answer, Args, Call, Departure, Disposition, DnsAnswer, Hook, Level, Outcome,
+    Parameters, Policy, RecordType, ServiceError, Services, Session, Verdict,
 };
 use gatepost_tests::programs;
 
@@ -146,6 +146,7 @@ async fn ask(plugin: &Started, session: &str, address: &str) -> Outcome {
         args: &args,
         message: None,
         deadline: DEADLINE,
+        departure: &Departure::new(),
     };
     match plugin.plugin.call(&call) {
         Answer::Now(outcome) => outcome,
@@ -489,6 +490,7 @@ async fn plugins_of_one_process_are_asked_in_one_request_and_stop_in_order() {
         args: &args,
         message: None,
         deadline: DEADLINE,
+        departure: &Departure::new(),
     };
     assert_eq!(processes.iter().count(), 1);
     let process = &started[2].process;

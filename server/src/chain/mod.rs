@@ -119,6 +119,9 @@ impl Chain {
             return decision;
         }
         for step in &self.steps[hook as usize] {
+            if visit.departure.has_happened() {
+                break;
+            }
             let decision = match step {
                 Step::Call { member, timeout } => {
                     self.call(visit, hook, args, message, *member, *timeout)
@@ -155,6 +158,7 @@ impl Chain {
             args,
             message: None,
             deadline: DEADLINE,
+            departure: &visit.departure,
         };
         for step in &self.observers[hook as usize] {
             match step {
@@ -238,6 +242,7 @@ impl Chain {
                 args,
                 message,
                 deadline: timeout,
+                departure: &visit.departure,
             };
             let answer = std::panic::catch_unwind(AssertUnwindSafe(|| member.plugin.call(&call)));
             match answer {
@@ -266,7 +271,7 @@ impl Chain {
         request: &Request<'_>,
     ) -> Option<Decision> {
         let mut left: Vec<usize> = self.taking_part(visit, members).collect();
-        while !left.is_empty() {
+        while !left.is_empty() && !visit.departure.has_happened() {
             let outcomes = {
                 let names: Vec<&str> = left.iter().map(|at| &*self.members[*at].name).collect();
                 let Request {
@@ -282,6 +287,7 @@ impl Chain {
                     args,
                     message: *message,
                     deadline: *timeout,
+                    departure: &visit.departure,
                 };
                 host.ask(&names, wants, &call).await
             };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gatepost_protocol::{EnhancedCode, Hook, Outcome, Session, Verdict};
+use gatepost_protocol::{Departure, EnhancedCode, Hook, Outcome, Session, Verdict};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -13,6 +13,8 @@ pub struct Visit {
     pub session: Session,
     /// Whether the client takes replies in UTF-8 now (RFC 6531 §3.7.4.1).
     pub utf8: bool,
+    /// Whether the client hung up: plugins that are at work are told, and no further ones asked.
+    pub departure: Arc<Departure>,
     /// Answers that were deferred. They work on while the session goes on, and end with it.
     pub(super) owed: Vec<Owed>,
 }
@@ -32,6 +34,7 @@ impl Visit {
         Visit {
             session,
             utf8: false,
+            departure: Arc::default(),
             owed: Vec::new(),
         }
     }

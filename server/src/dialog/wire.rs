@@ -208,6 +208,25 @@ impl<S: Stream> Wire<S> {
         self.input.finished && !self.input.has_line()
     }
 
+    /// Waits until that is so. For ever where the client says more, since it still listens then. Cancel-safe.
+    pub async fn gone(&mut self) {
+        while !self.input.finished {
+            if self.input.has_line() || self.input.len() > self.pace.max_line {
+                return std::future::pending().await;
+            }
+            let (input, stream) = (&mut self.input, &mut self.stream);
+            if std::future::poll_fn(|cx| input.poll_fill(stream, cx))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+        if self.input.has_line() {
+            std::future::pending().await
+        }
+    }
+
     /// Whether [`Wire::secure`] makes sense.
     pub fn can_secure(&self) -> bool {
         self.stream.can_secure()

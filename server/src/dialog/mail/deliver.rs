@@ -1,5 +1,7 @@
 //! A message is complete: the plugins judge it, and one of them takes it.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use gatepost_protocol::{Address, Args, Field, Hook, Level, Message, Verdict};
@@ -67,26 +69,58 @@ impl Mail {
             if hook == Hook::DataPost {
                 self.add_trace(&message).await;
             }
-            let decision = self.ask(hook, &Args::None, Some(&message)).await;
+            let decision = self.ask_while_there(wire, hook, &message).await;
             if decision.verdict.is_denial() || decision.verdict == Verdict::Done {
                 return Ok(self.refuse(wire.output(), hook, &decision));
             }
+            if self.visit.departure.has_happened() {
+                return Err(self.drop_message());
+            }
         }
         if wire.is_gone().await {
-            // Nobody would see our 250: the client will send the message again, and must not find it delivered twice.
-            self.log_refused("the client left before the reply");
-            return Err(End::Gone(None));
+            return Err(self.drop_message());
         }
-        let decision = self.ask(Hook::Queue, &Args::None, Some(&message)).await;
+        let decision = self.ask_while_there(wire, Hook::Queue, &message).await;
+        let departed = self.visit.departure.has_happened();
+        if departed && !matches!(decision.verdict, Verdict::Ok | Verdict::Done) {
+            return Err(self.drop_message());
+        }
         if decision.verdict != Verdict::Ok {
             return Ok(self.refuse(wire.output(), Hook::Queue, &decision));
         }
         let (session, transaction) = (&self.visit.session, &self.visit.session.transaction);
         let usual = format!("250 2.0.0 Queued as {}.{}", session.id, transaction.number);
-        self.log_message(Some(Hook::Queue), "queued", None);
+        let twice = departed.then_some("the client left before the reply, and will send it again");
+        self.log_message(Some(Hook::Queue), "queued", twice);
         self.say_decided(wire.output(), &usual, &decision, false);
         self.ask(Hook::QueuePost, &Args::None, Some(&message)).await;
         Ok(Next::Go)
+    }
+
+    /// Puts a hook about the message to the plugins, and tells them when the client hangs up meanwhile. They are not stopped: how far the one at
+    /// work has come, it alone knows.
+    async fn ask_while_there<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        hook: Hook,
+        message: &Spooled,
+    ) -> Decision {
+        let departure = Arc::clone(&self.visit.departure);
+        let mut asking = pin!(self.ask(hook, &Args::None, Some(message)));
+        tokio::select! {
+            // A plugin that answers at once costs no look at the client.
+            biased;
+            decision = &mut asking => return decision,
+            () = wire.gone() => departure.announce(),
+        }
+        asking.await
+    }
+
+    /// Gives up a message whose client hung up: nobody would see our 250, and the client, which will send the message again, must not find it
+    /// delivered twice (RFC 1047).
+    fn drop_message(&self) -> End {
+        self.log_refused("the client left before the reply");
+        End::Gone(None)
     }
 
     /// Gives the reply to a verdict that ends a message's way.
