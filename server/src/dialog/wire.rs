@@ -82,6 +82,8 @@ pub enum End {
     Gone(Option<io::Error>),
     /// The client sent nothing for too long.
     Idle,
+    /// The same, in the midst of its data.
+    Stalled,
     /// The whole conversation took too long.
     TooLong,
     /// The client did not get as far as it should have by now.
@@ -184,9 +186,11 @@ impl<S: Stream> Wire<S> {
         let stream = &mut self.stream;
         let read = |cx: &mut Context<'_>| Pin::new(&mut *stream).poll_read(cx, &mut buffer);
         if !self.input.finished {
-            self.clock
-                .wait(self.pace.data, &self.stop.now, read)
-                .await?;
+            let read = self.clock.wait(self.pace.data, &self.stop.now, read);
+            read.await.map_err(|end| match end {
+                End::Idle => End::Stalled,
+                end => end,
+            })?;
         }
         match buffer.filled().len() {
             0 => Err(End::Gone(None)),

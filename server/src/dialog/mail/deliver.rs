@@ -11,6 +11,7 @@ use super::{Mail, verdict};
 use crate::chain::Decision;
 use crate::dialog::{End, Next, Stream, Wire};
 use crate::message::{Spooled, trace};
+use crate::report::{self, Limit};
 
 impl Mail {
     /// The last of a message came, or the client is sent away in the midst of it: what becomes of the message, and the replies to it.
@@ -165,6 +166,7 @@ impl Mail {
             .as_ref()
             .is_some_and(trace::loops)
         {
+            report::count(Limit::ReceivedFields);
             return Some("554 5.4.6 Too many hops: the message goes in circles".to_owned());
         }
         if self.shared.chain.wants(Field::Path) {

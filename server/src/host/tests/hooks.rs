@@ -15,6 +15,7 @@ use super::super::results::{self, Turn};
 use super::fake::{
     ALL, Desk, Fake, LONG, Says, call, core, hook, ready, said, session, until, vip,
 };
+use crate::report::{self, Limit};
 
 #[tokio::test]
 async fn a_hook_carries_what_was_subscribed_and_the_outcome_what_was_answered() {
@@ -311,7 +312,40 @@ async fn events_come_in_order_with_hooks_and_are_dropped_for_who_does_not_read()
     }
     let dropped = process.counts().dropped_events;
     assert!((500..2000).contains(&dropped), "{dropped}");
+    assert!(report::exceeded(Limit::PluginEvents) >= dropped);
     assert_eq!(process.counts().restarts, 0);
+}
+
+#[tokio::test]
+async fn no_more_than_a_thousand_requests_wait() {
+    let says = Says {
+        features: ALL,
+        ready: ready(1, &[("vip", &[hook("rcpt")])]),
+    };
+    let pair = Fake::new()
+        .start(&["vip"], &says, Arc::new(Desk::default()))
+        .await
+        .unwrap();
+    let (process, wants) = (pair.process().clone(), Wants::default());
+    let sessions: Vec<_> = (0..1026).map(|at| session(&at.to_string())).collect();
+    let calls: Vec<_> = sessions
+        .iter()
+        .map(|session| call(Hook::Rcpt, session, LONG))
+        .collect();
+    let refused = report::exceeded(Limit::PluginRequests);
+    let asking = calls
+        .iter()
+        .map(|call| Box::pin(process.ask(&["vip"], &wants, call)));
+    // One is asked, and the others wait but for the last.
+    let (outcomes, last, _) = futures_util::future::select_all(asking).await;
+    assert_eq!(last, 1025);
+    assert!(
+        outcomes[0]
+            .message
+            .contains("1024 requests wait for its workers already"),
+        "{outcomes:?}"
+    );
+    assert_eq!(report::exceeded(Limit::PluginRequests), refused + 1);
 }
 
 #[tokio::test]
