@@ -6,6 +6,7 @@
 pub mod address;
 pub mod change;
 pub mod channel;
+pub mod departure;
 pub mod frame;
 pub mod header;
 pub mod hook;
@@ -23,6 +24,7 @@ pub mod wire;
 
 pub use address::Address;
 pub use change::{Change, Edge, Scope};
+pub use departure::Departure;
 pub use header::HeaderBlock;
 pub use hook::Hook;
 pub use outcome::{Answer, BoxFuture, Outcome};
