@@ -4,7 +4,8 @@
 //! is the notification up to the place where the original message's text belongs, and what follows it.
 
 mod fields;
-//mod tests;
+#[cfg(test)]
+mod tests;
 
 use std::time::SystemTime;
 
