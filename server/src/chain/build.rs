@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gatepost_protocol::plugin::{Subscription, Wants};
-use gatepost_protocol::{FieldSet, Hook, Plugin};
+use gatepost_protocol::{Field, FieldSet, Hook, Plugin};
 
 use super::profile::{Distinctions, Profiles};
 use super::{Chain, DEADLINE, Farewell, MESSAGE_DEADLINE, Member, Rules, Step};
@@ -77,6 +77,10 @@ impl Chain {
         } in entries
         {
             let member = chain.members.len();
+            if when.as_ref().is_some_and(When::asks_for_early_talkers) {
+                let field = FieldSet::of(&[Field::EarlyTalker]);
+                chain.fields = chain.fields.union(field);
+            }
             for subscription in plugin.subscriptions() {
                 let timeout = rules
                     .timeout

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, Disposition, Hook, Outcome, Verdict};
+use gatepost_protocol::{Args, Disposition, Hook, Outcome};
 
 use super::policy::{Finding, Mark};
 use super::visit::{Decision, Visit};
@@ -158,7 +158,7 @@ impl Chain {
 /// Whether a finding may cost the client something, by some settings.
 fn costs(finding: &Finding) -> bool {
     match finding.verdict {
-        Some(verdict) => verdict.is_denial() || verdict == Verdict::Done,
+        Some(verdict) => verdict.is_denial(),
         None => matches!(
             finding.disposition,
             Some(Disposition::Fail | Disposition::Error)

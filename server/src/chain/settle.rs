@@ -56,7 +56,7 @@ impl Chain {
         let mut judgement = self.rules(visit, at).judge(&finding);
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Kept;
-        self.log(visit, hook, member, &judgement, &finding.message);
+        self.log(visit, hook, at, &judgement, &finding.message);
         self.announce(visit, hook, member, &judgement, &finding.message);
         visit.kept.push(Kept {
             chain: self.id,
@@ -129,7 +129,7 @@ impl Chain {
             let naughty = self.naughty(at, finding, judgement.wanted);
             visit.session.connection.naughty = Some(naughty);
         }
-        self.log(visit, hook, member, &judgement, &finding.message);
+        self.log(visit, hook, at, &judgement, &finding.message);
         self.announce(visit, hook, member, &judgement, &finding.message);
         if judgement.verdict == Verdict::Declined {
             return None;
@@ -171,20 +171,13 @@ impl Chain {
         }
     }
 
-    fn log(
-        &self,
-        visit: &Visit,
-        hook: Hook,
-        member: &Member,
-        judgement: &Judgement,
-        message: &str,
-    ) {
+    fn log(&self, visit: &Visit, hook: Hook, at: usize, judgement: &Judgement, message: &str) {
         let level = match judgement.disposition {
             _ if judgement.silent => Level::Debug,
             Disposition::Error => Level::Warn,
             _ => Level::Info,
         };
-        let level = member.rules.level(level);
+        let level = self.rules(visit, at).level(level);
         if report::enabled(level) {
             let mark = match judgement.mark {
                 Mark::None => None,
@@ -196,7 +189,7 @@ impl Chain {
                 level,
                 &visit.session.id,
                 hook,
-                &member.name,
+                &self.members[at].name,
                 judgement.disposition,
                 mark,
                 message,

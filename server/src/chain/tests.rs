@@ -246,9 +246,10 @@ async fn a_deferred_answer_counts_at_the_hook_it_names() {
     assert_eq!(visit.session.connection.karma, -1);
     assert_eq!(
         run(&chain, &mut visit, Hook::Rcpt).await.verdict,
-        Verdict::Declined,
-        "only once"
+        Verdict::Deny,
+        "it holds for every recipient"
     );
+    assert_eq!(visit.session.connection.karma, -1, "it came once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,7 +40,7 @@ pub(super) fn all(
     if bench.mistakes.is_empty() {
         Ok(distinctions)
     } else {
-        Err(bench.mistakes)
+        Err(Mistakes::new(bench.mistakes.iter().cloned().collect()))
     }
 }
 
@@ -62,11 +62,13 @@ impl Bench<'_> {
             let overrides = scopes.iter().flat_map(|scope| &scope.overrides);
             let overrides: Vec<&Override> =
                 overrides.filter(|own| own.plugin == plugin.name).collect();
-            let last = *overrides.last()?;
+            if overrides.is_empty() {
+                return None;
+            }
             match self.special(plugin, &overrides) {
                 Ok(special) => Some(special),
                 Err(errors) => {
-                    self.mistakes.extend(Mistakes::from_override(last, errors));
+                    self.note(scopes, &overrides, errors);
                     None
                 }
             }
@@ -75,6 +77,22 @@ impl Bench<'_> {
             specials: specials.collect(),
             own: (!own.is_empty()).then(|| Arc::new(Chain::new(own))),
             max_size: scopes.iter().rev().find_map(|scope| scope.max_size),
+        }
+    }
+
+    /// Shows each wrong setting where it was set; what a domain has wrong is not shown again for its users.
+    fn note(&mut self, scopes: &[&Scope], overrides: &[&Override], errors: Vec<SettingError>) {
+        let innermost = scopes.last().map_or(&[][..], |scope| &scope.overrides);
+        for error in errors {
+            let sets = |own: &&&Override| {
+                let key = error.path.first();
+                key.is_none_or(|key| own.settings.contains_key(key))
+            };
+            let at = overrides.iter().rev().find(sets).or(overrides.last());
+            if let Some(own) = at.filter(|own| innermost.iter().any(|it| std::ptr::eq(it, **own))) {
+                self.mistakes
+                    .extend(Mistakes::from_override(own, vec![error]));
+            }
         }
     }
 

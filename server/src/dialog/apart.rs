@@ -38,6 +38,10 @@ impl Apart {
     /// Whether a recipient was of such a message.
     pub fn knows(&self, sender: &Address, recipient: &Address) -> bool {
         let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        // The usual case costs nothing.
+        if until.is_empty() {
+            return false;
+        }
         let known = until.get(&self.key(sender, recipient));
         known.is_some_and(|until| *until > Instant::now())
     }

@@ -118,7 +118,7 @@ impl<'a> Parser<'a> {
             return Ok(Node::Set(name));
         };
         match name {
-            Name::RelayClient | Name::Tls => {
+            Name::RelayClient | Name::Tls | Name::EarlyTalker => {
                 let name = name.name();
                 let message =
                     format!("`{name}` is true or false by itself: write `{name}` or `!{name}`");

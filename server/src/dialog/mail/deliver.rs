@@ -59,14 +59,14 @@ impl Mail {
             self.spread_reply(wire.output(), from, self.accepted.len());
             return Ok(next);
         }
+        let each = self.replies_to_each();
         let mut delivery = self.share_out();
         for hook in [Hook::DataPostHeaders, Hook::DataPost, Hook::QueuePre] {
             for at in 0..delivery.shares.len() {
                 self.judge(&mut delivery, at, hook, &message).await;
             }
         }
-        let tells_each = self.replies_to_each() != Each::No;
-        if delivery.is_mixed() && !tells_each {
+        if delivery.is_mixed() && each == Each::No {
             self.refuse_unless_mixed(&mut delivery);
         }
         if delivery.is_open() {
@@ -81,8 +81,8 @@ impl Mail {
             }
         }
         self.take_back(&mut delivery);
-        self.tell_later(&mut delivery, !tells_each, &message).await;
-        Ok(self.reply_to_each(wire.output(), &delivery))
+        self.tell_later(&mut delivery, each, &message).await;
+        Ok(self.reply_to_each(wire.output(), each, &delivery))
     }
 
     /// Puts a hook about the message to the plugins, for the recipients of one share.
@@ -213,12 +213,7 @@ impl Mail {
     }
 
     /// Where the message is safe for some, and refused by others of whom the client will not hear, sees to it that they are not forgotten.
-    async fn tell_later(
-        &mut self,
-        delivery: &mut Delivery,
-        with_members: bool,
-        message: &dyn Message,
-    ) {
+    async fn tell_later(&mut self, delivery: &mut Delivery, each: Each, message: &dyn Message) {
         if !delivery.fates.iter().flatten().any(Fate::is_taken) {
             return;
         }
@@ -226,10 +221,11 @@ impl Mail {
             .into_iter()
             .map(|(recipient, fate)| (recipient, Parameters::new(), fate))
             .collect::<Vec<_>>();
-        if with_members {
-            let each = self.accepted.iter().zip(delivery.fates.iter().flatten());
+        if each == Each::No {
+            let members = self.accepted.iter().zip(delivery.fates.iter().flatten());
             untold.extend(
-                each.filter(|(_, fate)| !fate.is_taken())
+                members
+                    .filter(|(_, fate)| !fate.is_taken())
                     .map(|(accepted, fate)| {
                         (
                             accepted.address.clone(),

@@ -73,8 +73,12 @@ impl Mail {
     }
 
     /// Gives the reply to a message, or the replies, and one line for the log.
-    pub(super) fn reply_to_each(&mut self, output: &mut Vec<u8>, delivery: &Delivery) -> Next {
-        let each = self.replies_to_each();
+    pub(super) fn reply_to_each(
+        &mut self,
+        output: &mut Vec<u8>,
+        each: Each,
+        delivery: &Delivery,
+    ) -> Next {
         if each == Each::ThenAll {
             reply::write(output, ANALYSIS);
         }

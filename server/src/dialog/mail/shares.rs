@@ -207,7 +207,9 @@ impl Mail {
         };
         if let [only] = &mut shares[..] {
             only.transaction = transaction;
-            only.transaction.retain_recipients(|to| !too_small(to));
+            if fates.iter().any(Option::is_some) {
+                only.transaction.retain_recipients(|to| !too_small(to));
+            }
             return;
         }
         let share_of = |address: &Address| {
