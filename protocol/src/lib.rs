@@ -6,6 +6,7 @@
 pub mod address;
 pub mod change;
 pub mod channel;
+pub mod delivered;
 pub mod departure;
 pub mod frame;
 pub mod header;

@@ -158,7 +158,7 @@ impl Transaction {
     }
 }
 
-/// What a listener is for.
+/// Where mail comes from: what a listener is for, or ourselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
@@ -169,6 +169,8 @@ pub enum Direction {
     Submission,
     /// Mail between our own servers.
     Relay,
+    /// Mail of our own, such as notifications: no listener's.
+    Local,
 }
 
 impl Direction {
@@ -178,6 +180,7 @@ impl Direction {
             Direction::Inbound => "inbound",
             Direction::Submission => "submission",
             Direction::Relay => "relay",
+            Direction::Local => "local",
         }
     }
 }

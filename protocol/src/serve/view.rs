@@ -24,6 +24,7 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         connection.direction = match fields.direction.as_deref() {
             Some("submission") => Direction::Submission,
             Some("relay") => Direction::Relay,
+            Some("local") => Direction::Local,
             _ => Direction::Inbound,
         };
         connection.hello = owned(&fields.hello).map(Cow::Owned);

@@ -60,6 +60,8 @@ pub fn run(path: Option<&Path>) -> ExitCode {
                 report::line(Level::Notice, "", None, "listen", text);
             }
             let outbox = Outbox::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
+            let delivering = outbox.clone().run(chain.clone(), stop.clone());
+            let delivering = tokio::spawn(delivering);
             let shared = Arc::new(Shared {
                 config,
                 chain,
@@ -69,6 +71,8 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             });
             let _telling = AbortOnDropHandle::new(tokio::spawn(tell_limits()));
             listeners.run(shared, stop).await;
+            // What does not get to its end is still in the outbox.
+            let _ = tokio::time::timeout(GRACE, delivering).await;
             Ok(())
         };
         let served: Result<(), (u8, String)> = served.await;

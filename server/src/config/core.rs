@@ -9,7 +9,7 @@ use gatepost_protocol::{Level, Value, address};
 
 use super::reader::{Item, Keys, Reader};
 use super::types::{BareNewlines, Config, Limits, LogFormat, Mixed};
-use super::{auth, listen, tls};
+use super::{auth, listen, outbox, tls};
 
 const KB: usize = 1 << 10;
 const MB: usize = 1 << 20;
@@ -94,6 +94,10 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         mixed: keys
             .get("mixed")
             .and_then(|item| reader.word(item, Mixed::WORDS, Mixed::from_value))
+            .unwrap_or_default(),
+        outbox: keys
+            .get("outbox")
+            .map(|item| outbox::read(reader, item))
             .unwrap_or_default(),
         plugins: Vec::new(),
         scopes: Default::default(),

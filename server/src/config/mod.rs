@@ -7,6 +7,7 @@ mod listen;
 mod load;
 mod location;
 mod mistakes;
+mod outbox;
 pub mod parts;
 mod plugin;
 mod program;

@@ -40,6 +40,8 @@ pub struct Config {
     pub bare_newlines: BareNewlines,
     /// A message that some of its recipients refuse.
     pub mixed: Mixed,
+    /// What waits in the outbox.
+    pub outbox: OutboxConfig,
     /// The chain, in order.
     pub plugins: Vec<PluginConfig>,
     /// What holds for some recipients only.
@@ -316,6 +318,25 @@ pub struct Limits {
     pub memory_per_message: usize,
     /// Bytes that all messages together may take in memory; beyond, they go to the spool folder.
     pub memory_for_messages: usize,
+}
+
+/// How often and how long what waits in the outbox is tried, and how much there may be of it.
+#[derive(Clone, Debug)]
+pub struct OutboxConfig {
+    /// From the first attempt to the second; twice as long before each further one.
+    pub retry: Duration,
+    /// The longest wait between two attempts.
+    pub retry_max: Duration,
+    /// After this it is given up.
+    pub max_age: Duration,
+    /// Messages in it, notifications among them.
+    pub max_messages: usize,
+    /// Bytes of all of them.
+    pub max_size: u64,
+    /// Notifications an hour.
+    pub max_notifications: usize,
+    /// Notifications an hour to one address.
+    pub max_notifications_per_sender: usize,
 }
 
 /// A plugin of the chain.
