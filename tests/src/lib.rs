@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod dns;
 pub mod mixed;
+pub mod nodemailer;
 pub mod programs;
 pub mod server;
 pub mod smtp;
