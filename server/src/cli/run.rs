@@ -30,6 +30,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         config,
         chain,
         processes,
+        services,
         credentials,
         runtime,
     } = match assemble::start(path) {
@@ -59,6 +60,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
                 config,
                 chain,
                 spool: Arc::new(spool),
+                services,
             });
             listeners.run(shared, stop).await;
             Ok(())
