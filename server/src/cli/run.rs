@@ -33,6 +33,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         config,
         chain,
         processes,
+        services,
         credentials,
         runtime,
     } = match assemble::start(path) {
@@ -62,6 +63,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
                 config,
                 chain,
                 spool: Arc::new(spool),
+                services,
             });
             let _telling = AbortOnDropHandle::new(tokio::spawn(tell_limits()));
             listeners.run(shared, stop).await;

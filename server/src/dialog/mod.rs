@@ -12,6 +12,8 @@ mod wire;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use gatepost_protocol::Services;
+
 use crate::chain::Chain;
 use crate::config::{Config, Listen};
 use crate::message::Spool;
@@ -31,6 +33,8 @@ pub struct Shared {
     pub chain: Arc<Chain>,
     /// Where messages wait while they come in.
     pub spool: Arc<Spool>,
+    /// Where flat files are read.
+    pub services: Arc<dyn Services>,
 }
 
 /// Who is at the other end.
