@@ -1,7 +1,9 @@
 //! What the black-box tests and benchmarks of Gatepost share: the daemon as a process, and the programs beside it.
 
+pub mod accounts;
 pub mod dns;
 pub mod mixed;
+pub mod nodemailer;
 pub mod programs;
 pub mod server;
 pub mod smtp;

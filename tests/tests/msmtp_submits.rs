@@ -3,42 +3,21 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use gatepost_tests::accounts::{self, PASSWORD, USER};
 use gatepost_tests::programs::needed;
-use gatepost_tests::server::Server;
 
 #[test]
 fn msmtp_submits() {
     let Some(msmtp) = needed("msmtp") else { return };
-    let server = Server::start(
-        r#"
-[[listen]]
-direction = "submission"
-tls = "starttls"
-
-[auth]
-mechanisms = ["SCRAM-SHA-256", "CRAM-MD5", "PLAIN", "LOGIN"]
-
-[files]
-"config/flat_auth_pw" = "bob@example.org:secret\n"
-
-[[plugin]]
-name = "auth/auth_flat_file"
-
-[[plugin]]
-name = "rcpt_ok"
-
-[[plugin]]
-name = "queue/maildir"
-"#,
-    );
+    let server = accounts::server("direction = \"submission\"\ntls = \"starttls\"");
     let submit = |mechanism: &str, password: &str, tls: &str| {
         let mut child = Command::new(&msmtp)
             .args(["-C", "/dev/null", "--host=127.0.0.1"])
             .args([format!("--port={}", server.address().port())])
             .args([format!("--tls={tls}"), format!("--auth={mechanism}")])
             .args(["--tls-certcheck=off", "--domain=client.example"])
-            .args(["--user=bob@example.org", "--from=bob@example.org"])
-            .arg(format!("--passwordeval=echo {password}"))
+            .args([format!("--user={USER}"), format!("--from={USER}")])
+            .arg(format!("--passwordeval=echo '{password}'"))
             .arg("stranger@example.net")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -52,12 +31,12 @@ name = "queue/maildir"
         child.wait_with_output().expect("msmtp ends")
     };
     for mechanism in ["scram-sha-256", "cram-md5", "plain", "login"] {
-        let output = submit(mechanism, "secret", "on");
+        let output = submit(mechanism, PASSWORD, "on");
         assert!(output.status.success(), "{mechanism}: {output:?}");
         let output = submit(mechanism, "guess", "on");
         assert!(!output.status.success(), "{mechanism}: {output:?}");
     }
-    let clear = submit("plain", "secret", "off");
+    let clear = submit("plain", PASSWORD, "off");
     assert!(!clear.status.success(), "{clear:?}");
     let delivered = server.delivered();
     assert_eq!(delivered.len(), 4);
@@ -65,7 +44,7 @@ name = "queue/maildir"
         let message = std::fs::read_to_string(file).expect("it can be read");
         assert!(message.contains("with ESMTPSA id "), "{message}");
         assert!(
-            message.contains(") smtp.auth=\"bob@example.org\""),
+            message.contains(&format!(") smtp.auth=\"{USER}\"")),
             "{message}"
         );
     }

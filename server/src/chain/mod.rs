@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::{
-    Address, Answer, Args, Call, Field, FieldSet, Hook, Message, Outcome, Plugin,
+    Address, Answer, Args, Call, Field, FieldSet, Hook, Message, Outcome, Plugin, Verdict,
 };
 
 use crate::config::When;
@@ -119,8 +119,50 @@ impl Chain {
             .collect()
     }
 
-    /// Puts a hook to the plugins, applies what they change, and says what was decided. For events: tells, and returns `Declined` at once.
+    /// Puts a hook to the plugins, applies what they change, and says what was decided; to those, too, that only the recipients at hand have. For events:
+    /// tells, and returns `Declined` at once.
     pub async fn run(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        args: &Args<'_>,
+        message: Option<&dyn Message>,
+    ) -> Decision {
+        if hook.is_event() {
+            for own in visit.met.clone() {
+                own.run_alone(visit, hook, args, message).await;
+            }
+        }
+        let profile = visit.profile.as_ref();
+        let own = profile.and_then(|profile| profile.own.clone());
+        let Some(own) = own.filter(|_| is_for_recipients(hook)) else {
+            return self.run_alone(visit, hook, args, message).await;
+        };
+        if !visit.met.iter().any(|met| Arc::ptr_eq(met, &own)) {
+            visit.met.push(own.clone());
+        }
+        if hook == Hook::Queue {
+            // Who is to keep their mail, recipients may say first.
+            let decision = own.run_alone(visit, hook, args, message).await;
+            if decision.verdict != Verdict::Declined {
+                return decision;
+            }
+            return self.run_alone(visit, hook, args, message).await;
+        }
+        let decision = self.run_alone(visit, hook, args, message).await;
+        // A recipient that nobody accepted is none, whatever it has of its own.
+        if decision.ends_message() || hook == Hook::Rcpt && decision.verdict != Verdict::Ok {
+            return decision;
+        }
+        let theirs = own.run_alone(visit, hook, args, message).await;
+        if theirs.ends_message() {
+            theirs
+        } else {
+            decision
+        }
+    }
+
+    async fn run_alone(
         &self,
         visit: &mut Visit,
         hook: Hook,
@@ -397,6 +439,14 @@ impl Chain {
             .copied()
             .filter(move |at| self.takes_part(visit, hook, *at))
     }
+}
+
+/// Whether recipients' own plugins are asked at a hook.
+const fn is_for_recipients(hook: Hook) -> bool {
+    matches!(
+        hook,
+        Hook::Rcpt | Hook::DataPostHeaders | Hook::DataPost | Hook::QueuePre | Hook::Queue
+    )
 }
 
 /// A hook as it is put to a segment.

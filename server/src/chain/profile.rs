@@ -75,7 +75,7 @@ pub struct Profile {
     variants: HashMap<usize, Variant>,
     in_force: InForce,
     /// Plugins that only this recipient has.
-    pub own: Option<Arc<Chain>>,
+    pub(super) own: Option<Arc<Chain>>,
     /// Bytes of a message; `None`: as many as the site takes.
     pub max_size: Option<u64>,
     group: usize,

@@ -6,6 +6,7 @@ use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::Chain;
 use super::kept::Kept;
 use super::profile::Profile;
 
@@ -24,6 +25,8 @@ pub struct Visit {
     pub decided: Vec<(Address, Hook, Decision)>,
     /// Whether the client hung up: plugins that are at work are told, and no further ones asked.
     pub departure: Arc<Departure>,
+    /// Chains of single recipients that took part in the session.
+    pub(super) met: Vec<Arc<Chain>>,
     /// Answers that were deferred. They work on while the session goes on, and end with it.
     pub(super) owed: Vec<Owed>,
     /// What waits for the recipients.
@@ -77,6 +80,11 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Whether nobody else is to be asked about a message or a recipient: it is refused, or dealt with.
+    pub fn ends_message(&self) -> bool {
+        self.verdict.is_denial() || self.verdict == Verdict::Done
+    }
+
     /// Nobody had anything to say.
     pub fn declined() -> Decision {
         Decision {

@@ -34,6 +34,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         config,
         chain,
         processes,
+        services,
         credentials,
         runtime,
     } = match assemble::start(path) {
@@ -68,6 +69,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
                 spool: Arc::new(spool),
                 outbox,
                 apart: Apart::default(),
+                services,
             });
             let _telling = AbortOnDropHandle::new(tokio::spawn(tell_limits()));
             listeners.run(shared, stop).await;

@@ -13,6 +13,8 @@ mod wire;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use gatepost_protocol::Services;
+
 use crate::chain::Chain;
 use crate::config::{Config, Listen};
 use crate::message::Spool;
@@ -38,6 +40,8 @@ pub struct Shared {
     pub outbox: Arc<Outbox>,
     /// Recipients that have to come in a transaction of their own.
     pub apart: Apart,
+    /// Where flat files are read.
+    pub services: Arc<dyn Services>,
 }
 
 /// Who is at the other end.

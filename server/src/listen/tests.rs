@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gatepost_protocol::testing::FakeServices;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
@@ -37,6 +38,7 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     };
     let shared = Arc::new(Shared {
         spool: Arc::new(Spool::open(&config).unwrap()),
+        services: Arc::new(FakeServices::default()),
         chain: Arc::new(Chain::new(Vec::new())),
         outbox: Outbox::open(&config).unwrap(),
         apart: Apart::default(),

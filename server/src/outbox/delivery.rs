@@ -44,8 +44,6 @@ pub struct Attempt<'a> {
     chain: &'a Chain,
     visit: Visit,
     message: &'a Stored,
-    /// Chains of single recipients that took part.
-    met: Vec<Arc<Chain>>,
 }
 
 impl<'a> Attempt<'a> {
@@ -57,7 +55,6 @@ impl<'a> Attempt<'a> {
             chain,
             visit,
             message,
-            met: Vec::new(),
         }
     }
 
@@ -77,10 +74,6 @@ impl<'a> Attempt<'a> {
             }
         }
         for event in [Hook::ResetTransaction, Hook::Disconnect] {
-            for own in std::mem::take(&mut self.met) {
-                own.run(&mut self.visit, event, &Args::None, None).await;
-                self.met.push(own);
-            }
             self.chain
                 .run(&mut self.visit, event, &Args::None, None)
                 .await;
@@ -104,16 +97,10 @@ impl<'a> Attempt<'a> {
         let mut decided: Vec<(Address, Hook, Decision)> = Vec::new();
         let mut hook = Hook::QueuePre;
         let mut decision = self.ask(hook).await;
-        if !ends(&decision) {
-            decision = self.ask_own(hook).await;
-        }
         decided.append(&mut self.visit.decided);
-        if !ends(&decision) && !self.visit.session.transaction.recipients.is_empty() {
+        if !decision.ends_message() && !self.visit.session.transaction.recipients.is_empty() {
             hook = Hook::Queue;
-            decision = self.ask_own(hook).await;
-            if decision.verdict == Verdict::Declined {
-                decision = self.ask(hook).await;
-            }
+            decision = self.ask(hook).await;
             decided.append(&mut self.visit.decided);
             if decision.verdict == Verdict::Ok {
                 self.ask(Hook::QueuePost).await;
@@ -137,21 +124,6 @@ impl<'a> Attempt<'a> {
             .run(&mut self.visit, hook, &Args::None, Some(self.message))
             .await
     }
-
-    /// Asks the plugins that only the recipients at hand have.
-    async fn ask_own(&mut self, hook: Hook) -> Decision {
-        let profile = self.visit.profile.clone();
-        let Some(own) = profile.as_ref().and_then(|profile| profile.own.clone()) else {
-            return Decision::declined();
-        };
-        let decision = own
-            .run(&mut self.visit, hook, &Args::None, Some(self.message))
-            .await;
-        if !self.met.iter().any(|met| Arc::ptr_eq(met, &own)) {
-            self.met.push(own);
-        }
-        decision
-    }
 }
 
 /// The session of an attempt. `header` is the message's header block.
@@ -164,10 +136,6 @@ pub fn session(
 ) -> Session {
     let path = chain.wants(Field::Path).then_some(path);
     envelope.session(id, envelope.attempts.saturating_add(1), header, path)
-}
-
-fn ends(decision: &Decision) -> bool {
-    decision.verdict.is_denial() || decision.verdict == Verdict::Done
 }
 
 fn groups(chain: &Chain, recipients: &[Recipient]) -> Vec<Group> {

@@ -147,13 +147,27 @@ impl Mail {
             step = match step {
                 Step::Challenge(text, exchange) => {
                     reply::write(wire.output(), &format!("334 {}", BASE64.encode(&text)));
-                    let response = match wire.long_line(&mut line, MAX_LINE).await? {
-                        Ok(()) => decode(&line),
-                        Err(fault) => Err(broken(fault)),
+                    // Or tokens could be tried for nothing, by giving up each time before the 535.
+                    let refused = exchange.is_refused().then(|| self.denied(&decided).reason);
+                    let response = match (wire.long_line(&mut line, MAX_LINE).await, &refused) {
+                        (Ok(Ok(())), _) => decode(&line),
+                        (Ok(Err(fault)), _) => Err(broken(fault)),
+                        (Err(end), None) => return Err(end),
+                        (Err(end), Some(reason)) => {
+                            self.log_failure(mechanism, user, reason);
+                            return Err(end);
+                        }
                     };
-                    match response {
-                        Ok(response) => exchange.step(&response),
-                        Err(refusal) => return Ok(Err(refusal)),
+                    match (response, refused) {
+                        (Ok(response), _) => exchange.step(&response),
+                        (Err(refusal), None) => return Ok(Err(refusal)),
+                        (Err(refusal), Some(reason)) => {
+                            return Ok(Err(Refusal {
+                                reason,
+                                attempt: true,
+                                ..refusal
+                            }));
+                        }
                     }
                 }
                 Step::Ask(question, pending) => {
@@ -299,7 +313,21 @@ impl Mail {
         )
     }
 
-    /// The client is not. One line in the log, always of this form, for programs that shut addresses out.
+    /// One line, always of this form, for programs that shut addresses out.
+    fn log_failure(&self, mechanism: Mechanism, user: &str, reason: &str) {
+        self.log(
+            Level::Notice,
+            Some(Hook::Auth),
+            format_args!(
+                "authentication failed from {}: {}, user {:?}: {reason}",
+                self.remote(),
+                mechanism.name(),
+                parse::printable(user.as_bytes()),
+            ),
+        );
+    }
+
+    /// The client is not.
     fn turn_away(
         &mut self,
         output: &mut Vec<u8>,
@@ -307,17 +335,7 @@ impl Mail {
         user: &str,
         refusal: Refusal,
     ) -> Next {
-        self.log(
-            Level::Notice,
-            Some(Hook::Auth),
-            format_args!(
-                "authentication failed from {}: {}, user {:?}: {}",
-                self.remote(),
-                mechanism.name(),
-                parse::printable(user.as_bytes()),
-                refusal.reason
-            ),
-        );
+        self.log_failure(mechanism, user, &refusal.reason);
         for line in refusal.reply.split("\r\n") {
             reply::write(output, line);
         }

@@ -19,11 +19,6 @@ use crate::message::{Spooled, trace};
 use crate::outbox::Failure;
 use crate::report::{self, Limit};
 
-/// Whether nobody else is to be asked about the message.
-fn ends(decision: &Decision) -> bool {
-    decision.verdict.is_denial() || decision.verdict == Verdict::Done
-}
-
 impl Mail {
     /// The last of a message came, or the client is sent away in the midst of it: what becomes of the message, and the replies to it.
     pub(super) async fn end_of_message<S: Stream>(
@@ -121,7 +116,7 @@ impl Mail {
         }
         let decision = self.put_while_there(wire, hook, message).await;
         self.note_decided(delivery, at);
-        if ends(&decision) {
+        if decision.ends_message() {
             delivery.close_share(at, &Fate { hook, decision });
         }
         self.leave(&mut delivery.shares[at]);
@@ -136,7 +131,7 @@ impl Mail {
         message: &dyn Message,
     ) -> Decision {
         let departure = Arc::clone(&self.visit.departure);
-        let mut asking = pin!(self.put_message(hook, message));
+        let mut asking = pin!(self.ask(hook, &Args::None, Some(message)));
         tokio::select! {
             // A plugin that answers at once costs no look at the client.
             biased;
@@ -144,22 +139,6 @@ impl Mail {
             () = wire.gone() => departure.announce(),
         }
         asking.await
-    }
-
-    /// The chain judges before the recipients' own plugins do; who is to keep the message is theirs to say first.
-    async fn put_message(&mut self, hook: Hook, message: &dyn Message) -> Decision {
-        if hook == Hook::Queue {
-            let decision = self.ask_own(hook, &Args::None, Some(message)).await;
-            if decision.verdict != Verdict::Declined {
-                return decision;
-            }
-            return self.ask(hook, &Args::None, Some(message)).await;
-        }
-        let decision = self.ask(hook, &Args::None, Some(message)).await;
-        if ends(&decision) {
-            return decision;
-        }
-        self.ask_own(hook, &Args::None, Some(message)).await
     }
 
     /// Has the message kept for the recipients of one share, by each route that they go.

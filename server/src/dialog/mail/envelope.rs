@@ -1,9 +1,10 @@
 //! The envelope: MAIL, RCPT, RSET (RFC 5321 §3.3, §4.1.4).
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::sync::Arc;
 
-use gatepost_protocol::{Address, Args, Hook, Verdict};
+use gatepost_protocol::{Address, Args, Hook, Level, Verdict, address};
 
 use super::bdat::{self, Chunks};
 use super::shares::Accepted;
@@ -122,7 +123,7 @@ impl Mail {
             Err(next) => return next,
         };
         let recipient = match parse::path(&path, PATH, utf8) {
-            Ok(recipient) => self.at_home(recipient),
+            Ok(recipient) => self.at_home(recipient).await,
             Err(reply) => return self.say(output, reply),
         };
         if self.visit.session.transaction.recipients.len()
@@ -144,13 +145,7 @@ impl Mail {
             parameters: Cow::Borrowed(&parameters),
         };
         self.visit.profile.clone_from(&profile);
-        let mut decision = self.ask(Hook::Rcpt, &args, None).await;
-        if decision.verdict == Verdict::Ok {
-            let own = self.ask_own(Hook::Rcpt, &args, None).await;
-            if own.verdict.is_denial() || own.verdict == Verdict::Done {
-                decision = own;
-            }
-        }
+        let decision = self.ask(Hook::Rcpt, &args, None).await;
         self.visit.profile = None;
         if let Some(next) = self.settle(output, Hook::Rcpt, &decision) {
             return next;
@@ -177,6 +172,7 @@ impl Mail {
         let declared = declared.and_then(|size| size.as_deref()?.parse::<u64>().ok());
         let most = self.max_size_of(profile);
         if declared.is_some_and(|size| size > most) {
+            report::count(Limit::Size);
             return Some(format!(
                 "552 5.3.4 Message is bigger than {most} bytes, the most for this recipient"
             ));
@@ -197,16 +193,41 @@ impl Mail {
     }
 
     /// A recipient at our own address, `user@[192.0.2.1]`, under the domain that the operator names for it.
-    fn at_home(&self, recipient: Address) -> Address {
+    async fn at_home(&self, recipient: Address) -> Address {
         let local = self.visit.session.connection.local;
-        if let Some(domain) = &self.shared.config.localiphost
-            && let Some(local) = local
+        if let Some(local) = local
             && recipient.domain().and_then(parse::literal) == Some(local.ip().to_canonical())
+            && let Some(domain) = self.localiphost().await
             && let Ok(mapped) = Address::parse_utf8(&format!("{}@{domain}", recipient.local()))
         {
             return mapped;
         }
         recipient
+    }
+
+    /// The domain of our addresses: the setting, else the first line of the flat file.
+    async fn localiphost(&self) -> Option<String> {
+        const FILE: &str = "localiphost";
+        if let Some(domain) = &self.shared.config.localiphost {
+            return Some(domain.clone());
+        }
+        let warn = |trouble: &dyn Display| {
+            self.log(
+                Level::Warn,
+                Some(Hook::Rcpt),
+                format_args!("{FILE}: {trouble}"),
+            );
+        };
+        let lines = self.shared.services.config(FILE).await;
+        let lines = lines.inspect_err(|error| warn(error)).ok()?;
+        let line = lines.into_iter().next()?;
+        if !address::is_domain_utf8(&line) {
+            warn(&format_args!(
+                "`{line}` is ignored: expected a domain, such as example.org"
+            ));
+            return None;
+        }
+        Some(line)
     }
 
     pub(super) async fn rset(&mut self, output: &mut Vec<u8>) -> Next {

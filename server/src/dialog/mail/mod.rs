@@ -31,7 +31,7 @@ use gatepost_protocol::{
 
 use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
-use crate::chain::{Chain, Decision, Visit};
+use crate::chain::{Decision, Visit};
 use crate::config::Listen;
 use crate::report::{self, Limit};
 use bdat::Chunks;
@@ -126,8 +126,6 @@ pub struct Mail {
     extensions: parse::Extensions,
     /// RCPT commands of the transaction that were accepted.
     accepted: Vec<Accepted>,
-    /// Chains of single recipients that took part in the session.
-    met: Vec<Arc<Chain>>,
     /// What BDAT brought of the transaction's message.
     chunks: Chunks,
     /// Transactions that were begun.
@@ -201,7 +199,6 @@ impl Mail {
             visit,
             extensions: parse::Extensions::default(),
             accepted: Vec::new(),
-            met: Vec::new(),
             chunks: Chunks::None,
             transactions: 0,
             errors: 0,
@@ -226,30 +223,10 @@ impl Mail {
         args: &Args<'_>,
         message: Option<&dyn Message>,
     ) -> Decision {
-        let shared = self.shared.clone();
-        if hook.is_event() {
-            for own in &self.met {
-                own.run(&mut self.visit, hook, args, message).await;
-            }
-        }
-        shared.chain.run(&mut self.visit, hook, args, message).await
-    }
-
-    /// Puts a hook to the plugins that only the recipients at hand have.
-    async fn ask_own(
-        &mut self,
-        hook: Hook,
-        args: &Args<'_>,
-        message: Option<&dyn Message>,
-    ) -> Decision {
-        let profile = self.visit.profile.clone();
-        let Some(own) = profile.as_ref().and_then(|profile| profile.own.as_ref()) else {
-            return Decision::declined();
-        };
-        if !self.met.iter().any(|met| Arc::ptr_eq(met, own)) {
-            self.met.push(own.clone());
-        }
-        own.run(&mut self.visit, hook, args, message).await
+        self.shared
+            .chain
+            .run(&mut self.visit, hook, args, message)
+            .await
     }
 
     /// Whether nobody on the way can read along.

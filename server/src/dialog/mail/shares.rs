@@ -6,6 +6,7 @@ use gatepost_protocol::{Address, EnhancedCode, Hook, Parameters, Transaction, Ve
 
 use super::Mail;
 use crate::chain::{Decision, Profile, agree};
+use crate::report::{self, Limit};
 
 /// A recipient whose RCPT was accepted.
 pub(super) struct Accepted {
@@ -174,6 +175,7 @@ impl Mail {
             }
             let most = self.max_size_of(profile);
             fates.push((transaction.size > most).then(|| {
+                report::count(Limit::Size);
                 let text = format!("Message is bigger than {most} bytes");
                 Fate::refusal(Verdict::Deny, 552, EnhancedCode(5, 3, 4), text)
             }));

@@ -181,6 +181,11 @@ pub fn start(mechanism: Mechanism, context: &Context<'_>, initial: Option<&[u8]>
 }
 
 impl Exchange {
+    /// The answer was no, and the client need only make room for it (RFC 7628 §3.2.3): whatever comes now, and if nothing does, it has tried.
+    pub fn is_refused(&self) -> bool {
+        matches!(self.0, State::BearerRefused)
+    }
+
     /// Takes the client's response, decoded.
     pub fn step(self, response: &[u8]) -> Step {
         if response.len() > MAX_RESPONSE {

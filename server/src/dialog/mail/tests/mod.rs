@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gatepost_protocol::plugin::Subscription;
+use gatepost_protocol::testing::FakeServices;
 use gatepost_protocol::{Answer, Call, Field, Hook, Outcome, Plugin, Policy, Verdict};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -150,6 +151,7 @@ impl Bed {
             spool: Arc::new(Spool::open(&self.config).unwrap()),
             outbox: Outbox::open(&self.config).unwrap(),
             apart: Apart::default(),
+            services: Arc::new(FakeServices::default()),
         });
         let client = Client {
             session: "3f9a1c".into(),
