@@ -150,6 +150,7 @@ pub struct Init {
 pub type Built = Result<Arc<dyn Plugin>, Vec<SettingError>>;
 
 /// A kind of plugin: its name, its settings, and how one is made.
+#[derive(Clone, Copy)]
 pub struct Definition {
     /// The name in the configuration, such as `queue/maildir`.
     pub name: &'static str,

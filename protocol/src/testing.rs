@@ -44,7 +44,10 @@ pub struct PluginTest {
     pub services: Arc<FakeServices>,
     /// Whether the client hung up.
     pub departure: Arc<Departure>,
-    plugin: Arc<dyn Plugin>,
+    definition: Definition,
+    /// The plugin by each of the settings that were in force so far.
+    instances: Vec<(BTreeMap<String, Value>, Arc<dyn Plugin>)>,
+    in_force: usize,
     message: MemoryMessage,
 }
 
@@ -54,38 +57,55 @@ impl PluginTest {
         definition: &Definition,
         settings: &[(&str, Value)],
     ) -> Result<PluginTest, Vec<SettingError>> {
-        let given = settings
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), value.clone()))
-            .collect();
-        let services = Arc::new(FakeServices::default());
-        let plugin = (definition.build)(Init {
-            name: definition.name.to_owned(),
-            source: None,
-            settings: Settings::check(&(definition.settings)(), &given)?,
-            hostname: "mx.example.org".to_owned(),
-            services: services.clone(),
-            scratch_dir: None,
-        })?;
         let mut session = Session {
             id: "test".into(),
             ..Session::default()
         };
         session.connection.remote = Some(([192, 0, 2, 1], 54321).into());
         session.connection.local = Some(([192, 0, 2, 25], 25).into());
-        Ok(PluginTest {
+        let mut test = PluginTest {
             session,
-            services,
+            services: Arc::new(FakeServices::default()),
             departure: Arc::default(),
-            plugin,
+            definition: *definition,
+            instances: Vec::new(),
+            in_force: 0,
             message: MemoryMessage(Bytes::new()),
-        })
+        };
+        test.set_settings(settings)?;
+        Ok(test)
+    }
+
+    /// From now on these settings are in force, as for a recipient who has others than the site: all of them, and what is not among them has its
+    /// default. The plugin is another instance then, and for settings that were in force before the one that there was.
+    pub fn set_settings(&mut self, settings: &[(&str, Value)]) -> Result<(), Vec<SettingError>> {
+        let given = settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.clone()))
+            .collect();
+        let known = self.instances.iter().position(|(known, _)| *known == given);
+        self.in_force = match known {
+            Some(at) => at,
+            None => {
+                let plugin = (self.definition.build)(Init {
+                    name: self.definition.name.to_owned(),
+                    source: None,
+                    settings: Settings::check(&(self.definition.settings)(), &given)?,
+                    hostname: "mx.example.org".to_owned(),
+                    services: self.services.clone(),
+                    scratch_dir: None,
+                })?;
+                self.instances.push((given, plugin));
+                self.instances.len() - 1
+            }
+        };
+        Ok(())
     }
 
     /// Puts a hook to the plugin, waits for its answer, deferred or not, and applies its changes.
     ///
     /// # Panics
-    /// Where a change is one that the core would refuse.
+    /// Where the core would refuse a change, or outcomes for single recipients at this hook.
     pub async fn call(&mut self, hook: Hook, args: Args<'_>) -> Outcome {
         let mut outcome = {
             let message: Option<&dyn Message> = if hook.has_message() {
@@ -102,7 +122,7 @@ impl PluginTest {
                 settings: None,
                 departure: &self.departure,
             };
-            match self.plugin.call(&call) {
+            match self.instances[self.in_force].1.call(&call) {
                 Answer::Now(outcome) => outcome,
                 Answer::Later(answer) => answer.await,
             }
@@ -110,6 +130,11 @@ impl PluginTest {
         if let Some(deferred) = outcome.defer.take() {
             outcome = deferred.outcome.await;
         }
+        assert!(
+            outcome.recipients.is_empty() || hook.has_message(),
+            "the core would refuse this: at `{}` there are no outcomes for single recipients",
+            hook.name()
+        );
         for change in &outcome.changes {
             if let Err(error) = change.apply(&mut self.session, "test") {
                 panic!("the core would refuse this: {error}");
@@ -298,5 +323,78 @@ impl Services for FakeServices {
     fn state_delete(&self, key: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
         lock(&self.state).remove(key);
         ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Disposition, Setting, Subscription};
+
+    /// Counts; has a word for everybody, and a failure for the first recipient.
+    struct Counter(String, Mutex<usize>);
+
+    impl Plugin for Counter {
+        fn subscriptions(&self) -> Vec<Subscription> {
+            vec![Subscription::to(Hook::DataPost, &[])]
+        }
+
+        fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
+            let mut count = lock(&self.1);
+            *count += 1;
+            let outcome = Outcome::pass(format!("{} {count}", self.0));
+            match call.session.transaction.recipients.first() {
+                Some(first) => outcome
+                    .for_recipient(first.clone(), Outcome::fail("full"))
+                    .into(),
+                None => outcome.into(),
+            }
+        }
+    }
+
+    const COUNTER: Definition = Definition {
+        name: "counter",
+        about: "",
+        settings: || vec![Setting::text("word", "what it says").default("site")],
+        build: |init| {
+            let word = init.settings.text("word").unwrap_or_default().to_owned();
+            Ok(Arc::new(Counter(word, Mutex::default())))
+        },
+    };
+
+    #[tokio::test]
+    async fn settings_in_force_are_those_of_another_instance() {
+        let mut test = PluginTest::new(&COUNTER, &[]).unwrap();
+        assert_eq!(test.data_post(b"").await.message, "site 1");
+        test.set_settings(&[("word", "user".into())]).unwrap();
+        assert_eq!(test.data_post(b"").await.message, "user 1");
+        test.set_settings(&[]).unwrap();
+        assert_eq!(test.data_post(b"").await.message, "site 2");
+        let errors = test.set_settings(&[("word", 7.into())]).unwrap_err();
+        assert_eq!(errors[0].message, "expected text in quotes");
+        assert_eq!(test.data_post(b"").await.message, "site 3", "as before");
+    }
+
+    #[tokio::test]
+    async fn what_holds_for_single_recipients_is_seen() {
+        let mut test = PluginTest::new(&COUNTER, &[]).unwrap();
+        test.rcpt("bob@example.org").await;
+        let outcome = test.data_post(b"").await;
+        let [(address, own)] = outcome.recipients.as_slice() else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(address.as_str(), "bob@example.org");
+        assert_eq!(own.disposition, Some(Disposition::Fail));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "at `rcpt` there are no outcomes for single recipients")]
+    async fn what_the_core_refuses_is_not_taken() {
+        let mut test = PluginTest::new(&COUNTER, &[]).unwrap();
+        test.session
+            .transaction
+            .recipients
+            .push(address("bob@example.org"));
+        test.rcpt("carol@example.org").await;
     }
 }

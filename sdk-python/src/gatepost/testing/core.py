@@ -13,8 +13,9 @@ from ..channel import Channel
 from ..codec import BUILTIN, Codec
 from ..frames import FrameReader, frame
 from ..hooks import text
-from ..version import PROTOCOL, PROTOCOL_VERSION
-from ..worker import Loader, Worker
+from ..instances import Loader
+from ..version import FEATURES, PROTOCOL, PROTOCOL_VERSION
+from ..worker import Worker
 
 Map = Dict[str, Any]
 DnsAnswers = Mapping[Union[str, Tuple[str, str]], Union[Sequence[str], str]]
@@ -151,7 +152,7 @@ class FakeCore:
     def greet(self, **changes: Any) -> Map:
         """Exchange `hello`; ``changes`` are keys to send otherwise. Returns the plugin's."""
         version = list(PROTOCOL_VERSION)
-        hello: Map = {"kind": "hello", "protocol": PROTOCOL, "version": version, "server": "gatepost test", "features": ["cancel", "defer", "segments"]}
+        hello: Map = {"kind": "hello", "protocol": PROTOCOL, "version": version, "server": "gatepost test", "features": FEATURES}
         self.send({**hello, **changes})
         return self.receive_kind("hello")
 
