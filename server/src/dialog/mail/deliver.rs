@@ -193,12 +193,17 @@ impl Mail {
 
     /// Takes in for whom plugins decided by itself.
     fn note_decided(&mut self, delivery: &mut Delivery, at: usize) {
+        let mut last = None;
         for (address, hook, decision) in std::mem::take(&mut self.visit.decided) {
             let fate = Fate { hook, decision };
             self.note_fate(delivery, at, &address, &fate);
-            if self.visit.session.transaction.recipients.is_empty() {
-                delivery.close_share(at, &fate);
-            }
+            last = Some(fate);
+        }
+        // Whom a plugin replaced by others shares their fate.
+        if self.visit.session.transaction.recipients.is_empty()
+            && let Some(fate) = last
+        {
+            delivery.close_share(at, &fate);
         }
     }
 
