@@ -328,8 +328,7 @@ impl Mail {
         if refusal.next == Next::Go
             && self.auth_failures >= self.shared.config.limits.max_auth_failures
         {
-            reply::write(output, "421 4.7.0 Too many failed attempts");
-            return Next::Close;
+            return self.cut_off(output, "421 4.7.0 Too many failed attempts");
         }
         refusal.next
     }
