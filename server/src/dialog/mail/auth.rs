@@ -142,6 +142,7 @@ impl Mail {
         };
         let mut line = Vec::new();
         let mut decided = Decision::declined();
+        let mut token_refused = false;
         loop {
             step = match step {
                 Step::Challenge(text, exchange) => {
@@ -152,7 +153,12 @@ impl Mail {
                     };
                     match response {
                         Ok(response) => exchange.step(&response),
-                        Err(refusal) => return Ok(Err(refusal)),
+                        Err(mut refusal) => {
+                            // Giving up behind the news (RFC 7628 §3.2.3) undoes no attempt: else tokens could be tried without end. Other
+                            // mechanisms tell a client nothing before its last word.
+                            refusal.attempt |= token_refused;
+                            return Ok(Err(refusal));
+                        }
                     }
                 }
                 Step::Ask(question, pending) => {
@@ -165,6 +171,10 @@ impl Mail {
                         }));
                     }
                     let reply = self.understood(&question, &decided);
+                    token_refused = matches!(
+                        (&question, &reply),
+                        (Question::Token { .. }, Reply::Refused)
+                    );
                     // SCRAM computes for milliseconds, which other sessions of this thread should not wait for.
                     let answered = tokio::task::spawn_blocking(move || pending.answered(reply));
                     match answered.await {
