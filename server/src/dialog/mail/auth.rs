@@ -191,6 +191,9 @@ impl Mail {
                 }
                 Step::Done(identity) => return Ok(Ok((identity, decided))),
                 Step::Failed(Failure::Credentials) => return Ok(Err(self.denied(&decided))),
+                Step::Failed(Failure::Unavailable(_)) if is_put_off(&decided) => {
+                    return Ok(Err(self.denied(&decided)));
+                }
                 Step::Failed(failure) => {
                     return Ok(Err(Refusal::of(usual(failure), failure)));
                 }
@@ -224,7 +227,7 @@ impl Mail {
 
     /// What a verdict says to a mechanism.
     fn understood(&self, question: &Question, decision: &Decision) -> Reply {
-        if decision.verdict.is_denial() && decision.verdict.is_soft() {
+        if is_put_off(decision) {
             return Reply::Unavailable;
         }
         if decision.verdict != Verdict::Ok {
@@ -253,7 +256,7 @@ impl Mail {
     }
 
     fn denied(&self, decision: &Decision) -> Refusal {
-        let soft = decision.verdict.is_denial() && decision.verdict.is_soft();
+        let soft = is_put_off(decision);
         let mut output = Vec::new();
         let usual = if soft { UNAVAILABLE } else { REFUSED };
         reply::write_decided(&mut output, Usual::of(usual), decision, false);
@@ -350,6 +353,11 @@ impl Mail {
             |remote| remote.ip().to_string(),
         )
     }
+}
+
+/// A plugin says that it cannot tell for now.
+fn is_put_off(decision: &Decision) -> bool {
+    decision.verdict.is_denial() && decision.verdict.is_soft()
 }
 
 fn asker(question: &Question) -> String {
