@@ -1,5 +1,6 @@
 //! SIGTERM: no new connections, idle sessions are told, the message that is on its way arrives, and the daemon is gone in time.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,31 @@ fn with_nothing_going_on_it_stops_at_once() {
     assert_eq!(idle.reply(), "");
     assert!(server.wait().success());
     assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+}
+
+#[test]
+fn who_has_not_said_who_it_is_holds_nothing_up() {
+    for (listener, complaint) in [
+        (
+            "proxy_from = [\"127.0.0.1\"]",
+            "turned away: no PROXY header",
+        ),
+        ("tls = \"implicit\"", "closed, TLS failed: "),
+    ] {
+        let mut server = Server::start(&format!("[[listen]]\n{listener}\n"));
+        let connect = || TcpStream::connect(server.address()).expect("a connection");
+        let (mut silent, mut other) = (connect(), connect());
+        // Connections are taken in their order: where the second was heard, the first is in.
+        other
+            .write_all(b"EHLO client.example\r\n")
+            .expect("the daemon reads");
+        server.wait_for_log("what becomes of the other", |text| text.contains(complaint));
+        let started = Instant::now();
+        server.signal(Signal::SIGTERM);
+        assert!(matches!(silent.read(&mut [0]), Ok(0)), "{listener}");
+        assert!(server.wait().success());
+        assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
+    }
 }
 
 #[test]

@@ -141,9 +141,10 @@ struct Session {
 }
 
 impl Session {
-    fn open(server: SocketAddr) -> Session {
+    fn open(server: SocketAddr, arguments: &[&str]) -> Session {
         let mut child = openssl(&["s_client", "-quiet", "-crlf", "-connect"])
             .arg(server.to_string())
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -188,7 +189,7 @@ fn new_files_hold_for_new_sessions_and_bad_ones_for_none() {
         certificate("new.example.org"),
     );
     let (server, implicit) = start(files.path(), "");
-    let mut session = Session::open(implicit);
+    let mut session = Session::open(implicit, &[]);
     let install = |name: &str| {
         let to = files.path().join(name);
         std::fs::copy(next.path().join(name), to).expect("a file can be written");
@@ -211,6 +212,32 @@ fn new_files_hold_for_new_sessions_and_bad_ones_for_none() {
         (shown() == "CN = new.example.org").then_some(())
     });
     session.ask("NOOP", "250 ");
+}
+
+/// RFC 9266 §3: with TLS 1.2 two connections may have the same exported keys, so that there is nothing to bind to.
+#[test]
+fn scram_is_bound_to_no_channel_of_tls_1_2() {
+    if programs::needed("openssl").is_none() {
+        return;
+    }
+    let usual = certificate("mx.example.org");
+    let auth = "[auth]\nmechanisms = [\"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\"]\n\
+                [[plugin]]\nname = \"auth/auth_flat_file\"\n[files]\n\"config/flat_auth_pw\" = \"bob:secret\\n\"\n";
+    let (_server, implicit) = start(usual.path(), auth);
+    for (version, offer) in [
+        ("-tls1_2", "250-AUTH SCRAM-SHA-256"),
+        ("-tls1_3", "250-AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256"),
+    ] {
+        let mut session = Session::open(implicit, &[version]);
+        writeln!(session.to, "EHLO client.example").expect("openssl reads");
+        let mut lines = session.from.by_ref().lines().map_while(Result::ok);
+        let offered = lines.find(|line| line.starts_with("250-AUTH ") || line.starts_with("250 "));
+        assert_eq!(
+            offered.as_deref().map(str::trim_end),
+            Some(offer),
+            "{version}"
+        );
+    }
 }
 
 /// A certificate that `issuer` signs, or nobody else.

@@ -311,13 +311,21 @@ impl<S: Stream> Wire<S> {
                 .clock
                 .wait(self.pace.command, &self.stop.now, write)
                 .await;
-            match written {
-                Ok(0) => return Err(End::Gone(None)),
-                Ok(written) => sent += written,
-                Err(End::Idle) => return Err(End::Deaf),
-                Err(end) => return Err(end),
-            }
+            let end = match written {
+                Ok(0) => End::Gone(None),
+                Ok(written) => {
+                    sent += written;
+                    continue;
+                }
+                Err(End::Idle) => End::Deaf,
+                Err(end) => end,
+            };
+            // The last reply follows, and what was sent must not go out with it once more.
+            self.output.drain(..sent);
+            return Err(end);
         }
+        self.output.clear();
+        self.output.shrink_to(IDLE_BUFFER);
         if sent > 0 && self.stream.is_secure() {
             // TLS may have taken what the socket did not take yet.
             let stream = &mut self.stream;
@@ -331,8 +339,6 @@ impl<S: Stream> Wire<S> {
                 end => end,
             })?;
         }
-        self.output.clear();
-        self.output.shrink_to(IDLE_BUFFER);
         Ok(())
     }
 

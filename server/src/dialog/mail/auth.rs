@@ -196,6 +196,9 @@ impl Mail {
                 }
                 Step::Done(identity) => return Ok(Ok((identity, decided))),
                 Step::Failed(Failure::Credentials) => return Ok(Err(self.denied(&decided))),
+                Step::Failed(Failure::Unavailable(_)) if is_put_off(&decided) => {
+                    return Ok(Err(self.denied(&decided)));
+                }
                 Step::Failed(failure) => {
                     return Ok(Err(Refusal::of(usual(failure), failure)));
                 }
@@ -229,7 +232,7 @@ impl Mail {
 
     /// What a verdict says to a mechanism.
     fn understood(&self, question: &Question, decision: &Decision) -> Reply {
-        if decision.verdict.is_denial() && decision.verdict.is_soft() {
+        if is_put_off(decision) {
             return Reply::Unavailable;
         }
         if decision.verdict != Verdict::Ok {
@@ -258,7 +261,7 @@ impl Mail {
     }
 
     fn denied(&self, decision: &Decision) -> Refusal {
-        let soft = decision.verdict.is_denial() && decision.verdict.is_soft();
+        let soft = is_put_off(decision);
         let mut output = Vec::new();
         let usual = if soft { UNAVAILABLE } else { REFUSED };
         reply::write_decided(&mut output, Usual::of(usual), decision, false);
@@ -347,9 +350,11 @@ impl Mail {
         if refusal.next == Next::Go
             && self.auth_failures >= self.shared.config.limits.max_auth_failures
         {
-            report::count(Limit::AuthFailures);
-            reply::write(output, "421 4.7.0 Too many failed attempts");
-            return Next::Close;
+            return self.cut_off(
+                output,
+                Limit::AuthFailures,
+                "421 4.7.0 Too many failed attempts",
+            );
         }
         refusal.next
     }
@@ -361,6 +366,11 @@ impl Mail {
             |remote| remote.ip().to_string(),
         )
     }
+}
+
+/// A plugin says that it cannot tell for now.
+fn is_put_off(decision: &Decision) -> bool {
+    decision.verdict.is_denial() && decision.verdict.is_soft()
 }
 
 fn asker(question: &Question) -> String {

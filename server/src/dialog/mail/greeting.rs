@@ -165,7 +165,7 @@ impl Mail {
             ("CHUNKING", extensions.chunking),
             ("BINARYMIME", extensions.chunking),
             ("PRDR", extensions.prdr),
-            ("STARTTLS", self.can_secure),
+            ("STARTTLS", self.may_start_tls()),
         ] {
             if offered {
                 lines.push(keyword.into());

@@ -64,7 +64,7 @@ impl Mail {
         let commands: Vec<&str> = self
             .verbs()
             .filter(|(_, verb)| match verb {
-                Verb::StartTls => self.can_secure,
+                Verb::StartTls => self.may_start_tls(),
                 Verb::Auth => self.mechanisms().next().is_some(),
                 Verb::Xclient => self.may_xclient,
                 Verb::Xforward => self.may_xforward,

@@ -11,6 +11,11 @@ impl Mail {
         self.can_secure || self.visit.session.connection.tls.is_some()
     }
 
+    /// Whether it may be said now.
+    pub(super) fn may_start_tls(&self) -> bool {
+        self.can_secure && self.visit.session.connection.authenticated.is_none()
+    }
+
     pub(super) async fn start_tls<S: Stream>(
         &mut self,
         wire: &mut Wire<S>,

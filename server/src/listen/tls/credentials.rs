@@ -245,3 +245,19 @@ fn server(
     };
     Ok(builder.with_cert_resolver(Arc::new(certificates)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_changed_a_moment_ago_may_have_changed_again() {
+        let fresh = tempfile::NamedTempFile::new().unwrap();
+        let paths = [fresh.path().to_owned()];
+        assert!(!Files::read(&paths).hold(&paths));
+        for settled in ["Cargo.toml", "there is no such file"] {
+            let paths = [Path::new(env!("CARGO_MANIFEST_DIR")).join(settled)];
+            assert!(Files::read(&paths).hold(&paths), "{settled}");
+        }
+    }
+}

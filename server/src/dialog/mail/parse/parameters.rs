@@ -31,7 +31,8 @@ impl Extensions {
         self.smtputf8 &= stands("SMTPUTF8");
         self.dsn &= stands("DSN");
         self.requiretls &= stands("REQUIRETLS");
-        self.chunking &= stands("CHUNKING");
+        // Both, since nothing but chunks can bring binary data (RFC 3030 §3).
+        self.chunking &= stands("CHUNKING") && stands("BINARYMIME");
         self.prdr &= stands("PRDR");
     }
 }

@@ -268,3 +268,21 @@ async fn pipelined_commands_get_their_replies_in_one_write() {
         "the greeting, and all the rest"
     );
 }
+
+/// Keeps what is written until it is flushed, as TLS may.
+type Keeping = tokio::io::BufStream<DuplexStream>;
+
+impl Stream for Keeping {
+    fn is_secure(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_reply_stays_in_what_encrypts() {
+    let mut dialog = Bed::new().connect_through(Keeping::new);
+    assert!(dialog.reply().await.starts_with("220 "));
+    dialog.expect("EHLO client.example", "250").await;
+    dialog.expect("QUIT", "221").await;
+    dialog.closed().await;
+}

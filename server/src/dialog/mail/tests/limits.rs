@@ -74,6 +74,33 @@ async fn limits_of_a_message() {
 }
 
 #[tokio::test]
+async fn what_comes_behind_the_limit_of_a_message_is_not_kept() {
+    let mut bed = Bed::new();
+    bed.config.limits.memory_per_message = 0;
+    bed.config.limits.max_size = 1 << 20;
+    let mut dialog = bed.after(TO_DATA).await;
+    let lines = b"sixteen  bytes\r\n".repeat(1 << 15);
+    let spool = Arc::clone(&bed.spool);
+    let kept = async |count| {
+        let waiting = async {
+            while files(spool.path()) != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        assert!(waited.is_ok(), "not {count} files");
+    };
+    dialog.raw(b"Subject: x\r\n\r\n").await;
+    dialog.raw(&lines).await;
+    kept(1).await;
+    dialog.raw(&lines).await;
+    dialog.raw(&lines).await;
+    kept(0).await;
+    dialog.expect(".", "552 5.3.4").await;
+    dialog.hang_up().await;
+}
+
+#[tokio::test]
 async fn recipients_transactions_and_errors_are_counted() {
     let mut bed = Bed::new();
     bed.config.limits.max_recipients = 2;
@@ -253,12 +280,51 @@ async fn a_client_that_does_not_read_is_left() {
     bed.config.limits.hello_timeout = Duration::from_secs(3600);
     let dialog = bed.after(&[]).await;
     let (mut stream, server) = (dialog.stream, dialog.server);
+    let started = tokio::time::Instant::now();
     let flood = tokio::spawn(async move { while stream.write_all(b"HELP\r\n").await.is_ok() {} });
     tokio::time::timeout(Duration::from_secs(700), server)
         .await
         .unwrap()
         .unwrap();
+    // To say why would only take longer.
+    assert_eq!(started.elapsed().as_secs(), 300);
     flood.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_late_sees_every_reply_once_and_the_last_one() {
+    for stops in [false, true] {
+        let mut bed = Bed::new();
+        bed.config.limits.max_idle_commands = u32::MAX;
+        bed.config.limits.session_timeout = Duration::from_secs(if stops { 60 } else { 10 });
+        let mut dialog = bed.after(&[]).await;
+        let help = dialog.ask("HELP").await;
+        // More replies than the stream takes.
+        dialog.raw(&b"HELP\r\n".repeat(1000)).await;
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        if stops {
+            bed.stop.now.cancel();
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut read = String::new();
+        dialog.stream.read_to_string(&mut read).await.unwrap();
+        let (replies, last) = read.split_at(read.rfind("421 4.").unwrap());
+        assert!(replies.len() > help.len() * 100);
+        assert_eq!(replies, help.repeat(replies.len() / help.len()));
+        let why = if stops { "421 4.3.2" } else { "421 4.4.2" };
+        assert!(last.starts_with(why) && last.ends_with("\r\n"), "{last}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_turned_away_in_the_midst_of_talking_can_read_why() {
+    let mut dialog = Bed::new().after(&[]).await;
+    dialog.raw(b"NOOP\nNOOP\r\n").await;
+    assert!(dialog.reply().await.starts_with("500 5.5.2"));
+    assert_eq!(dialog.reply().await, "");
+    // A connection that is closed on what nobody reads is reset, and with it goes what the client did not read yet.
+    dialog.raw(&[b'x'; 100_000]).await;
+    dialog.closed().await;
 }
 
 #[tokio::test]
