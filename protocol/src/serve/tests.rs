@@ -88,6 +88,8 @@ impl Plugin for Parrot {
 
 static PARROTS: [Definition; 1] = [PARROT];
 
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The core's end.
 struct Core {
     reader: FrameReader<pipe::Receiver>,
@@ -138,7 +140,8 @@ impl Core {
     }
 
     async fn receive<T: Kind + serde::de::DeserializeOwned>(&mut self) -> T {
-        let payload = self.reader.next().await.unwrap().unwrap();
+        let next = tokio::time::timeout(PATIENCE, self.reader.next()).await;
+        let payload = next.expect("an answer in time").unwrap().unwrap();
         assert_eq!(payload.kind(), T::KIND, "{payload:?}");
         payload.decode().unwrap()
     }
