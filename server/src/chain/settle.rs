@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gatepost_protocol::session::Naughty;
-use gatepost_protocol::{Args, Disposition, EnhancedCode, Hook, Level, Outcome, Verdict};
+use gatepost_protocol::{Address, Args, Disposition, EnhancedCode, Hook, Level, Outcome, Verdict};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -35,10 +35,14 @@ impl Chain {
             });
             return None;
         }
-        if !outcome.recipients.is_empty()
-            && let Some(decision) = self.settle_recipients(visit, hook, at, &mut outcome)
-        {
-            return Some(decision);
+        let mut spared = Vec::new();
+        if !outcome.recipients.is_empty() {
+            let decided = visit.decided.len();
+            spared = self.settle_recipients(visit, hook, at, &mut outcome);
+            let nobody_is_left = visit.session.transaction.recipients.is_empty();
+            if nobody_is_left && visit.decided.len() > decided {
+                return Some(Decision::declined());
+            }
         }
         let values = std::mem::take(&mut outcome.values);
         let finding = Finding::from(outcome);
@@ -47,7 +51,18 @@ impl Chain {
             return None;
         }
         let decision = self.decide(visit, hook, at, &finding)?;
-        Some(Decision { values, ..decision })
+        if spared.is_empty() {
+            return Some(Decision { values, ..decision });
+        }
+        // What holds for the others does not hold for those whose own outcome lets them pass.
+        let transaction = &mut visit.session.transaction;
+        for address in transaction.recipients.clone() {
+            if !spared.contains(&address) {
+                transaction.remove_recipient(&address);
+                visit.decided.push((address, hook, decision.clone()));
+            }
+        }
+        None
     }
 
     /// Puts a finding aside until the recipients are known.
@@ -77,20 +92,21 @@ impl Chain {
         }
     }
 
-    /// Takes out the recipients for whom an outcome decides by itself. `Some` where nobody is left.
+    /// Takes out the recipients for whom an outcome decides by itself. Returns those that it lets pass by themselves.
     fn settle_recipients(
         &self,
         visit: &mut Visit,
         hook: Hook,
         at: usize,
         outcome: &mut Outcome,
-    ) -> Option<Decision> {
-        if !hook.has_message() {
+    ) -> Vec<Address> {
+        if !super::is_for_recipients(hook) || hook == Hook::Rcpt {
             *outcome = Outcome::error(format!(
                 "at `{hook}` there are no outcomes for single recipients"
             ));
-            return None;
+            return Vec::new();
         }
+        let mut spared = Vec::new();
         for (address, own) in std::mem::take(&mut outcome.recipients) {
             if !visit.session.transaction.recipients.contains(&address) {
                 continue;
@@ -101,17 +117,16 @@ impl Chain {
             if own.reply.is_empty() && !said.is_empty() {
                 own.reply = vec![said];
             }
-            if let Some(decision) = self.decide(visit, hook, at, &own) {
-                visit.session.transaction.remove_recipient(&address);
-                visit.decided.push((address, hook, decision));
+            match self.decide(visit, hook, at, &own) {
+                // Only at `queue` a yes says that nobody else is to be asked.
+                Some(decision) if decision.ends_message() || hook == Hook::Queue => {
+                    visit.session.transaction.remove_recipient(&address);
+                    visit.decided.push((address, hook, decision));
+                }
+                _ => spared.push(address),
             }
         }
-        visit
-            .session
-            .transaction
-            .recipients
-            .is_empty()
-            .then(Decision::declined)
+        spared
     }
 
     /// Judges a finding by the settings in force. `Some` where it decides.
