@@ -1,6 +1,7 @@
 //! What the black-box tests and benchmarks of Gatepost share: the daemon as a process, and the programs beside it.
 
 pub mod dns;
+pub mod fuzz;
 pub mod mixed;
 pub mod programs;
 pub mod server;
