@@ -21,6 +21,9 @@ use crate::message::Spool;
 pub use engine::{Next, Protocol, converse};
 pub use input::LineFault;
 pub use lmtp::LMTP;
+/// For the fuzz targets (`tests/src/fuzz`); no interface to build on.
+#[doc(hidden)]
+pub use mail::parse;
 pub use mail::{Dialect, serve};
 pub use smtp::SMTP;
 pub use wire::{End, Pace, Secured, Stop, Stream, Wire};
