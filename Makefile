@@ -1,11 +1,12 @@
 # Thin names for the commands behind them. `make setup`, `make test` and `make bench` get what a machine lacks, and say what and why;
 # `make run` needs Rust, Python 3 and Perl and installs nothing.
 
-.PHONY: help run setup test bench
+.PHONY: help run setup test fuzz bench
 
 help:
 	@echo 'make run      build Gatepost and run it on 127.0.0.1:2525, with the chain of plugin-examples/gatepost.toml'
 	@echo 'make test     run every test in every language'
+	@echo 'make fuzz     run the fuzz targets half an hour each, and keep what they find on the way; SECONDS_EACH=60 for a minute'
 	@echo 'make bench    measure it against its peers, and write docs/performance.md; QUICK=1 for a short run'
 	@echo 'make setup    install what tests and benchmarks need beside Rust, Python 3 and Perl'
 
@@ -18,6 +19,11 @@ setup:
 
 test: setup
 	@tests/scripts/test
+
+# Needs a nightly toolchain.
+SECONDS_EACH ?= 1800
+fuzz:
+	@tests/scripts/fuzz $(SECONDS_EACH) keep
 
 # On the disk rather than in memory, where the system's folder for temporary files may be; not below here, where Postfix's own users may not get in.
 bench: setup

@@ -208,7 +208,7 @@ fn is_of_label(character: char) -> bool {
 }
 
 /// RFC 5321 §4.1.3: `[192.0.2.1]`, `[IPv6:2001:db8::1]`, or a tagged general literal. The grammar has more, which is refused: numbers with
-/// leading zeros, which are octal to some programs, and `@` and `>` in a general literal, at which others would cut the address.
+/// leading zeros, which are octal to some programs, and `@`, `>` and `"` in a general literal, at which others would cut the address or go on behind it.
 pub fn is_literal(text: &str) -> bool {
     let Some(inner) = text
         .strip_prefix('[')
@@ -227,9 +227,9 @@ pub fn is_literal(text: &str) -> bool {
     }
     is_domain(tag)
         && !content.is_empty()
-        && content
-            .bytes()
-            .all(|byte| matches!(byte, b'!'..=b'Z' | b'^'..=b'~') && !matches!(byte, b'@' | b'>'))
+        && content.bytes().all(|byte| {
+            matches!(byte, b'!'..=b'Z' | b'^'..=b'~') && !matches!(byte, b'@' | b'>' | b'"')
+        })
 }
 
 impl std::fmt::Display for Address {
@@ -311,6 +311,8 @@ mod tests {
             ("a@example..org", Domain),
             ("a@[300.0.0.1]", Domain),
             ("a@[192.0.2.1", Domain),
+            ("a@[tag:b>c]", Domain),
+            ("a@[tag:b\"c]", Domain),
             ("j\u{f6}rg@example.org", NotAscii),
         ] {
             assert_eq!(Address::parse(bad), Err(error), "{bad}");
@@ -362,7 +364,7 @@ mod tests {
         #[test]
         fn every_mailbox_of_the_grammar_is_taken(
             local in r#"[!#$%&'*+/=?^_`{|}~a-zA-Z0-9-]{1,20}(\.[a-z0-9\p{L}]{1,3}){0,2}|"([ !#-\[\]-~]|\\[ -~]|\p{L}){0,15}""#,
-            domain in r#"[a-zA-Z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z0-9\p{L}]{1,9}){0,3}|\[(25[0-5]|1?[1-9]?[0-9])\.0\.2\.1\]|\[IPv6:[0-9a-f]{1,4}::[0-9a-f]{1,4}\]|\[[a-z]{1,5}:[!-=?A-Z^-~]{1,20}\]"#,
+            domain in r#"[a-zA-Z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z0-9\p{L}]{1,9}){0,3}|\[(25[0-5]|1?[1-9]?[0-9])\.0\.2\.1\]|\[IPv6:[0-9a-f]{1,4}::[0-9a-f]{1,4}\]|\[[a-z]{1,5}:[!#-=?A-Z^-~]{1,20}\]"#,
         ) {
             prop_assume!(local.len() <= MAX_LOCAL);
             let text = format!("{local}@{domain}");

@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod dns;
+pub mod fuzz;
 pub mod mixed;
 pub mod nodemailer;
 pub mod programs;

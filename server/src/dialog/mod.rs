@@ -24,6 +24,9 @@ pub use apart::Apart;
 pub use engine::{Next, Protocol, converse};
 pub use input::LineFault;
 pub use lmtp::LMTP;
+/// For the fuzz targets (`tests/src/fuzz`); no interface to build on.
+#[doc(hidden)]
+pub use mail::parse;
 pub use mail::{Dialect, serve};
 pub use smtp::SMTP;
 pub use wire::{End, Pace, Secured, Stop, Stream, Wire};

@@ -162,6 +162,9 @@ impl DataReader {
         // Nothing but a CR is ever held where octets are counted, and now no LF follows it.
         let bare = !held.is_empty();
         self.seen.bare_cr |= bare;
+        let normalizes = self.newlines == BareNewlines::Normalize;
+        let more = if bare && normalizes { 2 } else { held.len() };
+        self.seen.long_line |= self.line + more > self.max_line;
         Scan {
             kept: held.len(),
             used: held.len(),
@@ -369,6 +372,10 @@ mod tests {
         assert!(!long(b"123456789012345678\r\n12345678901234567890"));
         assert!(long(b"1234567890123456789\r\n"));
         assert!(long(b"123456789012345678901"));
+        // A CR that nothing follows is one more, and two where it is made a CRLF.
+        assert!(long(b"12345678901234567890\r"));
+        let made_right = |stream| read_counted(stream, 0, BareNewlines::Normalize).1.long_line;
+        assert!(made_right(b"1234567890123456789\r") && !made_right(b"123456789012345678\r"));
     }
 
     #[test]

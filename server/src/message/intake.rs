@@ -81,7 +81,7 @@ impl Intake {
         scan
     }
 
-    /// Puts other bytes in the place of what the last scan brought; they may be more.
+    /// Puts other bytes in the place of what the last scan brought; they may be more. Behind the end of data, what follows was given back first.
     pub async fn replace(&mut self, bytes: &[u8]) {
         let mut waiting = [0; 2];
         let waiting = &mut waiting[..self.unused];
@@ -114,8 +114,14 @@ impl Intake {
         &self.block()[self.kept - self.fresh..self.kept]
     }
 
-    /// What the last scan left: behind the end of data, what belongs to the next command.
-    pub fn unused(&self) -> &[u8] {
+    /// Gives back what the last scan left: behind the end of data, what belongs to the next command.
+    pub fn give_back(&mut self) -> &[u8] {
+        let unused = std::mem::take(&mut self.unused);
+        &self.block()[self.kept..self.kept + unused]
+    }
+
+    /// What the last scan left to the next: two bytes at most, since behind the end of data there is none ([`Intake::give_back`]).
+    fn unused(&self) -> &[u8] {
         &self.block()[self.kept..self.kept + self.unused]
     }
 

@@ -101,7 +101,7 @@ impl Mail {
         }
         let scan = intake.take(read, |block| reader.scan(block));
         if scan.ended {
-            wire.unread(intake.unused());
+            wire.unread(intake.give_back());
         }
         self.take_fresh(incoming, scan.bare).await;
         Ok(Block {

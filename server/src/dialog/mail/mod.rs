@@ -9,7 +9,7 @@ mod envelope;
 mod greeting;
 mod incoming;
 mod other;
-mod parse;
+pub mod parse;
 mod repair;
 mod replies;
 mod shares;

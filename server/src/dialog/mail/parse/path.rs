@@ -105,7 +105,8 @@ fn without_route(path: &str) -> Option<&str> {
     }
     let (route, mailbox) = path.split_once(':')?;
     let is_hop = |hop: &str| hop.strip_prefix('@').is_some_and(is_domain);
-    (route.split(',').all(is_hop) && !mailbox.is_empty()).then_some(mailbox)
+    // Only the bare `<postmaster>` has no domain (RFC 5321 §4.1.1.3), and only the bare `<>` no mailbox.
+    (route.split(',').all(is_hop) && mailbox.contains('@')).then_some(mailbox)
 }
 
 #[cfg(test)]
@@ -150,6 +151,7 @@ mod tests {
             ("FROM:<a b@c>", "501 5.1.7"),
             ("FROM:<a>", "501 5.1.7"),
             ("FROM:<@x:>", "501 5.1.7"),
+            ("FROM:<@x:postmaster>", "501 5.1.7"),
             ("FROM:<x,@y:a@b>", "501 5.1.7"),
             ("FROM:<j\u{f6}rg@b>", "553 5.6.7"),
         ] {
