@@ -12,6 +12,7 @@ use gatepost::config::{AuthOffer, BareNewlines, Config, Listen};
 use gatepost::dialog::{Client, LMTP, SMTP, Shared, Stop, Stream, serve};
 use gatepost::message::Spool;
 use gatepost_protocol::plugin::Subscription;
+use gatepost_protocol::testing::FakeServices;
 use gatepost_protocol::{Answer, Args, Call, Hook, Outcome, Plugin, Policy};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -186,6 +187,7 @@ fn converse(settings: Settings, blocks: VecDeque<Vec<u8>>) -> (Vec<u8>, Kept) {
         config: Arc::new(config),
         chain: Arc::new(Chain::new(vec![taker])),
         spool: Arc::clone(&SPOOL),
+        services: Arc::new(FakeServices::default()),
     };
     let address = "192.0.2.1:1234".parse().unwrap();
     let listen = Listen {
