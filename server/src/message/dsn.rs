@@ -193,7 +193,7 @@ impl Report<'_> {
         );
         text.push_str(&match self.action {
             Action::Failed => {
-                "It will not be tried again. The parts below tell programs the same, and show which\r\nmessage it was.\r\n".to_owned()
+                "It will not be tried again. The parts below tell programs the same, and show\r\nwhich message it was.\r\n".to_owned()
             }
             Action::Delayed(until) => format!(
                 "You need not send it again: it is tried until\r\n{}.\r\n",
