@@ -42,9 +42,7 @@ impl Server {
 
     /// Kills it, and starts another in the same folder, with the head of a dialogue.
     pub fn start_again(&mut self, head: &str) {
-        // It may have been killed already.
-        let _ = self.daemon.signal(Signal::SIGKILL);
-        self.wait();
+        self.daemon.kill();
         let places = places(self.dir.path());
         let command = Command::new(gatepost());
         let daemon = Daemon::start(command, &complete(head, &places), self.dir.path());

@@ -73,6 +73,8 @@ impl Outbox {
             folder,
             added: Notify::new(),
         };
+        // All of it is read now.
+        outbox.folder.take_changed();
         let read = outbox.folder.clear().and_then(|()| outbox.reread());
         read.map_err(|error| {
             let dir = outbox.folder.path().display();
