@@ -7,6 +7,7 @@ pub mod address;
 pub mod change;
 pub mod channel;
 pub mod delivered;
+pub mod departure;
 pub mod frame;
 pub mod header;
 pub mod hook;
@@ -24,6 +25,7 @@ pub mod wire;
 
 pub use address::Address;
 pub use change::{Change, Edge, Scope};
+pub use departure::Departure;
 pub use header::HeaderBlock;
 pub use hook::Hook;
 pub use outcome::{Answer, BoxFuture, Outcome};

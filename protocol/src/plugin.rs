@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Hook;
+use crate::departure::Departure;
 use crate::outcome::{Answer, BoxFuture, Outcome};
 use crate::policy::Policy;
 use crate::services::{Message, Services};
@@ -121,6 +122,9 @@ pub struct Call<'a> {
     pub deadline: Duration,
     /// For a host: the settings in force of those plugins that have others here than they were made with.
     pub settings: Option<&'a InForce>,
+    /// Whether the client hung up. At `queue` it will send the message again then: a plugin that looks just before it commits itself, and
+    /// answers `denysoft` instead, spares the recipients a duplicate. What it answers counts either way.
+    pub departure: &'a Departure,
 }
 
 /// The settings in force of plugins in other processes, by the names of the plugins: all of a plugin's own settings, as they are written.

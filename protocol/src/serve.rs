@@ -1,6 +1,8 @@
 //! A Rust plugin as a process of its own: the plugin's side of the protocol (docs/protocol.md).
 
 mod remote;
+#[cfg(test)]
+mod tests;
 mod view;
 mod worker;
 

@@ -34,7 +34,7 @@ use crate::plugin::{Call, Definition, Init, Plugin};
 use crate::services::{DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services};
 use crate::session::{Args, Session};
 use crate::settings::{SettingError, Settings};
-use crate::{Address, HeaderBlock, Hook, Level, Value};
+use crate::{Address, Departure, HeaderBlock, Hook, Level, Value};
 
 /// A plugin, a session to show it, and a core that answers from memory.
 pub struct PluginTest {
@@ -42,6 +42,8 @@ pub struct PluginTest {
     pub session: Session,
     /// What the plugin is answered when it asks the core.
     pub services: Arc<FakeServices>,
+    /// Whether the client hung up.
+    pub departure: Arc<Departure>,
     plugin: Arc<dyn Plugin>,
     message: MemoryMessage,
 }
@@ -74,6 +76,7 @@ impl PluginTest {
         Ok(PluginTest {
             session,
             services,
+            departure: Arc::default(),
             plugin,
             message: MemoryMessage(Bytes::new()),
         })
@@ -97,6 +100,7 @@ impl PluginTest {
                 message,
                 deadline: Duration::from_secs(30),
                 settings: None,
+                departure: &self.departure,
             };
             match self.plugin.call(&call) {
                 Answer::Now(outcome) => outcome,

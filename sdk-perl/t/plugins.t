@@ -199,4 +199,9 @@ subtest 'the body' => sub {
         'no body at all';
 };
 
+{
+    my @made = map { Gatepost::Test->new(plugin => "$dir/keeps", args => ['asks'], client_gone => $_) } 0, 1;
+    is_deeply [map { $_->hook('queue')->verdict } @made], ['ok', 'denysoft'], 'a client can be gone';
+}
+
 done_testing;

@@ -4,6 +4,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use FakeCore;
+use File::Temp ();
 use Test::More;
 
 # The program at the other end of real pipes, with the built-in codec and, where it is installed, the fast one.
@@ -167,6 +168,36 @@ my %tests = (
         like rcpt($core, 'config')->{message}, qr/^died: config: cancelled: timeout/, 'a call ends at once';
         is_deeply $core->wait_for('result'), {kind => 'result', id => 2, results => []}, 'what has not begun is not run';
         is_deeply rcpt($core, 'deny')->{reply}, ['no'];
+    },
+    'a client that hangs up during queue' => sub {
+        my $keeps = {name => 'keeps', source => 'keeps', dirs => ["$FindBin::RealBin/plugins"]};
+        my $dir = File::Temp->newdir;
+        my $core = core([{%$keeps, args => ["$dir/begun"]}]);
+        my $leave = sub { $core->send({kind => 'cancel', id => $core->{next}, reason => 'disconnect'}) };
+        $core->send($core->hook_message('queue'));
+        my $until = time + $FakeCore::DEADLINE;
+        select undef, undef, undef, 0.002 until -e "$dir/begun" || time > $until;
+        $core->send($core->hook_message(rcpt => args => {address => 'bob@example.org'}, session => 's2'));
+        $core->send({kind => 'cancel', id => 1, reason => 'disconnect'});
+        is_deeply $core->wait_for('result')->{results}[0]{reply}, ['the client is gone'], 'a plugin sees it when it looks';
+        is_deeply $core->wait_for('result')->{results}[0]{reply}, ['there'], 'what came before it has its turn';
+
+        $core = core([{%$keeps, args => ['asks']}]);
+        $core->{answers}{config} = sub { $leave->(); return {ok => {values => []}} };
+        is $core->hook('queue')->[0]{verdict}, 'denysoft', 'a call goes on';
+        $core->{answers}{config} = {ok => {values => []}};
+        is $core->hook('queue')->[0]{verdict}, 'ok', 'the next client is there';
+        $core->{answers}{config} = sub { $core->send({kind => 'cancel', id => $core->{next}, reason => 'timeout'}); return };
+        like $core->hook('queue')->[0]{message}, qr/^died: config: cancelled: timeout/, 'any other cancel ends it';
+        $core->{answers}{config} = sub {
+            $core->{answers}{config} = {ok => {values => []}};
+            $core->send($core->hook_message('queue', session => 's2'));
+            $leave->();
+            return {ok => {values => []}};
+        };
+        $core->send($core->hook_message('queue'));
+        is $core->wait_for('result')->{results}[0]{verdict}, 'ok';
+        is $core->wait_for('result')->{results}[0]{verdict}, 'denysoft', 'a hook that waits for its turn finds it';
     },
     'a config hook within a call for it' => sub {
         my $core = core([$say, {name => 'edits', source => "$FindBin::RealBin/plugins/edits"}]);

@@ -13,8 +13,8 @@ use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::{
-    Address, Answer, Args, Call, Disposition, DnsAnswer, Hook, Level, Outcome, Parameters, Policy,
-    RecordType, ServiceError, Services, Session, Verdict,
+    Address, Answer, Args, Call, Departure, Disposition, DnsAnswer, Hook, Level, Outcome,
+    Parameters, Policy, RecordType, ServiceError, Services, Session, Verdict,
 };
 use gatepost_tests::programs;
 
@@ -147,6 +147,7 @@ async fn ask(plugin: &Started, session: &str, address: &str) -> Outcome {
         message: None,
         deadline: DEADLINE,
         settings: None,
+        departure: &Departure::new(),
     };
     match plugin.plugin.call(&call) {
         Answer::Now(outcome) => outcome,
@@ -491,6 +492,7 @@ async fn plugins_of_one_process_are_asked_in_one_request_and_stop_in_order() {
         message: None,
         deadline: DEADLINE,
         settings: None,
+        departure: &Departure::new(),
     };
     assert_eq!(processes.iter().count(), 1);
     let process = &started[2].process;

@@ -16,7 +16,7 @@ use crate::plugin::{Call, Definition, Init, Plugin};
 use crate::settings::Settings;
 use crate::value::Value;
 use crate::wire;
-use crate::{Address, Disposition, Hook, PROTOCOL, VERSION, Verdict};
+use crate::{Address, Departure, Disposition, Hook, PROTOCOL, VERSION, Verdict};
 
 /// How many requests may be unanswered; a waiting one costs a task.
 const CONCURRENCY: u32 = 256;
@@ -27,7 +27,25 @@ pub(super) struct Worker {
     writer: Arc<FrameWriter>,
     calls: Arc<Calls>,
     plugins: OnceLock<HashMap<String, Arc<dyn Plugin>>>,
-    running: Mutex<HashMap<u64, Arc<Notify>>>,
+    running: Mutex<HashMap<u64, Arc<Running>>>,
+}
+
+/// A request without a result.
+struct Running {
+    hook: Option<Hook>,
+    cancelled: Notify,
+    departure: Departure,
+}
+
+impl Running {
+    /// The core sent `cancel` (docs/protocol.md §7).
+    fn cancel(&self, reason: &str) {
+        if self.hook == Some(Hook::Queue) && reason == "disconnect" {
+            self.departure.announce();
+        } else {
+            self.cancelled.notify_one();
+        }
+    }
 }
 
 impl Worker {
@@ -80,7 +98,7 @@ impl Worker {
             "cancel" => {
                 let cancel: wire::Cancel = read(payload)?;
                 if let Some(running) = self.running().get(&cancel.id) {
-                    running.notify_one();
+                    running.cancel(&cancel.reason);
                 }
                 Ok(())
             }
@@ -101,7 +119,7 @@ impl Worker {
         }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Notify>>> {
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Running>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,15 +212,19 @@ impl Worker {
 
     fn hook(self: &Arc<Self>, message: wire::HookMessage<'static>) -> Result<(), String> {
         let id = message.id.ok_or("a hook without an id")?;
-        let cancelled = Arc::new(Notify::new());
-        self.running().insert(id, cancelled.clone());
+        let running = Arc::new(Running {
+            hook: Hook::from_name(&message.hook),
+            cancelled: Notify::new(),
+            departure: Departure::new(),
+        });
+        self.running().insert(id, running.clone());
         let worker = self.clone();
         tokio::spawn(async move {
             let mut results = Vec::new();
             tokio::select! {
                 biased;
-                () = worker.segment(id, &message, &mut results) => {}
-                () = cancelled.notified() => {}
+                () = worker.segment(id, &message, &running, &mut results) => {}
+                () = running.cancelled.notified() => {}
             }
             worker.running().remove(&id);
             worker.send(&wire::ResultMessage { id, results });
@@ -215,9 +237,10 @@ impl Worker {
         self: &Arc<Self>,
         id: u64,
         message: &wire::HookMessage<'_>,
+        running: &Running,
         results: &mut Vec<wire::Entry>,
     ) {
-        let Some(hook) = Hook::from_name(&message.hook) else {
+        let Some(hook) = running.hook else {
             return;
         };
         let mut session = view::session(message);
@@ -246,6 +269,7 @@ impl Worker {
                     message: at_hand,
                     deadline,
                     settings: None,
+                    departure: &running.departure,
                 };
                 match plugin.call(&call) {
                     Answer::Now(outcome) => outcome,
@@ -301,6 +325,7 @@ impl Worker {
         tokio::spawn(async move {
             let session = view::session(&message);
             let args = view::args(hook, &message.args);
+            let departure = Departure::new();
             for name in &message.plugins {
                 let call = Call {
                     hook,
@@ -309,6 +334,7 @@ impl Worker {
                     message: None,
                     deadline: Duration::MAX,
                     settings: None,
+                    departure: &departure,
                 };
                 let plugin = worker
                     .plugins

@@ -6,6 +6,7 @@ package Gatepost::Channel;
 # new($in, $out)   takes open handles
 # from_environment takes those of GATEPOST_FD, and makes them close-on-exec
 # next_frame()     the next frame's map, or undef at end of file; dies "CODE: explanation" on a broken frame
+# has_input()      whether next_frame() would find something to read; a frame may still not be whole. Sends what waits
 
 use strict;
 use warnings;
@@ -88,6 +89,14 @@ sub next_frame {
         }
         $self->_fill($have) or return;
     }
+}
+
+sub has_input {
+    my $self = shift;
+    return 1 if length $self->{buffer};
+    $self->flush or return 0;
+    vec(my $reading = '', fileno $self->{in}, 1) = 1;
+    return select($reading, undef, undef, 0) > 0;
 }
 
 sub _fill {

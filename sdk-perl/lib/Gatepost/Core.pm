@@ -2,7 +2,7 @@ package Gatepost::Core;
 
 # What a plugin may ask of the daemon. $backend answers: a Gatepost::Worker (the wire) or a Gatepost::Memory (tests).
 # A backend has call($method, \%params) -> hash of the reply, or dies with a Gatepost::Core::Error; and
-# log($level name, $plugin or undef, $message).
+# log($level name, $plugin or undef, $message); and client_gone().
 
 use strict;
 use warnings;
@@ -37,6 +37,11 @@ sub message_read {
     my ($offset, $length) = @_;
     return call('message/read', offset => $offset, length => $length)->{data} // '';
 }
+
+# In the hook queue: whether the client hung up, and will thus send the message again. A plugin that looks just before
+# the message is its own for good, and returns DENYSOFT instead, spares the recipients a duplicate; what it returns
+# counts either way.
+sub client_gone { $backend ? $backend->client_gone : 0 }
 
 package Gatepost::Core::Error;
 

@@ -2,7 +2,8 @@ package Gatepost::Memory;
 
 # A core that lives in a hash: the backend of Gatepost::Core in tests of plugins.
 #
-# new(config => {NAME => \@lines}, dns => {"NAME TYPE" => \@records or 'temporary'}, message => $bytes)
+# new(config => {NAME => \@lines}, dns => {"NAME TYPE" => \@records or 'temporary'}, message => $bytes,
+#     client_gone => whether the client hung up)
 
 use strict;
 use warnings;
@@ -19,6 +20,8 @@ sub log {
     push @{$self->{log}}, {level => $level, plugin => $plugin, message => $message};
     return;
 }
+
+sub client_gone { $_[0]{client_gone} }
 
 sub take_log { my $self = shift; return splice @{$self->{log}} }
 

@@ -21,7 +21,7 @@ my $MAX_RESULTS = $Gatepost::Schema::MAX_FRAME - 4096;
 sub new {
     my ($class, $channel, %args) = @_;
     return bless {
-        channel => $channel, host => Gatepost::Host->new(%args), pid => $$, waiting => [], cancelled => {}, calls => 0,
+        channel => $channel, host => Gatepost::Host->new(%args), pid => $$, waiting => [], cancelled => {}, departed => {}, calls => 0,
     }, $class;
 }
 
@@ -99,10 +99,11 @@ sub _hook {
     my $id = $message->{id} // return;
     my ($results, $encoded) = ([]);
     if (!delete $self->{cancelled}{$id}) {
-        $self->{current} = $id;
+        @$self{qw(current hook)} = ($id, $message->{hook});
         ($results, $encoded) = $self->{host}->run($message);
         undef $self->{current};
     }
+    delete $self->{departed}{$id};
     $self->{channel}->send(Gatepost::Schema::message_result($id, $encoded // _encoded($results)));
     return;
 }
@@ -124,13 +125,44 @@ sub _event {
     return;
 }
 
-# Only a hook that waits, here or in a call, can still be stopped; the others have their result sent already.
+# Only a hook that waits, here or in a call, can still be stopped; the others have their result sent already. That a
+# client is gone stops none at `queue`: it is for the plugin to know.
 sub _cancel {
     my ($self, $message) = @_;
     my $id = $message->{id} // return;
-    $self->{cancelled}{$id} = $message->{reason} // 'cancelled'
-        if grep { ($_->{kind} // '') eq 'hook' && ($_->{id} // '') eq $id } @{$self->{waiting}};
+    my ($waiting) = grep { ($_->{kind} // '') eq 'hook' && ($_->{id} // '') eq $id } @{$self->{waiting}};
+    if (_departs($waiting && $waiting->{hook}, $message)) { $self->{departed}{$id} = 1 }
+    elsif ($waiting) { $self->{cancelled}{$id} = $message->{reason} // 'cancelled' }
     return;
+}
+
+sub _departs {
+    my ($hook, $cancel) = @_;
+    return ($hook // '') eq 'queue' && ($cancel->{reason} // '') eq 'disconnect';
+}
+
+# The cancel of the hook that runs. Dies where it ends it.
+sub _cancel_current {
+    my ($self, $message, $doing) = @_;
+    return $self->{departed}{$self->{current}} = 1 if _departs($self->{hook}, $message);
+    die Gatepost::Core::Error->new('cancelled', "$doing: cancelled: " . ($message->{reason} // ''));
+}
+
+# Takes in what the core sent already, where the hook is one that has a client to lose.
+sub client_gone {
+    my $self = shift;
+    my $current = $self->{current} // return 0;
+    return 0 if $self->{hook} ne 'queue' || $$ != $self->{pid};
+    while (!$self->{departed}{$current} && $self->{channel}->has_input) {
+        my $message = eval { $self->{channel}->next_frame } // $self->_no_frame;
+        # End of file: serve() finds it again.
+        last unless $message;
+        my $kind = $message->{kind} // '';
+        if ($kind eq 'cancel' && ($message->{id} // '') eq $current) { $self->_cancel_current($message, 'client_gone') }
+        elsif ($kind eq 'cancel') { $self->_cancel($message) }
+        elsif ($kind ne 'reply') { push @{$self->{waiting}}, $message }
+    }
+    return $self->{departed}{$current} // 0;
 }
 
 # Blocks until the core answers. What comes meanwhile waits for its turn, but for a config hook: it may be this very
@@ -155,15 +187,16 @@ sub call {
             die Gatepost::Core::Error->new($error->{code} // 'failed', "$method: " . ($error->{message} // 'failed'));
         }
         elsif ($kind eq 'cancel' && defined $current && ($message->{id} // '') eq $current) {
-            die Gatepost::Core::Error->new('cancelled', "$method: cancelled: " . ($message->{reason} // ''));
+            $self->_cancel_current($message, $method);
         }
         elsif ($kind eq 'hook' && ($message->{hook} // '') eq 'config') {
             # The plugin that called goes on afterwards.
             my @outer = ($Gatepost::Host::running, $Gatepost::Host::running_hook);
+            my $hook = $self->{hook};
             local $Gatepost::Log::held;
             $self->_hook($message);
             ($Gatepost::Host::running, $Gatepost::Host::running_hook) = @outer;
-            $self->{current} = $current;
+            @$self{qw(current hook)} = ($current, $hook);
         }
         elsif ($kind eq 'cancel') { $self->_cancel($message) }
         else { push @{$self->{waiting}}, $message }

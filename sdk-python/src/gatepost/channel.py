@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from typing import List, Optional
 
@@ -27,6 +28,12 @@ class Channel:
             return os.read(self._reading, _READ)
         except ConnectionError:
             return b""
+
+    def has_input(self) -> bool:
+        """Whether ``read`` would not have to wait."""
+        poll = select.poll()
+        poll.register(self._reading, select.POLLIN)
+        return bool(poll.poll(0))
 
     def write(self, data: bytes) -> None:
         """All of ``data``. Raises OSError where the other side is gone."""

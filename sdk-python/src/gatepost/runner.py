@@ -253,8 +253,13 @@ class Runner:
         self._worker.flush()
 
     def cancel(self, hook: int, reason: str, queued: Deque[Map]) -> None:
-        """The server no longer wants the answers to that hook, be it running, deferred or still waiting."""
+        """The server no longer wants the answers to that hook, be it running, deferred or still waiting.
+
+        Not so at `queue`, where a client that is gone is news for the plugin and nothing else.
+        """
         running = self._running.get(hook)
+        if running is not None and running.hook == "queue" and reason == "disconnect":
+            return running.depart()
         for turn in [*self._deferred.get(hook, ()), *([running] if running else ())]:
             turn.cancelled = reason
             self._worker.wake_calls(turn)
@@ -265,7 +270,10 @@ class Runner:
             for waiting in [queued, *(conversation.waiting for conversation in self._conversations.values())]:
                 for message in waiting:
                     if message.get("id") == hook and message["kind"] == "hook":
-                        message["cancelled"] = reason
+                        if text(message.get("hook")) == "queue" and reason == "disconnect":
+                            message["departed"] = True
+                        else:
+                            message["cancelled"] = reason
 
     def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         assert self._worker.loop is not None

@@ -5,6 +5,7 @@ One object lives as long as the connection: a plugin may set attributes of its o
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Dict, Iterator, MutableMapping, Optional, Union
 
 from . import headers
@@ -76,6 +77,26 @@ class Session(Fields):
     def message(self) -> Message:
         """The message as received, from ``data_post_headers`` on."""
         return Message(self)
+
+    @property
+    def client_gone(self) -> bool:
+        """At ``queue``: whether the client hung up, and will thus send the message again.
+
+        Look just before the message is yours for good, and answer ``denysoft("the client is gone")`` instead. Who goes
+        on and answers ``ok`` has kept it: the server takes this hook's answer as it is.
+        """
+        turn = self._turn
+        if not turn.departed and turn.hook == "queue" and turn.worker.is_reader():
+            turn.worker.look()
+        return turn.departed
+
+    async def until_client_gone(self) -> None:
+        """At ``queue``: wait until ``client_gone``; for ever where the client stays."""
+        turn = self._turn
+        if turn.departure is None:
+            turn.departure = asyncio.Event()
+        if not turn.departed:
+            await turn.departure.wait()
 
     def log(self, message: str, level: str = "info") -> None:
         """A line for the server's log, with this session. Levels: emerg alert crit error warn notice info debug."""

@@ -20,7 +20,7 @@ LEVELS = ("emerg", "alert", "crit", "error", "warn", "notice", "info", "debug")
 class Turn:
     """What a hook's functions see, and the changes that they ask for."""
 
-    __slots__ = ("worker", "id", "hook", "session", "number", "resumed", "deadline_ms", "view", "names", "changes", "cancelled", "task")
+    __slots__ = ("worker", "id", "hook", "session", "number", "resumed", "deadline_ms", "view", "names", "changes", "cancelled", "departed", "departure", "task")
 
     def __init__(self, worker: Worker, message: Map) -> None:
         get = message.get
@@ -39,6 +39,8 @@ class Turn:
         self.names: List[Any] = get("plugins") or []
         self.changes: List[Change] = []
         self.cancelled: Optional[str] = None
+        self.departed: bool = get("departed", False)
+        self.departure: Optional[asyncio.Event] = None
         self.task: Optional[asyncio.Task[Any]] = None
 
     def later(self) -> Turn:
@@ -49,6 +51,12 @@ class Turn:
         turn.changes = []
         turn.task = None
         return turn
+
+    def depart(self) -> None:
+        """The client is gone; the hook's answer counts nevertheless."""
+        self.departed = True
+        if self.departure is not None:
+            self.departure.set()
 
     def change(self, change: Change) -> None:
         """Ask for a change, and see it at once."""

@@ -154,6 +154,14 @@ class Worker:
         if self.loop is not None:
             self.loop.call_soon(self._readable, True)
 
+    def look(self) -> None:
+        """Take in what the server sent already; for the thread that reads. Hooks among it wait."""
+        self.flush()
+        while not self._ended and self._channel.has_input():
+            self._receive(self._channel.read())
+            if self.loop is not None:
+                self.loop.call_soon(self._readable, True)
+
     def is_reader(self) -> bool:
         """Whether this is the thread that reads the channel."""
         return threading.get_ident() == self._thread

@@ -157,6 +157,9 @@ impl Chain {
             return Some(decision);
         }
         for step in &self.steps[hook as usize] {
+            if visit.departure.has_happened() {
+                break;
+            }
             let decision = match step {
                 Step::Call { member, timeout } => {
                     self.call(visit, hook, args, message, *member, *timeout)
@@ -194,6 +197,7 @@ impl Chain {
             message: None,
             deadline: DEADLINE,
             settings: None,
+            departure: &visit.departure,
         };
         for step in &self.observers[hook as usize] {
             match step {
@@ -298,6 +302,7 @@ impl Chain {
             message,
             deadline: timeout,
             settings: profile.and_then(Profile::in_force),
+            departure: &visit.departure,
         };
         match std::panic::catch_unwind(AssertUnwindSafe(|| plugin.call(&call))) {
             Ok(Answer::Now(outcome)) => outcome,
@@ -341,7 +346,7 @@ impl Chain {
         request: &Request<'_>,
     ) -> Option<Decision> {
         let mut left: Vec<usize> = self.taking_part(visit, request.hook, members).collect();
-        while !left.is_empty() {
+        while !left.is_empty() && !visit.departure.has_happened() {
             let outcomes = {
                 let names: Vec<&str> = left.iter().map(|at| &*self.members[*at].name).collect();
                 let Request {
@@ -358,6 +363,7 @@ impl Chain {
                     message: *message,
                     deadline: *timeout,
                     settings: visit.profile.as_deref().and_then(Profile::in_force),
+                    departure: &visit.departure,
                 };
                 host.ask(&names, wants, &call).await
             };

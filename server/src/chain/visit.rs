@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gatepost_protocol::{Address, EnhancedCode, Hook, Outcome, Session, Verdict};
+use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Verdict};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -22,6 +22,8 @@ pub struct Visit {
     pub divided: bool,
     /// Recipients for whom a plugin decided by itself, at which hook; they are no recipients of the transaction any more. For the dialog to take.
     pub decided: Vec<(Address, Hook, Decision)>,
+    /// Whether the client hung up: plugins that are at work are told, and no further ones asked.
+    pub departure: Arc<Departure>,
     /// Answers that were deferred. They work on while the session goes on, and end with it.
     pub(super) owed: Vec<Owed>,
     /// What waits for the recipients.

@@ -9,6 +9,7 @@ use gatepost_protocol::Level;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::assemble::{self, Assembled};
 use super::{FAILED, MISTAKE};
@@ -21,6 +22,8 @@ use crate::report;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "gatepost";
+/// How often the log says which limits were exceeded.
+const LIMITS_TOLD: Duration = Duration::from_secs(3600);
 /// How long plugin processes get to finish after the last session is over.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -66,6 +69,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
                 outbox,
                 apart: Apart::default(),
             });
+            let _telling = AbortOnDropHandle::new(tokio::spawn(tell_limits()));
             listeners.run(shared, stop).await;
             // What does not get to its end is still in the outbox.
             let _ = tokio::time::timeout(GRACE, delivering).await;
@@ -77,6 +81,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     });
     // Nothing that still runs could do anything for a client.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    report::limits();
     report::line(Level::Notice, "", None, LOGGED_AS, format_args!("stopped"));
     report::flush();
     match served {
@@ -85,6 +90,15 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             eprintln!("{error}");
             ExitCode::from(code)
         }
+    }
+}
+
+async fn tell_limits() {
+    let start = tokio::time::Instant::now() + LIMITS_TOLD;
+    let mut hours = tokio::time::interval_at(start, LIMITS_TOLD);
+    loop {
+        hours.tick().await;
+        report::limits();
     }
 }
 

@@ -80,6 +80,11 @@ impl Input {
         memchr(b'\n', &self.bytes[self.taken..]).is_some()
     }
 
+    /// How much was not taken.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.taken
+    }
+
     /// Whether all was taken.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()

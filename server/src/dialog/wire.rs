@@ -82,6 +82,8 @@ pub enum End {
     Gone(Option<io::Error>),
     /// The client sent nothing for too long.
     Idle,
+    /// The same, in the midst of its data.
+    Stalled,
     /// The whole conversation took too long.
     TooLong,
     /// The client did not get as far as it should have by now.
@@ -184,9 +186,11 @@ impl<S: Stream> Wire<S> {
         let stream = &mut self.stream;
         let read = |cx: &mut Context<'_>| Pin::new(&mut *stream).poll_read(cx, &mut buffer);
         if !self.input.finished {
-            self.clock
-                .wait(self.pace.data, &self.stop.now, read)
-                .await?;
+            let read = self.clock.wait(self.pace.data, &self.stop.now, read);
+            read.await.map_err(|end| match end {
+                End::Idle => End::Stalled,
+                end => end,
+            })?;
         }
         match buffer.filled().len() {
             0 => Err(End::Gone(None)),
@@ -206,6 +210,25 @@ impl<S: Stream> Wire<S> {
             return true;
         }
         self.input.finished && !self.input.has_line()
+    }
+
+    /// Waits until that is so. For ever where the client says more, since it still listens then. Cancel-safe.
+    pub async fn gone(&mut self) {
+        while !self.input.finished {
+            if self.input.has_line() || self.input.len() > self.pace.max_line {
+                return std::future::pending().await;
+            }
+            let (input, stream) = (&mut self.input, &mut self.stream);
+            if std::future::poll_fn(|cx| input.poll_fill(stream, cx))
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
+        if self.input.has_line() {
+            std::future::pending().await
+        }
     }
 
     /// Whether [`Wire::secure`] makes sense.

@@ -21,6 +21,7 @@ use super::span::span;
 use super::stats::{Counts, Stats, count};
 use super::worker::{Missing, Worker};
 use crate::config::Program;
+use crate::report::{self, Limit};
 
 /// How many requests may wait for a worker of one process.
 const MAX_WAITING: usize = 1024;
@@ -220,6 +221,7 @@ impl Process {
         if self.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
             Ok(waiting)
         } else {
+            report::count(Limit::PluginRequests);
             Err(format!(
                 "{MAX_WAITING} requests wait for its workers already"
             ))

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{Address, Config, Listen, ListenTls, MailProtocol};
 use crate::dialog::{Client, Dialect, LMTP, SMTP, Shared, Stop, Stream, serve};
-use crate::report;
+use crate::report::{self, Limit};
 use bound::{Accepted, Bound};
 use proxy::{Header, ProxyError};
 use slots::{Full, Slot, Slots};
@@ -286,7 +286,10 @@ impl Door {
                 return true;
             }
             Ok(Err(error)) => error,
-            Err(_) => io::ErrorKind::TimedOut.into(),
+            Err(_) => {
+                report::count(Limit::TlsHandshake);
+                io::ErrorKind::TimedOut.into()
+            }
         };
         let remote = client.remote.map(|remote| remote.to_string());
         let text = format_args!(
@@ -320,6 +323,9 @@ impl Door {
                     client.local = Some(canonical(to));
                 }
                 Some(Err(error)) => {
+                    if matches!(error, ProxyError::Late) {
+                        report::count(Limit::ProxyHeader);
+                    }
                     // Proxies look whether we are there, and say nothing.
                     let level = match error {
                         ProxyError::Nothing => Level::Debug,
@@ -377,6 +383,7 @@ fn turn_away(
     full: Full,
     listen: &Listen,
 ) {
+    report::count(full.limit());
     let text = format_args!("{who} turned away: {full}");
     report::line(Level::Info, session, Some(Hook::Connect), LOGGED_AS, text);
     // Where TLS is to come first, a word in the clear would only confuse.

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
+use crate::report::Limit;
+
 /// How many bits of an IPv4 address name its network: the smallest block that is routed by itself.
 const NETWORK_V4: u8 = 24;
 /// The same of an IPv6 address: what a customer of a provider usually gets at least.
@@ -42,6 +44,17 @@ pub enum Full {
     /// The client network has.
     #[error("Too many connections from your network")]
     Network,
+}
+
+impl Full {
+    /// Which limit it is.
+    pub fn limit(self) -> Limit {
+        match self {
+            Full::All => Limit::Connections,
+            Full::Ip => Limit::ConnectionsPerIp,
+            Full::Network => Limit::ConnectionsPerNetwork,
+        }
+    }
 }
 
 /// The right to one connection; given back when dropped.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatepost_protocol::{
-    Address, Answer, Args, BoxFuture, Call, Change, Disposition, DnsAnswer, DnsStatus, HeaderBlock,
-    Hook, Init, Level, Message, Outcome, Plugin, RecordType, ServiceError, Services, Session,
-    Settings, Value,
+    Address, Answer, Args, BoxFuture, Call, Change, Departure, Disposition, DnsAnswer, DnsStatus,
+    HeaderBlock, Hook, Init, Level, Message, Outcome, Plugin, RecordType, ServiceError, Services,
+    Session, Settings, Value,
 };
 
 /// What the DNS says in a test.
@@ -214,8 +214,32 @@ pub async fn ask_with(
         message,
         deadline: Duration::from_secs(30),
         settings: None,
+        departure: &Departure::new(),
     };
-    match plugin.call(&call) {
+    answer(plugin, &call).await
+}
+
+/// Puts `queue` to a plugin, for a client that may hang up.
+pub async fn queue(
+    plugin: &Arc<dyn Plugin>,
+    session: &Session,
+    message: &dyn Message,
+    departure: &Departure,
+) -> Outcome {
+    let call = Call {
+        hook: Hook::Queue,
+        session,
+        args: &Args::None,
+        message: Some(message),
+        deadline: Duration::from_secs(30),
+        settings: None,
+        departure,
+    };
+    answer(plugin, &call).await
+}
+
+async fn answer(plugin: &Arc<dyn Plugin>, call: &Call<'_>) -> Outcome {
+    match plugin.call(call) {
         Answer::Now(outcome) => outcome,
         Answer::Later(outcome) => outcome.await,
     }

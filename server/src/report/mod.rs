@@ -1,8 +1,9 @@
 //! What happened: the log, on standard error, a line for each thing worth knowing.
 //!
 //! A line is written by the calling task into a bounded queue; a thread of its own carries the queue to standard error.
-//! Where that is stuck, lines are dropped and counted, and the daemon goes on.
+//! Where that is stuck, lines are dropped and counted, and the daemon goes on. What clients do too much of is counted here as well ([`count`]).
 
+mod counters;
 mod library;
 mod line;
 mod queue;
@@ -15,10 +16,13 @@ use std::time::Duration;
 use gatepost_protocol::{Disposition, Hook, Level};
 
 use crate::config::LogFormat;
+use counters::Counters;
+pub use counters::Limit;
 use line::Line;
 use queue::Queue;
 
 static LOG: OnceLock<Log> = OnceLock::new();
+static COUNTERS: Counters = Counters::new();
 /// One more than the most talkative level that is logged; 0 until [`start`].
 static LEVELS: AtomicU8 = AtomicU8::new(0);
 /// How long [`flush`] waits for a standard error that may be stuck.
@@ -91,6 +95,24 @@ pub fn disposition(
         disposition: Some(disposition),
         text: format_args!("{found}"),
     });
+}
+
+/// Counts a violation of a limit. To be called where it becomes a reply, or where something is dropped for it.
+pub fn count(limit: Limit) {
+    COUNTERS.count(limit);
+}
+
+/// How often a limit was exceeded.
+#[cfg(test)]
+pub fn exceeded(limit: Limit) -> u64 {
+    COUNTERS.exceeded(limit)
+}
+
+/// Logs how often which limit was exceeded since the start, where that changed since the last time.
+pub fn limits() {
+    if let Some(news) = COUNTERS.news() {
+        line(Level::Info, "", None, "limits", format_args!("{news}"));
+    }
 }
 
 /// Waits until all lines are out, a second at most. For the end of the daemon.

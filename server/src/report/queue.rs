@@ -36,6 +36,7 @@ impl Queue {
         let mut state = self.lock();
         if state.waiting.len() + line.len() > MAX_WAITING {
             state.dropped += 1;
+            super::count(super::Limit::LogLines);
             return;
         }
         state.waiting.extend_from_slice(line);
@@ -188,5 +189,8 @@ mod tests {
         let dropped: usize = said.split(' ').next().unwrap().parse().unwrap();
         assert!(dropped >= MAX_WAITING / line.len());
         assert_eq!(kept + dropped * line.len(), 3 * MAX_WAITING);
+        // No other test drops lines.
+        let counted = super::super::exceeded(super::super::Limit::LogLines);
+        assert_eq!(counted, dropped as u64);
     }
 }

@@ -89,6 +89,8 @@ class FakeCore:
         self.logs: List[Map] = []
         self.verdicts: Dict[int, List[Map]] = {}
         self.failure: Optional[BaseException] = None
+        self.client_gone = False
+        """Whether the clients of the hooks to come hang up at once."""
 
     @classmethod
     def around(cls, load: Loader, answers: Optional[Answers] = None, codec: Optional[Codec] = None) -> FakeCore:
@@ -162,7 +164,10 @@ class FakeCore:
         """Send a `hook`, and return its id without waiting."""
         self._next_id += 1
         message: Map = {"kind": "hook", "id": self._next_id, "hook": hook, "plugins": list(plugins), "session": session, "deadline_ms": 30000, "args": {}}
-        self.send({**message, **more})
+        messages: List[Map] = [{**message, **more}]
+        if self.client_gone and hook == "queue":
+            messages.append({"kind": "cancel", "id": self._next_id, "reason": "disconnect"})
+        self.send_bytes(b"".join(frame(self._codec.encode(message)) for message in messages))
         return self._next_id
 
     def send_event(self, hook: str, plugins: Sequence[str], session: str = "s1", **more: Any) -> None:

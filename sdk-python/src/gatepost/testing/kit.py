@@ -70,6 +70,8 @@ class Session:
     def __init__(self, plugin: Plugin, identifier: str, fields: Map, message: bytes, notes: Map, transaction_notes: Map) -> None:
         self._plugin = plugin
         self.id = identifier
+        self.client_gone = False
+        """Set it to True for a client that hangs up while ``queue`` runs."""
         self._message = message
         self._file: Optional[Any] = None
         header, end, _ = message.partition(b"\r\n\r\n")
@@ -102,6 +104,7 @@ class Session:
             raise ValueError(f'the plugin has no function for "{hook}"{nearest(hook, self._plugin.hooks)}')
         core = self._plugin.core
         core.answers.message = self._message
+        core.client_gone = self.client_gone
         more: Map = {
             "args": {name: value if isinstance(value, (dict, type(None))) else str(value) for name, value in args.items()},
             "connection": _only(declared["fields"], self.view.connection),

@@ -13,6 +13,7 @@ use crate::dialog::sasl::{
     self, Context, Failure, Identity, Mechanism, Question, Reply, ScramKeys, Secret, Step,
 };
 use crate::dialog::{End, LineFault, Next, Stream, Wire};
+use crate::report::{self, Limit};
 
 /// The longest line of an exchange, its CRLF included (RFC 4954 §4).
 const MAX_LINE: usize = 12288 + 2;
@@ -328,6 +329,7 @@ impl Mail {
         if refusal.next == Next::Go
             && self.auth_failures >= self.shared.config.limits.max_auth_failures
         {
+            report::count(Limit::AuthFailures);
             reply::write(output, "421 4.7.0 Too many failed attempts");
             return Next::Close;
         }
@@ -367,6 +369,9 @@ fn decode(response: &[u8]) -> Result<Vec<u8>, Refusal> {
 }
 
 fn broken(fault: LineFault) -> Refusal {
+    if let LineFault::TooLong | LineFault::Endless = fault {
+        report::count(Limit::AuthLine);
+    }
     match fault {
         // RFC 4954 §4.
         LineFault::TooLong => Refusal::of("500 5.5.6 Line too long", "a line too long"),

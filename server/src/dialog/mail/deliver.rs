@@ -1,5 +1,7 @@
 //! A message is complete: the plugins judge it, and one of them takes it.
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use gatepost_protocol::{
@@ -15,6 +17,7 @@ use crate::config::Mixed;
 use crate::dialog::{End, Next, Stream, Wire};
 use crate::message::{Spooled, trace};
 use crate::outbox::Failure;
+use crate::report::{self, Limit};
 
 /// Whether nobody else is to be asked about the message.
 fn ends(decision: &Decision) -> bool {
@@ -63,7 +66,10 @@ impl Mail {
         let mut delivery = self.share_out();
         for hook in [Hook::DataPostHeaders, Hook::DataPost, Hook::QueuePre] {
             for at in 0..delivery.shares.len() {
-                self.judge(&mut delivery, at, hook, &message).await;
+                self.judge(wire, &mut delivery, at, hook, &message).await;
+                if self.visit.departure.has_happened() {
+                    return Err(self.drop_message(&mut delivery));
+                }
             }
         }
         if delivery.is_mixed() && each == Each::No {
@@ -71,23 +77,36 @@ impl Mail {
         }
         if delivery.is_open() {
             if wire.is_gone().await {
-                // Nobody would see our 250: the client will send the message again, and must not find it delivered twice.
-                self.take_back(&mut delivery);
-                self.log_refused("the client left before the reply");
-                return Err(End::Gone(None));
+                return Err(self.drop_message(&mut delivery));
             }
             for at in 0..delivery.shares.len() {
-                self.queue(&mut delivery, at, &message).await;
+                self.queue(wire, &mut delivery, at, &message).await;
             }
         }
+        let departed = self.visit.departure.has_happened();
+        if departed && !delivery.is_taken() {
+            return Err(self.drop_message(&mut delivery));
+        }
         self.take_back(&mut delivery);
-        self.tell_later(&mut delivery, each, &message).await;
+        // A client that left will bring the message again, for all of them.
+        if !departed {
+            self.tell_later(&mut delivery, each, &message).await;
+        }
         Ok(self.reply_to_each(wire.output(), each, &delivery))
     }
 
+    /// Gives up a message whose client hung up: nobody would see our 250, and the client, which will send the message again, must not find it
+    /// delivered twice (RFC 1047).
+    fn drop_message(&mut self, delivery: &mut Delivery) -> End {
+        self.take_back(delivery);
+        self.log_refused("the client left before the reply");
+        End::Gone(None)
+    }
+
     /// Puts a hook about the message to the plugins, for the recipients of one share.
-    async fn judge(
+    async fn judge<S: Stream>(
         &mut self,
+        wire: &mut Wire<S>,
         delivery: &mut Delivery,
         at: usize,
         hook: Hook,
@@ -100,10 +119,7 @@ impl Mail {
         if hook == Hook::DataPost {
             self.add_trace(message).await;
         }
-        let mut decision = self.ask(hook, &Args::None, Some(message)).await;
-        if !ends(&decision) {
-            decision = self.ask_own(hook, &Args::None, Some(message)).await;
-        }
+        let decision = self.put_while_there(wire, hook, message).await;
         self.note_decided(delivery, at);
         if ends(&decision) {
             delivery.close_share(at, &Fate { hook, decision });
@@ -111,8 +127,49 @@ impl Mail {
         self.leave(&mut delivery.shares[at]);
     }
 
+    /// Puts a hook about the message to the plugins of the recipients at hand, and tells them when the client hangs up meanwhile. They are not
+    /// stopped: how far the one at work has come, it alone knows.
+    async fn put_while_there<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        hook: Hook,
+        message: &dyn Message,
+    ) -> Decision {
+        let departure = Arc::clone(&self.visit.departure);
+        let mut asking = pin!(self.put_message(hook, message));
+        tokio::select! {
+            // A plugin that answers at once costs no look at the client.
+            biased;
+            decision = &mut asking => return decision,
+            () = wire.gone() => departure.announce(),
+        }
+        asking.await
+    }
+
+    /// The chain judges before the recipients' own plugins do; who is to keep the message is theirs to say first.
+    async fn put_message(&mut self, hook: Hook, message: &dyn Message) -> Decision {
+        if hook == Hook::Queue {
+            let decision = self.ask_own(hook, &Args::None, Some(message)).await;
+            if decision.verdict != Verdict::Declined {
+                return decision;
+            }
+            return self.ask(hook, &Args::None, Some(message)).await;
+        }
+        let decision = self.ask(hook, &Args::None, Some(message)).await;
+        if ends(&decision) {
+            return decision;
+        }
+        self.ask_own(hook, &Args::None, Some(message)).await
+    }
+
     /// Has the message kept for the recipients of one share, by each route that they go.
-    async fn queue(&mut self, delivery: &mut Delivery, at: usize, message: &dyn Message) {
+    async fn queue<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        delivery: &mut Delivery,
+        at: usize,
+        message: &dyn Message,
+    ) {
         if !delivery.is_share_open(at) {
             return;
         }
@@ -123,10 +180,7 @@ impl Mail {
             let share = &mut delivery.shares[at];
             share.transaction = part;
             self.enter(share);
-            let mut decision = self.ask_own(Hook::Queue, &Args::None, Some(message)).await;
-            if decision.verdict == Verdict::Declined {
-                decision = self.ask(Hook::Queue, &Args::None, Some(message)).await;
-            }
+            let decision = self.put_while_there(wire, Hook::Queue, message).await;
             if decision.verdict == Verdict::Ok {
                 self.ask(Hook::QueuePost, &Args::None, Some(message)).await;
             }
@@ -214,7 +268,7 @@ impl Mail {
 
     /// Where the message is safe for some, and refused by others of whom the client will not hear, sees to it that they are not forgotten.
     async fn tell_later(&mut self, delivery: &mut Delivery, each: Each, message: &dyn Message) {
-        if !delivery.fates.iter().flatten().any(Fate::is_taken) {
+        if !delivery.is_taken() {
             return;
         }
         let mut untold = std::mem::take(&mut delivery.strays)
@@ -323,6 +377,7 @@ impl Mail {
             .as_ref()
             .is_some_and(trace::loops)
         {
+            report::count(Limit::ReceivedFields);
             return Some("554 5.4.6 Too many hops: the message goes in circles".to_owned());
         }
         if self.shared.chain.wants(Field::Path) {

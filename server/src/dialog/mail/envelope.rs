@@ -10,6 +10,7 @@ use super::shares::Accepted;
 use super::{Mail, parse, verdict};
 use crate::chain::{Profile, agree};
 use crate::dialog::Next;
+use crate::report::{self, Limit};
 
 impl Mail {
     pub(super) async fn mail(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
@@ -47,7 +48,12 @@ impl Mail {
         });
         let (path, parameters) = match parsed {
             Ok(parsed) => parsed,
-            Err(reply) => return self.say(output, reply),
+            Err(reply) => {
+                if reply == parse::TOO_BIG {
+                    report::count(Limit::Size);
+                }
+                return self.say(output, reply);
+            }
         };
         let path = match self.repair(output, Hook::MailPre, Hook::Mail, path).await {
             Ok(path) => path,
@@ -62,6 +68,7 @@ impl Mail {
             // 421 and not 452: a client that connects anew can go on at once (RFC 5321 §3.8).
             return self.cut_off(
                 output,
+                Limit::Transactions,
                 "421 4.7.0 Too many transactions in a session; connect again",
             );
         }
@@ -122,6 +129,7 @@ impl Mail {
             >= self.shared.config.limits.max_recipients
         {
             // RFC 5321 §4.5.3.1.10.
+            report::count(Limit::Recipients);
             return self.say(
                 output,
                 "452 4.5.3 Too many recipients; send the others a message of their own",

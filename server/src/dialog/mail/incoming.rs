@@ -13,6 +13,7 @@ use crate::config::BareNewlines;
 use crate::dialog::{End, Next, Stream, Wire};
 use crate::message::data::{DataReader, Framing, normalized};
 use crate::message::{Intake, Spooled};
+use crate::report::{self, Limit};
 
 /// A message that comes in. Dropped, nothing of it is left.
 pub struct Incoming {
@@ -196,15 +197,18 @@ impl Mail {
         let reply = match incoming.fault.take() {
             Some(Fault::Denied(decision)) => return Some(Refusal::Denied(decision)),
             Some(Fault::TooBig) => {
+                report::count(Limit::Size);
                 format!("552 5.3.4 Message is bigger than {} bytes", self.max_size())
             }
             Some(Fault::HeaderTooBig) => {
+                report::count(Limit::Header);
                 format!(
                     "552 5.3.4 Header block is bigger than {} bytes",
                     config.limits.max_header
                 )
             }
             Some(Fault::TooManyFields) => {
+                report::count(Limit::HeaderFields);
                 format!(
                     "552 5.3.4 Header block has more than {} fields",
                     config.limits.max_header_fields
@@ -217,6 +221,7 @@ impl Mail {
                 "554 5.6.0 A CR stands alone; lines end in CRLF (RFC 5321 section 2.3.8)".to_owned()
             }
             None if seen.long_line => {
+                report::count(Limit::DataLine);
                 format!(
                     "554 5.6.0 A line is longer than {} bytes",
                     config.limits.max_data_line

@@ -21,6 +21,7 @@ mod xclient;
 mod tests;
 
 use std::fmt::Arguments;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
 use crate::chain::{Chain, Decision, Visit};
 use crate::config::Listen;
-use crate::report;
+use crate::report::{self, Limit};
 use bdat::Chunks;
 use shares::Accepted;
 
@@ -398,6 +399,9 @@ impl Protocol for Mail {
     fn fault(&mut self, output: &mut Vec<u8>, fault: LineFault) -> Next {
         self.is_first = false;
         let errors = self.errors;
+        if let LineFault::TooLong | LineFault::Endless = fault {
+            report::count(Limit::CommandLine);
+        }
         let (text, next) = match fault {
             LineFault::TooLong => ("500 5.5.2 Line too long", Next::Go),
             LineFault::Endless => ("500 5.5.2 Line too long, and no end of it", Next::Close),
@@ -422,7 +426,7 @@ impl Protocol for Mail {
             End::Closed => (None, "closed"),
             End::Gone(None) => (None, "the client hung up"),
             End::Gone(Some(_)) => (None, "the connection broke"),
-            End::Idle => (
+            End::Idle | End::Stalled => (
                 Some("421 4.4.2 You were silent for too long"),
                 "the client was silent for too long",
             ),
@@ -446,6 +450,21 @@ impl Protocol for Mail {
                 "the server is stopping",
             ),
         };
+        let exceeded = match end {
+            End::Idle => Some(Limit::CommandTimeout),
+            End::Stalled => Some(Limit::DataTimeout),
+            End::TooLong => Some(Limit::SessionTimeout),
+            End::Late => Some(Limit::HelloTimeout),
+            End::Slow => Some(Limit::DataRate),
+            End::Deaf => Some(Limit::UnreadReplies),
+            End::Insecure(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Some(Limit::TlsHandshake)
+            }
+            End::Closed | End::Gone(_) | End::Insecure(_) | End::Stopped => None,
+        };
+        if let Some(limit) = exceeded {
+            report::count(limit);
+        }
         if let Some(reply) = reply {
             super::reply::write(output, reply);
         }
@@ -472,22 +491,29 @@ impl Mail {
     /// Ends the session of a client that only keeps us busy.
     fn limit(&mut self, output: &mut Vec<u8>, errors_before: u32, next: Next) -> Next {
         let limits = &self.shared.config.limits;
-        let reply = if next != Next::Go {
+        let (limit, reply) = if next != Next::Go {
             return next;
         } else if self.unknown >= limits.max_unknown_commands {
-            "421 4.7.0 Too many unknown commands"
+            (
+                Limit::UnknownCommands,
+                "421 4.7.0 Too many unknown commands",
+            )
         } else if self.errors > errors_before && self.errors >= limits.max_errors {
-            "421 4.7.0 Too many errors"
+            (Limit::Errors, "421 4.7.0 Too many errors")
         } else if self.idle >= limits.max_idle_commands {
-            "421 4.7.0 Too many commands without a message"
+            (
+                Limit::IdleCommands,
+                "421 4.7.0 Too many commands without a message",
+            )
         } else {
             return next;
         };
-        self.cut_off(output, reply)
+        self.cut_off(output, limit, reply)
     }
 
     /// Ends the session of a client that went beyond a limit, and says so in the log.
-    fn cut_off(&self, output: &mut Vec<u8>, reply: &str) -> Next {
+    fn cut_off(&self, output: &mut Vec<u8>, limit: Limit, reply: &str) -> Next {
+        report::count(limit);
         self.log_cut_off(Usual::of(reply).text);
         reply::write(output, reply);
         Next::Close

@@ -153,7 +153,10 @@ impl Mail {
         let fates: Vec<&Fate> = delivery.fates.iter().flatten().collect();
         let taken = fates.iter().filter(|fate| fate.is_taken()).count();
         if taken > 0 {
-            self.log_message(Some(Hook::Queue), "queued", taken, None);
+            let departed = self.visit.departure.has_happened();
+            let twice =
+                departed.then_some("the client left before the reply, and will send it again");
+            self.log_message(Some(Hook::Queue), "queued", taken, twice);
         }
         let mut said: Vec<String> = Vec::new();
         for fate in fates.iter().filter(|fate| !fate.is_taken()) {

@@ -89,6 +89,11 @@ impl Delivery {
         self.fates.iter().any(may) && !self.fates.iter().all(may)
     }
 
+    /// Whether the message is safe for somebody.
+    pub fn is_taken(&self) -> bool {
+        self.fates.iter().flatten().any(Fate::is_taken)
+    }
+
     /// Whether somebody's fate is open.
     pub fn is_open(&self) -> bool {
         self.fates.iter().any(Option::is_none)

@@ -13,8 +13,8 @@ use gatepost_protocol::wire::{
     Entry, Hello, HookMessage, Init, Ready, ReadyHook, ReadyPlugin, ResultMessage,
 };
 use gatepost_protocol::{
-    Args, Call, DnsAnswer, Hook, Level, Message, PROTOCOL, Policy, RecordType, ServiceError,
-    Services, Session, VERSION, Value,
+    Args, Call, Departure, DnsAnswer, Hook, Level, Message, PROTOCOL, Policy, RecordType,
+    ServiceError, Services, Session, VERSION, Value,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -270,8 +270,12 @@ pub(super) fn call<'a>(hook: Hook, session: &'a Session, deadline: Duration) -> 
         message: None,
         deadline,
         settings: None,
+        departure: &THERE,
     }
 }
+
+/// The client of a call that was given no other.
+static THERE: Departure = Departure::new();
 
 /// A message of these bytes.
 pub(super) struct Bytes(pub(super) &'static [u8]);

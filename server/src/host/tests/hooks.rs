@@ -7,12 +7,15 @@ use std::time::Duration;
 use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::wire::{Cancel, Entry, EventMessage, Goodbye, Late};
 use gatepost_protocol::{
-    Address, Answer, Args, Change, Disposition, EnhancedCode, Field, FieldSet, Hook, Outcome,
-    Parameters, Value, Verdict,
+    Address, Answer, Args, Change, Departure, Disposition, EnhancedCode, Field, FieldSet, Hook,
+    Outcome, Parameters, Value, Verdict,
 };
 
 use super::super::results::{self, Turn};
-use super::fake::{ALL, Desk, Fake, LONG, Says, call, hook, ready, said, session, until, vip};
+use super::fake::{
+    ALL, Desk, Fake, LONG, Says, call, core, hook, ready, said, session, until, vip,
+};
+use crate::report::{self, Limit};
 
 #[tokio::test]
 async fn a_hook_carries_what_was_subscribed_and_the_outcome_what_was_answered() {
@@ -186,7 +189,36 @@ async fn a_deferred_answer_comes_with_a_verdict_or_ends_as_an_error() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_has_the_plugin_told_and_its_answer_ignored() {
+async fn a_queue_plugin_is_told_that_the_client_is_gone_and_its_answer_counts() {
+    let mut pair = vip(&[hook("queue"), hook("data_post")]).await;
+    let process = pair.process().clone();
+    let (session, wants, departure) = (session("s"), Wants::default(), Departure::new());
+    let mut call = call(Hook::Queue, &session, LONG);
+    call.departure = &departure;
+    let (outcomes, ()) = tokio::join!(process.ask(&["vip"], &wants, &call), async {
+        let id = pair.peer.hook().await.id;
+        departure.announce();
+        let cancel: Cancel = pair.peer.next("cancel").await;
+        assert_eq!((Some(cancel.id), &*cancel.reason), (id, "disconnect"));
+        // It is told once, and owes its answer no sooner than before.
+        assert!(pair.peer.is_quiet().await);
+        tokio::time::sleep(2 * core(Arc::new(Desk::default())).patience.owed).await;
+        pair.peer.answer(id, vec![said("vip", "kept already")]);
+    });
+    assert_eq!(outcomes[0].message, "kept already");
+    assert_eq!((process.counts().late, process.counts().restarts), (0, 0));
+    // At another hook it is nobody's business.
+    call.hook = Hook::DataPost;
+    let (outcomes, ()) = tokio::join!(process.ask(&["vip"], &wants, &call), async {
+        let id = pair.peer.hook().await.id;
+        assert!(pair.peer.is_quiet().await);
+        pair.peer.answer(id, vec![said("vip", "looked at")]);
+    });
+    assert_eq!(outcomes[0].message, "looked at");
+}
+
+#[tokio::test]
+async fn what_is_dropped_is_cancelled_and_its_answer_ignored() {
     let mut pair = vip(&[hook("rcpt")]).await;
     let process = pair.process().clone();
     let session = session("s");
@@ -196,7 +228,7 @@ async fn who_hangs_up_has_the_plugin_told_and_its_answer_ignored() {
         hook = pair.peer.hook() => hook.id,
     };
     let cancel: Cancel = pair.peer.next("cancel").await;
-    assert_eq!((Some(cancel.id), &*cancel.reason), (id, "disconnect"));
+    assert_eq!((Some(cancel.id), &*cancel.reason), (id, "shutdown"));
     pair.peer.answer(id, vec![said("vip", "too late")]);
     until("it is counted", || process.counts().late == 1).await;
     assert_eq!(
@@ -280,7 +312,40 @@ async fn events_come_in_order_with_hooks_and_are_dropped_for_who_does_not_read()
     }
     let dropped = process.counts().dropped_events;
     assert!((500..2000).contains(&dropped), "{dropped}");
+    assert!(report::exceeded(Limit::PluginEvents) >= dropped);
     assert_eq!(process.counts().restarts, 0);
+}
+
+#[tokio::test]
+async fn no_more_than_a_thousand_requests_wait() {
+    let says = Says {
+        features: ALL,
+        ready: ready(1, &[("vip", &[hook("rcpt")])]),
+    };
+    let pair = Fake::new()
+        .start(&["vip"], &says, Arc::new(Desk::default()))
+        .await
+        .unwrap();
+    let (process, wants) = (pair.process().clone(), Wants::default());
+    let sessions: Vec<_> = (0..1026).map(|at| session(&at.to_string())).collect();
+    let calls: Vec<_> = sessions
+        .iter()
+        .map(|session| call(Hook::Rcpt, session, LONG))
+        .collect();
+    let refused = report::exceeded(Limit::PluginRequests);
+    let asking = calls
+        .iter()
+        .map(|call| Box::pin(process.ask(&["vip"], &wants, call)));
+    // One is asked, and the others wait but for the last.
+    let (outcomes, last, _) = futures_util::future::select_all(asking).await;
+    assert_eq!(last, 1025);
+    assert!(
+        outcomes[0]
+            .message
+            .contains("1024 requests wait for its workers already"),
+        "{outcomes:?}"
+    );
+    assert_eq!(report::exceeded(Limit::PluginRequests), refused + 1);
 }
 
 #[tokio::test]

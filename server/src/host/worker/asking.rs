@@ -9,14 +9,14 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use gatepost_protocol::plugin::Call;
 use gatepost_protocol::services::ServiceErrorCode;
-use gatepost_protocol::{Message, Outcome, ServiceError, Value};
+use gatepost_protocol::{Hook, Message, Outcome, ServiceError, Value};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::super::calls::{Answer, map};
 use super::{Letter, Wanted, Worker};
 
-/// A request whose result is awaited. When it is dropped before that, the worker is told to stop.
+/// A request whose result is awaited. When it is dropped before that, with all of the daemon, the worker is told to stop.
 pub(in super::super) struct Asking {
     worker: Arc<Worker>,
     id: u64,
@@ -52,7 +52,8 @@ impl Asking {
         }
     }
 
-    /// The outcomes, when they are there. The plugins read the message of `call` meanwhile: it is only lent, so it is read from here.
+    /// The outcomes, when they are there. The plugins read the message of `call` meanwhile: it is only lent, so it is read from here. Those at `queue`
+    /// are told when the client hangs up; what they answer counts nevertheless.
     pub(in super::super) async fn outcomes(
         mut self,
         call: &Call<'_>,
@@ -60,6 +61,8 @@ impl Asking {
         let mut reads = VecDeque::new();
         let mut reading = FuturesUnordered::new();
         let mut alarm = std::pin::pin!(tokio::time::sleep_until(self.deadline));
+        let mut departed = std::pin::pin!(call.departure.happened());
+        let mut is_to_tell = call.hook == Hook::Queue;
         loop {
             // One at a time: a block may have half a megabyte.
             if reading.is_empty()
@@ -99,6 +102,10 @@ impl Asking {
                         .map_err(|error| ServiceError::temporary(error.to_string()));
                     self.worker.parts.calls.reply(id, answer);
                 }
+                () = &mut departed, if is_to_tell => {
+                    is_to_tell = false;
+                    self.worker.cancel(self.id, "disconnect");
+                }
                 () = &mut alarm => {
                     self.over = true;
                     self.worker.give_up(self.id, "timeout");
@@ -128,7 +135,7 @@ async fn read(message: &dyn Message, wanted: Wanted) -> (u64, std::io::Result<By
 impl Drop for Asking {
     fn drop(&mut self) {
         if !self.over {
-            self.worker.give_up(self.id, "disconnect");
+            self.worker.give_up(self.id, "shutdown");
         }
     }
 }

@@ -25,6 +25,7 @@ use super::handshake::Features;
 use super::link::Reader;
 use super::request::hook_message;
 use super::stats::{Stats, count};
+use crate::report::{self, Limit};
 pub(super) use asking::{Asking, Missing};
 use promise::Promised;
 
@@ -197,6 +198,7 @@ impl Worker {
     pub(super) fn tell(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) {
         // `disconnect` is what lets a process forget a session; it is small, and goes as long as anything goes.
         if call.hook != Hook::Disconnect && self.parts.writer.waiting() > EVENTS_WAITING {
+            report::count(Limit::PluginEvents);
             return count(&self.parts.stats.dropped_events);
         }
         match frame::encode(&EventMessage(hook_message(plugins, wants, call))) {

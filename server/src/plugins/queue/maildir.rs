@@ -18,11 +18,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use gatepost_protocol::delivered::{BLOCK, Delivered, is_binary};
 use gatepost_protocol::{
-    Address, Answer, Built, Call, Definition, EnhancedCode, Field, Hook, Init, Message, OnError,
-    Outcome, Plugin, Policy, Setting, SettingError, Subscription, Transaction, Verdict,
+    Address, Answer, Built, Call, Definition, Departure, EnhancedCode, Field, Hook, Init, Message,
+    OnError, Outcome, Plugin, Policy, Setting, SettingError, Subscription, Transaction, Verdict,
 };
 use tokio::sync::mpsc;
 
+use super::given_up;
 use committer::{Committer, Source};
 use line_ends::LineEnds;
 use path::PathPattern;
@@ -137,14 +138,16 @@ impl Maildir {
         if mailboxes.is_empty() {
             return failed("the message has no recipients");
         }
-        match self.write(transaction, message, &mailboxes).await {
-            Ok(name) => {
+        let written = self.write(transaction, message, &mailboxes, call.departure);
+        match written.await {
+            Ok(Some(name)) => {
                 let copies = match mailboxes.len() {
                     1 => mailboxes[0].folder.clone(),
                     more => format!("{more} Maildirs"),
                 };
                 Outcome::ok(format!("in {copies} as {name}")).with_reply(&format!("Queued! {name}"))
             }
+            Ok(None) => given_up(),
             Err(reason) => failed(&reason),
         }
     }
@@ -175,22 +178,52 @@ impl Maildir {
         Ok(mailboxes)
     }
 
-    /// Hands the copies to the committer and waits until all are on disk. Returns the name of the first.
+    /// Hands the copies to the committer and waits until all are on disk. Returns the name of the first; `None` where the client hung up before
+    /// readers could see any.
     async fn write(
         &self,
         transaction: &Transaction,
         message: &dyn Message,
         mailboxes: &[Mailbox<'_>],
-    ) -> Result<String, String> {
-        let read = |error: std::io::Error| format!("cannot read the message: {error}");
-        let (delivery, done) = self.committer.begin(mailboxes.len());
+        departure: &Departure,
+    ) -> Result<Option<String>, String> {
+        let (delivery, mut done) = self.committer.begin(mailboxes.len());
+        let given = self.give(&delivery, transaction, message, mailboxes);
+        let result = tokio::select! {
+            biased;
+            () = departure.happened() => {
+                if delivery.give_up() {
+                    return Ok(None);
+                }
+                done.await
+            }
+            result = async {
+                match given.await {
+                    Ok(()) => (&mut done).await,
+                    Err(error) => Ok(Err(format!("cannot read the message: {error}"))),
+                }
+            } => result,
+        };
+        result
+            .unwrap_or_else(|_| Err("the delivery was given up".to_owned()))
+            .map(Some)
+    }
+
+    /// Hands the copies to the committer.
+    async fn give(
+        &self,
+        delivery: &Arc<committer::Delivery>,
+        transaction: &Transaction,
+        message: &dyn Message,
+        mailboxes: &[Mailbox<'_>],
+    ) -> std::io::Result<()> {
         let mut content = Delivered::new(transaction, message);
         // What looks like a line end in binary data is none.
         let lf = self.lf && !is_binary(transaction);
         if content.remaining() <= BLOCK as u64 {
             let mut line_ends = LineEnds::new(lf);
             let mut parts: Vec<Bytes> = Vec::with_capacity(3);
-            while let Some(block) = content.next().await.map_err(read)? {
+            while let Some(block) = content.next().await? {
                 parts.push(line_ends.convert(block));
             }
             parts.extend(line_ends.finish());
@@ -198,20 +231,18 @@ impl Maildir {
                 let head = trace(transaction, mailbox, lf);
                 let parts = [head].into_iter().chain(parts.iter().cloned()).collect();
                 self.committer
-                    .write(&delivery, &mailbox.folder, Source::Whole(parts));
+                    .write(delivery, &mailbox.folder, Source::Whole(parts));
             }
         } else {
             for mailbox in mailboxes {
                 let content = Delivered::new(transaction, message);
                 let head = trace(transaction, mailbox, lf);
                 let line_ends = LineEnds::new(lf);
-                self.stream(&delivery, &mailbox.folder, head, content, line_ends)
-                    .await
-                    .map_err(read)?;
+                self.stream(delivery, &mailbox.folder, head, content, line_ends)
+                    .await?;
             }
         }
-        done.await
-            .unwrap_or_else(|_| Err("the delivery was given up".to_owned()))
+        Ok(())
     }
 
     /// Passes a large message on as it is read. Stops early where the committer does: the failure is known there.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatepost_protocol::delivered::{self, Delivered};
-use gatepost_protocol::{Address, EnhancedCode, Transaction};
+use gatepost_protocol::{Address, Departure, EnhancedCode, Transaction};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -60,6 +60,9 @@ pub enum Failure {
     /// The connection or the conversation failed: nobody said no.
     #[error("{0}")]
     Trouble(String),
+    /// Our client hung up, and the message was not ended.
+    #[error("the client is gone")]
+    Departed,
     /// The server said no.
     #[error("{command} was refused: {} {}", reply.code, reply.text)]
     Refused {
@@ -114,7 +117,7 @@ const MAX_LINES: usize = 100;
 const PIPELINE: usize = 50;
 
 /// Hands a message to `server:port` and returns what the server answered to it. `hostname` is our name,
-/// `transaction` has at least one recipient.
+/// `transaction` has at least one recipient. Where our client departs before the message is ended it is not.
 pub async fn send(
     server: &str,
     port: u16,
@@ -122,6 +125,7 @@ pub async fn send(
     transaction: &Transaction,
     content: Delivered<'_>,
     timeouts: &Timeouts,
+    departure: &Departure,
 ) -> Result<Reply, Failure> {
     envelope::check(transaction)?;
     let connecting = TcpStream::connect((server, port));
@@ -131,6 +135,7 @@ pub async fn send(
     let mut client = Client {
         stream: BufReader::new(stream),
         timeouts,
+        departure,
         in_message: false,
     };
     let sent = client.hand_over(hostname, transaction, content).await;
@@ -145,6 +150,7 @@ pub async fn send(
 struct Client<'a> {
     stream: BufReader<TcpStream>,
     timeouts: &'a Timeouts,
+    departure: &'a Departure,
     in_message: bool,
 }
 
@@ -266,15 +272,27 @@ impl Client<'_> {
         }
         out.clear();
         lines.finish(&mut out)?;
+        self.before_commit()?;
         self.write_within(&out, self.timeouts.block).await
     }
 
     async fn octets(&mut self, mut content: Delivered<'_>) -> Result<(), Failure> {
         let read = trouble("reading the message");
         while let Some(block) = content.next().await.map_err(&read)? {
+            if content.remaining() == 0 {
+                self.before_commit()?;
+            }
             self.write_within(&block, self.timeouts.block).await?;
         }
         Ok(())
+    }
+
+    /// What comes next makes the message the server's (RFC 5321 §6.1): the last moment to spare the recipients a duplicate.
+    fn before_commit(&self) -> Result<(), Failure> {
+        match self.departure.has_happened() {
+            true => Err(Failure::Departed),
+            false => Ok(()),
+        }
     }
 
     async fn ask(&mut self, command: &str, wait: Duration) -> Result<Reply, Failure> {

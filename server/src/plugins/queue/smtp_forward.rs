@@ -12,6 +12,7 @@ use gatepost_protocol::{
     Policy, Setting, SettingError, Subscription, Verdict,
 };
 
+use super::given_up;
 use super::smtp_client::{self, Failure, Timeouts};
 
 pub const DEFINITION: Definition = Definition {
@@ -105,6 +106,7 @@ impl SmtpForward {
             transaction,
             content,
             &timeouts,
+            call.departure,
         );
         match sent.await {
             Ok(reply) => {
@@ -124,6 +126,7 @@ impl SmtpForward {
         let said = format!("{}:{}: {failure}", self.server, self.port);
         match failure {
             Failure::Trouble(reason) => self.trouble(&reason),
+            Failure::Departed => given_up(),
             Failure::BareNewline => Outcome::fail(said)
                 .with_verdict(Verdict::Deny)
                 .with_code(554, EnhancedCode(5, 6, 0))

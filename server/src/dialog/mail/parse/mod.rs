@@ -3,7 +3,7 @@
 mod parameters;
 mod path;
 
-pub use parameters::{Extensions, mail, parameters, rcpt};
+pub use parameters::{Extensions, TOO_BIG, mail, parameters, rcpt};
 pub use path::{Path, path, split};
 
 use std::net::IpAddr;

@@ -82,6 +82,9 @@ pub fn parameters(text: &[u8]) -> Result<Parameters, &'static str> {
     Ok(parameters)
 }
 
+/// The reply to a size that is beyond `max_size` (RFC 1870 §6.1).
+pub const TOO_BIG: &str = "552 5.3.4 Message is bigger than we take";
+
 /// Judges the parameters of MAIL. `max_size` is the biggest message that is taken, in bytes.
 pub fn mail(
     parameters: &Parameters,
@@ -93,7 +96,7 @@ pub fn mail(
             ("SIZE", Some(size)) if is_number(size) => {
                 // What does not fit the type is too big all the more.
                 if size.parse().unwrap_or(u64::MAX) > max_size {
-                    return Err("552 5.3.4 Message is bigger than we take");
+                    return Err(TOO_BIG);
                 }
             }
             ("SIZE", _) => return Err("501 5.5.4 Syntax: SIZE=number"),

@@ -1,6 +1,7 @@
 //! SMTP over an in-process stream, with small plugins in a real chain.
 
 mod commands;
+mod departure;
 mod limits;
 mod messages;
 mod verdicts;

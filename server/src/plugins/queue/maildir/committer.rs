@@ -51,6 +51,13 @@ pub struct Delivery {
     progress: Mutex<Progress>,
 }
 
+impl Delivery {
+    /// Gives the delivery up, unless its copies are being named already. Whether nothing of it will be seen.
+    pub fn give_up(&self) -> bool {
+        lock(&self.progress).answer.take().is_some()
+    }
+}
+
 struct Progress {
     waiting: usize,
     /// What is dropped with them is gone: where the session went away before its last copy was given.
@@ -222,6 +229,7 @@ impl Shared {
         let mut folders = BTreeSet::new();
         for delivery in group {
             let mut progress = lock(&delivery.progress);
+            // Given up; or the files of a group are named one after another, and this is the last moment for it.
             let Some(answer) = progress.answer.take() else {
                 continue;
             };

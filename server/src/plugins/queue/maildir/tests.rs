@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::plugins::testing::{
-    FakeServices, Given, TestMessage, ask_with, built, line, plugin, session, with_message,
+    FakeServices, Given, TestMessage, ask_with, built, line, plugin, queue, session, with_message,
 };
 use gatepost_protocol::{Args, BoxFuture, Session};
 use std::fs;
@@ -325,6 +325,45 @@ async fn a_session_that_is_given_up_leaves_nothing() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(spot.new_in("b").len(), 1, "the one that was waited for");
+}
+
+/// A message whose client hangs up when its first block is read.
+struct Leaving<'a>(TestMessage, &'a Departure);
+
+impl Message for Leaving<'_> {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>> {
+        self.1.announce();
+        self.0.read(offset, length)
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_has_nothing_delivered() {
+    let spot = Spot::new("{local}", []);
+    for size in [0, 2 * BLOCK] {
+        let large = [MESSAGE, vec![b'x'; size].as_slice()].concat();
+        let (session, message) = mail(&["a@example.org", "b@example.org"], &large);
+        let departure = Departure::new();
+        let leaving = Leaving(message, &departure);
+        let outcome = queue(&spot.maildir, &session, &leaving, &departure).await;
+        assert_eq!(
+            line(&outcome),
+            "skip, given up: the client is gone, and will send the message again"
+        );
+        assert_eq!(outcome.verdict, Some(Verdict::DenySoft));
+    }
+    // What writers still have in hands goes as well.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let left = |folder: &str| !files(&spot.dir.path().join(folder)).is_empty();
+    while left("a/tmp") || left("b/tmp") {
+        assert!(std::time::Instant::now() < deadline, "tmp is never cleared");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(spot.new_in("a").is_empty() && spot.new_in("b").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

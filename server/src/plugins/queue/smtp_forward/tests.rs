@@ -1,10 +1,12 @@
 //! Against a small server on loopback that follows a script.
 
+mod departure;
+
 use super::*;
 use crate::plugins::testing::{
     FakeServices, TestMessage, ask_with, built, line, plugin, session, with_message,
 };
-use gatepost_protocol::{Address, Args, Session};
+use gatepost_protocol::{Address, Args, Departure, Session};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
@@ -371,9 +373,17 @@ async fn a_silent_server_is_not_waited_for_for_ever() {
         ..Timeouts::default()
     };
     let content = Delivered::new(transaction, &message);
-    let failure = smtp_client::send("127.0.0.1", port, "mx", transaction, content, &timeouts)
-        .await
-        .unwrap_err();
+    let failure = smtp_client::send(
+        "127.0.0.1",
+        port,
+        "mx",
+        transaction,
+        content,
+        &timeouts,
+        &Departure::new(),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(failure.to_string(), "waited 50ms for its greeting");
 }
 
