@@ -24,6 +24,8 @@ pub struct Assembled {
     pub config: Arc<Config>,
     pub chain: Arc<Chain>,
     pub processes: Processes,
+    /// What plugins may ask.
+    pub services: Arc<Core>,
     /// What TLS needs, where it is configured.
     pub credentials: Option<Arc<Credentials>>,
     pub runtime: Runtime,
@@ -45,7 +47,8 @@ pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
     let runtime =
         super::runtime().map_err(|error| failed("the runtime cannot be started", error))?;
     let credentials = credentials(&config);
-    let assembled = runtime.block_on(assemble(&config, &definitions));
+    let services = services(&config);
+    let assembled = runtime.block_on(assemble(&config, &definitions, &services));
     let (chain, processes, credentials) = match (assembled, credentials) {
         (Ok((chain, processes)), Ok(credentials)) => (chain, processes, credentials),
         (Ok((_, processes)), Err(mistakes)) => {
@@ -67,6 +70,7 @@ pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
         config: Arc::new(config),
         chain,
         processes,
+        services,
         credentials,
         runtime,
     })
@@ -100,8 +104,8 @@ fn wrong(mistakes: &Mistakes) -> ExitCode {
 async fn assemble(
     config: &Config,
     definitions: &[Definition],
+    core_services: &Arc<Core>,
 ) -> Result<(Arc<Chain>, Processes), Mistakes> {
-    let core_services = services(config);
     let services: Arc<dyn Services> = core_services.clone();
     let workshop = Workshop {
         config,
