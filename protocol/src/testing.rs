@@ -31,7 +31,10 @@ use bytes::Bytes;
 use crate::address::AddressError;
 use crate::outcome::{Answer, BoxFuture, Outcome};
 use crate::plugin::{Call, Definition, Init, Plugin};
-use crate::services::{DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services};
+pub use crate::services::MemoryMessage;
+use crate::services::{
+    Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission,
+};
 use crate::session::{Args, Session};
 use crate::settings::{SettingError, Settings};
 use crate::{Address, Departure, HeaderBlock, Hook, Level, Value};
@@ -198,24 +201,6 @@ fn address_args(address: &Address) -> Args<'_> {
     }
 }
 
-/// A message in memory.
-pub struct MemoryMessage(pub Bytes);
-
-impl Message for MemoryMessage {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>> {
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.0.len());
-        let end = start.saturating_add(length).min(self.0.len());
-        let slice = self.0.slice(start..end);
-        Box::pin(async move { Ok(slice) })
-    }
-}
-
 /// A core that answers from memory.
 #[derive(Default)]
 pub struct FakeServices {
@@ -223,6 +208,8 @@ pub struct FakeServices {
     files: Mutex<HashMap<String, Vec<String>>>,
     state: Mutex<HashMap<String, Vec<u8>>>,
     log: Mutex<Vec<String>>,
+    submitted: Mutex<Vec<Submission>>,
+    bounced: Mutex<Vec<Bounce>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -253,6 +240,16 @@ impl FakeServices {
             name.to_owned(),
             lines.iter().map(|line| (*line).to_owned()).collect(),
         );
+    }
+
+    /// The messages of their own that plugins have sent.
+    pub fn submitted(&self) -> Vec<Submission> {
+        lock(&self.submitted).clone()
+    }
+
+    /// The notifications that plugins have sent.
+    pub fn bounced(&self) -> Vec<Bounce> {
+        lock(&self.bounced).clone()
     }
 
     /// What plugins have logged, as `plugin: level: message`.
@@ -323,6 +320,19 @@ impl Services for FakeServices {
     fn state_delete(&self, key: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
         lock(&self.state).remove(key);
         ready(Ok(()))
+    }
+
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        let mut submitted = lock(&self.submitted);
+        submitted.push(submission);
+        ready(Ok(format!("{:016x}", submitted.len())))
+    }
+
+    fn bounce(&self, bounce: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        let mut bounced = lock(&self.bounced);
+        let is_told = !bounce.sender.is_null();
+        bounced.push(bounce);
+        ready(Ok(is_told.then(|| format!("{:016x}", bounced.len()))))
     }
 }
 

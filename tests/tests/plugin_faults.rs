@@ -13,8 +13,8 @@ use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::{
-    Address, Answer, Args, Call, Departure, Disposition, DnsAnswer, Hook, Level, Outcome,
-    Parameters, Policy, RecordType, ServiceError, Services, Session, Verdict,
+    Address, Answer, Args, Bounce, Call, Departure, Disposition, DnsAnswer, Hook, Level, Outcome,
+    Parameters, Policy, RecordType, ServiceError, Services, Session, Submission, Verdict,
 };
 use gatepost_tests::programs;
 
@@ -470,6 +470,14 @@ impl Services for NoServices {
     }
 
     fn state_delete(&self, _: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
+        none()
+    }
+
+    fn submit(&self, _: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        none()
+    }
+
+    fn bounce(&self, _: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
         none()
     }
 }

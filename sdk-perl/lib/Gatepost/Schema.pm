@@ -120,6 +120,8 @@ my $ready_plugin = record(
 );
 my $params = record(
     name => text(), type => text(), key => text(), value => bytes(), ttl_ms => integer(), add => integer(),
+    sender => text(), recipients => list_of(text()), recipient => text(), text => text(), code => integer(),
+    enhanced => text(), message => bytes(),
     offset => integer(), length => integer(), ms => integer(),
 );
 

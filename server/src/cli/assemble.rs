@@ -24,8 +24,8 @@ pub struct Assembled {
     pub config: Arc<Config>,
     pub chain: Arc<Chain>,
     pub processes: Processes,
-    /// What the plugins ask, for the core's own flat files.
-    pub services: Arc<dyn Services>,
+    /// What plugins may ask; the core reads its own flat files by it, too.
+    pub services: Arc<Core>,
     /// What TLS needs, where it is configured.
     pub credentials: Option<Arc<Credentials>>,
     pub runtime: Runtime,

@@ -38,7 +38,7 @@ pub struct Report<'a> {
     /// ENVID of MAIL, as it was given.
     pub envelope_id: Option<&'a str>,
     /// Names the message in our log.
-    pub log_id: &'a str,
+    pub log_id: Option<&'a str>,
     /// When the message came to us.
     pub arrived: SystemTime,
     /// Who brought it: the name in its greeting.
@@ -193,7 +193,7 @@ impl Report<'_> {
         );
         text.push_str(&match self.action {
             Action::Failed => {
-                "It will not be tried again. The parts below tell programs the same, and show which\r\nmessage it was.\r\n".to_owned()
+                "It will not be tried again. The parts below tell programs the same, and show\r\nwhich message it was.\r\n".to_owned()
             }
             Action::Delayed(until) => format!(
                 "You need not send it again: it is tried until\r\n{}.\r\n",
@@ -242,7 +242,9 @@ impl Report<'_> {
         );
         field("Status", &self.status().to_string());
         field("Diagnostic-Code", &format!("smtp; {}", self.reason()));
-        field("Final-Log-ID", &ascii_if(true, &printable(self.log_id)));
+        if let Some(id) = self.log_id {
+            field("Final-Log-ID", &ascii_if(true, &printable(id)));
+        }
         if let Action::Delayed(until) = self.action {
             field("Will-Retry-Until", &date::rfc5322(until));
         }

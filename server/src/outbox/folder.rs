@@ -8,7 +8,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -195,7 +195,7 @@ impl Folder {
     pub fn commit(&self, drafts: Vec<(Draft, Envelope)>) -> io::Result<Vec<Id>> {
         for (draft, envelope) in &drafts {
             draft.file.sync_all()?;
-            self.write_temporary(&draft.id, envelope)?;
+            self.write_temporary(&draft.id, envelope, &draft.file)?;
         }
         let mut named = Vec::with_capacity(drafts.len());
         let committed = self.name_all(&drafts, &mut named);
@@ -268,12 +268,13 @@ impl Folder {
 
     /// Gives a claimed message another envelope, durably. Blocks.
     pub fn update(&self, claim: &Claim, envelope: &Envelope) -> io::Result<()> {
-        self.write_temporary(&claim.id, envelope)?;
+        self.write_temporary(&claim.id, envelope, &claim.file)?;
         fs::rename(self.at(&claim.id, TEMPORARY), self.at(&claim.id, ENVELOPE))?;
         sync(&self.dir)
     }
 
-    fn write_temporary(&self, id: &str, envelope: &Envelope) -> io::Result<()> {
+    /// Writes an envelope beside a message's bytes. It belongs to whom they belong to: the command line may be root's, and the daemon has to read it.
+    fn write_temporary(&self, id: &str, envelope: &Envelope, bytes: &File) -> io::Result<()> {
         let path = self.at(id, TEMPORARY);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o640);
@@ -281,6 +282,10 @@ impl Folder {
             .map_err(io::Error::from)
             .and_then(|text| {
                 let mut file = options.open(&path)?;
+                let (ours, theirs) = (file.metadata()?, bytes.metadata()?);
+                if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
+                    fchown(&file, Some(theirs.uid()), Some(theirs.gid()))?;
+                }
                 file.write_all(&text)?;
                 file.sync_all()
             });

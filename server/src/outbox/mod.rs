@@ -8,6 +8,7 @@ pub mod folder;
 mod notify;
 mod run;
 mod schedule;
+mod submit;
 mod suppress;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,9 @@ use suppress::Rate;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "outbox";
+
+/// The longest line of mail that is not binary, without its end (RFC 5322 §2.1.1).
+const LINE: usize = 998;
 
 /// The outbox of a daemon.
 pub struct Outbox {
@@ -73,6 +77,8 @@ impl Outbox {
             folder,
             added: Notify::new(),
         };
+        // All of it is read now.
+        outbox.folder.take_changed();
         let read = outbox.folder.clear().and_then(|()| outbox.reread());
         read.map_err(|error| {
             let dir = outbox.folder.path().display();
@@ -187,8 +193,11 @@ impl Outbox {
     }
 }
 
-/// A session's transaction as the log has it.
+/// A session's transaction as the log has it; empty where there was no session.
 fn name_of(session: &Session) -> String {
+    if session.id.is_empty() {
+        return String::new();
+    }
     format!("{}.{}", session.id, session.transaction.number)
 }
 

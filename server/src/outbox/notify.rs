@@ -8,17 +8,15 @@ use gatepost_protocol::delivered::{Delivered, is_binary};
 use gatepost_protocol::{Level, Message, Parameters, Session, Transaction};
 
 use super::envelope::{Client, Envelope, Kind, Recipient, millis};
-use super::folder::{Draft, blocking, random};
+use super::folder::{Draft, Id, blocking, random};
 use super::suppress::{Event, suppressed};
-use super::{Failure, LOGGED_AS, Outbox, append, copy, name_of};
+use super::{Failure, LINE, LOGGED_AS, Outbox, append, copy, name_of};
 use crate::message::dsn::{Action, Notification, Original, Report};
 use crate::report;
 
 /// Up to here a whole message goes back where its sender did not say (RFC 3461 §4.3). Senders like to have their words back; to send megabytes to an address that may be
 /// forged does harm, and the header block shows well enough which message it was.
 const WHOLE: u64 = 64 << 10;
-/// The longest line of mail that is not binary, without its end (RFC 5322 §2.1.1).
-const LINE: usize = 998;
 
 /// What of a message can go back.
 struct Content {
@@ -41,6 +39,16 @@ impl Outbox {
         message: &dyn Message,
         failures: &[Failure],
     ) -> io::Result<()> {
+        self.tell_failed(session, message, failures).await.map(drop)
+    }
+
+    /// The same; returns what the notifications are called.
+    pub(super) async fn tell_failed(
+        &self,
+        session: &Session,
+        message: &dyn Message,
+        failures: &[Failure],
+    ) -> io::Result<Vec<Id>> {
         let now = SystemTime::now();
         let failures: Vec<(&Failure, Action)> = failures
             .iter()
@@ -56,13 +64,13 @@ impl Outbox {
         message: &dyn Message,
         news: &[(&Failure, Action)],
         arrived: SystemTime,
-    ) -> io::Result<()> {
+    ) -> io::Result<Vec<Id>> {
         let owed: Vec<&(&Failure, Action)> = news
             .iter()
             .filter(|(failure, action)| self.may_tell(session, failure, *action))
             .collect();
         if owed.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let transaction = &session.transaction;
         let content = inspect(transaction, message).await?;
@@ -99,7 +107,7 @@ impl Outbox {
                 format_args!("notification {id} for {sender} about {recipient}"),
             );
         }
-        Ok(())
+        Ok(ids)
     }
 
     /// Whether there is a notification; the log says why where there is none.
@@ -139,6 +147,7 @@ impl Outbox {
         let sender = transaction.sender.clone().unwrap_or_default();
         // Nobody can have written it into the message: it is made now, and 24 bytes are not guessed.
         let (id, boundary) = (random(16)?, random(24)?);
+        let log_id = name_of(session);
         let header = transaction.header.as_ref();
         let report = Report {
             hostname: &self.hostname,
@@ -147,7 +156,7 @@ impl Outbox {
             time: SystemTime::now(),
             sender: &sender,
             envelope_id: value(&transaction.sender_parameters, "ENVID"),
-            log_id: &name_of(session),
+            log_id: Some(log_id.as_str()).filter(|name| !name.is_empty()),
             arrived,
             received_from: session.connection.hello_host.as_deref(),
             utf8: transaction.is_smtputf8(),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatepost_protocol::{
-    Address, Answer, Args, BoxFuture, Call, Change, Departure, Disposition, DnsAnswer, DnsStatus,
-    HeaderBlock, Hook, Init, Level, Message, Outcome, Plugin, RecordType, ServiceError, Services,
-    Session, Settings, Value,
+    Address, Answer, Args, Bounce, BoxFuture, Call, Change, Departure, Disposition, DnsAnswer,
+    DnsStatus, HeaderBlock, Hook, Init, Level, Message, Outcome, Plugin, RecordType, ServiceError,
+    Services, Session, Settings, Submission, Value,
 };
 
 /// What the DNS says in a test.
@@ -132,6 +132,14 @@ impl Services for FakeServices {
 
     fn state_delete(&self, _: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
         panic!("no built-in keeps state")
+    }
+
+    fn submit(&self, _: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        panic!("no built-in sends mail")
+    }
+
+    fn bounce(&self, _: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        panic!("no built-in sends mail")
     }
 }
 

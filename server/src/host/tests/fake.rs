@@ -13,8 +13,8 @@ use gatepost_protocol::wire::{
     Entry, Hello, HookMessage, Init, Ready, ReadyHook, ReadyPlugin, ResultMessage,
 };
 use gatepost_protocol::{
-    Args, Call, Departure, DnsAnswer, Hook, Level, Message, PROTOCOL, Policy, RecordType,
-    ServiceError, Services, Session, VERSION, Value,
+    Address, Args, Bounce, Call, Departure, DnsAnswer, Hook, Level, Message, PROTOCOL, Policy,
+    RecordType, ServiceError, Services, Session, Submission, VERSION, Value,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -356,6 +356,25 @@ impl Services for Desk {
             ServiceErrorCode::Failed,
             "the disk is full",
         )))
+    }
+
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        let recipients: Vec<&str> = submission.recipients.iter().map(Address::as_str).collect();
+        now(Ok(format!(
+            "{} to {}: {}",
+            submission.sender,
+            recipients.join(","),
+            submission.message.escape_ascii()
+        )))
+    }
+
+    fn bounce(&self, bounce: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        let enhanced = bounce.enhanced.map(|code| code.to_string());
+        now(Ok((!bounce.sender.is_null()).then(|| {
+            let (to, about) = (bounce.sender.as_str(), bounce.recipient.as_str());
+            let (code, enhanced) = (bounce.code, enhanced.unwrap_or_default());
+            format!("{to} about {about}: {code} {enhanced} {}", bounce.text)
+        })))
     }
 }
 

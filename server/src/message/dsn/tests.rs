@@ -9,6 +9,9 @@ use super::*;
 
 const BOUNDARY: &str = "0123456789abcdef";
 
+/// Names and values.
+type Fields = Vec<(String, String)>;
+
 /// What a test says of a notification.
 #[derive(Clone, Debug)]
 struct Said {
@@ -50,7 +53,7 @@ fn write(said: &Said) -> Notification {
         time: at(1_795_342_272),
         sender: &said.sender,
         envelope_id: said.envelope_id.as_deref(),
-        log_id: "3f9a1c.2",
+        log_id: Some("3f9a1c.2"),
         arrived: at(1_795_342_000),
         received_from: said.received_from.as_deref(),
         utf8: said.utf8,
@@ -71,8 +74,8 @@ fn write(said: &Said) -> Notification {
 }
 
 /// The fields of a block, unfolded. Panics where a line is none.
-fn fields(block: &str) -> Vec<(String, String)> {
-    let mut fields: Vec<(String, String)> = Vec::new();
+fn fields(block: &str) -> Fields {
+    let mut fields = Fields::new();
     for line in block.strip_suffix("\r\n").unwrap().split("\r\n") {
         assert!(line.len() <= 998, "{line}");
         assert!(!line.contains(['\r', '\n', '\0']), "{line:?}");
@@ -98,7 +101,7 @@ fn field<'a>(fields: &'a [(String, String)], name: &str) -> &'a str {
 }
 
 /// The parts: each with its fields and its content.
-fn parts(notification: &Notification) -> Vec<(Vec<(String, String)>, String)> {
+fn parts(notification: &Notification) -> Vec<(Fields, String)> {
     let delimiter = format!("\r\n--{BOUNDARY}\r\n");
     let parts: Vec<&str> = notification.before.split(&delimiter).collect();
     assert_eq!(parts[0], "");
@@ -112,7 +115,7 @@ fn parts(notification: &Notification) -> Vec<(Vec<(String, String)>, String)> {
 }
 
 /// The fields of the message, and those of the recipient.
-fn status(notification: &Notification) -> (Vec<(String, String)>, Vec<(String, String)>) {
+fn status(notification: &Notification) -> (Fields, Fields) {
     let status = &parts(notification)[1].1;
     let (message, recipient) = status.split_once("\r\n\r\n").unwrap();
     (fields(&format!("{message}\r\n")), fields(recipient))

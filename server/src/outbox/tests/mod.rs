@@ -1,11 +1,14 @@
 //! The outbox with small plugins in a real chain.
 
+mod submit;
+
 use std::sync::Mutex;
 
 use bytes::Bytes;
 use gatepost_protocol::plugin::Subscription;
+use gatepost_protocol::services::MemoryMessage;
 use gatepost_protocol::{
-    Answer, BoxFuture, Call, Direction, HeaderBlock, Hook, Outcome, Plugin, Policy, Verdict,
+    Answer, Call, Direction, HeaderBlock, Hook, Outcome, Plugin, Policy, Verdict,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -56,25 +59,10 @@ impl Plugin for Queue {
     }
 }
 
-/// A message in memory.
-struct Text(Bytes);
-
-impl Message for Text {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, io::Result<Bytes>> {
-        let from = usize::try_from(offset).unwrap().min(self.0.len());
-        let to = self.0.len().min(from.saturating_add(length));
-        Box::pin(std::future::ready(Ok(self.0.slice(from..to))))
-    }
-}
-
 const HEADER: &str = "From: alice@client.example\r\nMessage-ID: <1@client.example>\r\n";
 
 /// A message as it is in a session, for these recipients.
-fn incoming(body: &str, recipients: &[&str]) -> (Session, Text) {
+fn incoming(body: &str, recipients: &[&str]) -> (Session, MemoryMessage) {
     let mut session = Session {
         id: "3f9a1c".into(),
         ..Session::default()
@@ -94,7 +82,7 @@ fn incoming(body: &str, recipients: &[&str]) -> (Session, Text) {
     transaction.body_start = transaction.header_end + 2;
     let text = format!("{HEADER}\r\n{body}");
     transaction.size = text.len() as u64;
-    (session, Text(text.into()))
+    (session, MemoryMessage(text.into()))
 }
 
 fn failure(recipient: &str) -> Failure {
@@ -188,7 +176,8 @@ impl Running {
     /// Waits until `queue` was asked so many times, and what is under way is over; what it saw.
     async fn seen(mut self, times: usize) -> Vec<Seen> {
         for _ in 0..times {
-            self.came.recv().await.unwrap();
+            let came = tokio::time::timeout(PATIENCE, self.came.recv()).await;
+            came.expect("an attempt in time").unwrap();
         }
         self.stop.cancel();
         self.task.await.unwrap();
@@ -199,12 +188,17 @@ impl Running {
 
     /// The same, once nothing waits any more.
     async fn emptied(self, bed: &Bed, times: usize) -> Vec<Seen> {
+        let began = std::time::Instant::now();
         while !bed.files().is_empty() {
+            assert!(began.elapsed() < PATIENCE, "{:?}", bed.files());
             tokio::task::yield_now().await;
         }
         self.seen(times).await
     }
 }
+
+/// Much longer than anything takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn to(seen: &Seen) -> Vec<&str> {
     let recipients = &seen.session.transaction.recipients;
