@@ -10,7 +10,7 @@ pub const MAX_LOCAL: usize = 64;
 pub const MAX_DOMAIN: usize = 255;
 
 /// A mailbox `local@domain`, the null sender, or `postmaster` without a domain. Kept as it was written.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Address {
     text: String,
     at: Option<usize>,

@@ -12,6 +12,9 @@ pub const MAX_NOTES: usize = 1024 * 1024;
 /// How many recipients a plugin can bring a transaction to.
 pub const MAX_RECIPIENTS: usize = 10_000;
 
+/// The longest route, in bytes.
+pub const MAX_ROUTE: usize = 255;
+
 /// How long a note lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -122,6 +125,15 @@ pub enum Change {
         /// Why.
         #[serde(default)]
         reason: Option<String>,
+    },
+    /// Send a recipient, or without one all of them, a way that queue plugins know by this name; without a route: no way of their own.
+    Route {
+        /// Who.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<Address>,
+        /// Which way.
+        #[serde(default)]
+        route: Option<String>,
     },
     /// The client's verified name.
     RemoteHost {
@@ -258,6 +270,7 @@ impl Change {
                 session.transaction.quarantine.clone_from(reason);
                 Ok(())
             }
+            Change::Route { address, route } => set_route(session, address.as_ref(), route),
             Change::RemoteHost { name } => {
                 if !crate::address::is_domain(name.strip_suffix('.').unwrap_or(name)) {
                     return refuse("remote_host", "it is no host name");
@@ -293,6 +306,33 @@ fn edit(
     }
 }
 
+fn set_route(
+    session: &mut Session,
+    address: Option<&Address>,
+    route: &Option<String>,
+) -> Result<(), ChangeError> {
+    if let Some(route) = route
+        && (route.is_empty() || route.len() > MAX_ROUTE || route.chars().any(char::is_control))
+    {
+        return refuse(
+            "route",
+            "a route has 1 to 255 bytes, and no control character",
+        );
+    }
+    let transaction = &mut session.transaction;
+    let whose = match address {
+        Some(address) => std::slice::from_ref(address),
+        None => &transaction.recipients,
+    };
+    for recipient in whose {
+        match route {
+            Some(route) => drop(transaction.routes.insert(recipient.clone(), route.clone())),
+            None => drop(transaction.routes.remove(recipient)),
+        }
+    }
+    Ok(())
+}
+
 fn set_note(
     session: &mut Session,
     scope: Scope,
@@ -323,6 +363,8 @@ fn set_note(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -384,6 +426,43 @@ mod tests {
         assert_eq!(
             kept,
             [("b@b", true), ("c@b", false), ("d@b", false), ("e@b", true)]
+        );
+    }
+
+    #[test]
+    fn a_route_is_for_one_recipient_or_for_all() {
+        let mut session = Session::default();
+        let address = |text: &str| Address::parse(text).unwrap();
+        for recipient in ["a@b", "b@b"] {
+            let transaction = &mut session.transaction;
+            transaction.add_recipient(address(recipient), Parameters::new());
+        }
+        let mut set = |who: Option<&str>, route: Option<&str>| {
+            let route = Change::Route {
+                address: who.map(address),
+                route: route.map(str::to_owned),
+            };
+            let done = route.apply(&mut session, "p").is_ok();
+            (done, session.transaction.routes.clone())
+        };
+        let routes = |list: &[(&str, &str)]| {
+            let list = list
+                .iter()
+                .map(|(who, route)| (address(who), (*route).to_owned()));
+            list.collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(
+            set(None, Some("lmtp")),
+            (true, routes(&[("a@b", "lmtp"), ("b@b", "lmtp")]))
+        );
+        assert_eq!(
+            set(Some("b@b"), Some("list")),
+            (true, routes(&[("a@b", "lmtp"), ("b@b", "list")]))
+        );
+        assert_eq!(set(Some("a@b"), None), (true, routes(&[("b@b", "list")])));
+        assert_eq!(
+            set(None, Some("a\r\nb")),
+            (false, routes(&[("b@b", "list")]))
         );
     }
 

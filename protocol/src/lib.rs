@@ -6,6 +6,7 @@
 pub mod address;
 pub mod change;
 pub mod channel;
+pub mod delivered;
 pub mod departure;
 pub mod frame;
 pub mod header;
@@ -31,7 +32,9 @@ pub use outcome::{Answer, BoxFuture, Outcome};
 pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
 pub use policy::{Level, OnError, Policy, Reject, RejectType};
 pub use serve::serve;
-pub use services::{DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services};
+pub use services::{
+    Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission,
+};
 pub use session::{
     Args, Connection, Credentials, Direction, Field, FieldSet, Parameters, Session, Transaction,
 };

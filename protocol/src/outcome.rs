@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::{Change, Disposition, EnhancedCode, Hook, Verdict};
+use crate::{Address, Change, Disposition, EnhancedCode, Hook, Verdict};
 
 /// A future on the heap.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,6 +48,9 @@ pub struct Outcome {
     pub changes: Vec<Change>,
     /// The answer to `config`, `received_line`, `capabilities`, and to the hooks before a command is read (docs/protocol.md §5.1); a secret, at `auth`.
     pub values: Vec<String>,
+    /// What holds for single recipients instead, at the hooks from `data_post_headers` to `queue`: of each outcome what it found and what it wants done.
+    /// For a recipient that is not here, the rest of this outcome holds.
+    pub recipients: Vec<(Address, Outcome)>,
     /// The answer comes later.
     pub defer: Option<Deferred>,
 }
@@ -139,6 +142,13 @@ impl Outcome {
         self
     }
 
+    /// With an outcome of its own for a recipient.
+    #[must_use]
+    pub fn for_recipient(mut self, address: Address, outcome: Outcome) -> Outcome {
+        self.recipients.push((address, outcome));
+        self
+    }
+
     /// With one more change.
     #[must_use]
     pub fn with_change(mut self, change: Change) -> Outcome {
@@ -155,6 +165,7 @@ impl std::fmt::Debug for Outcome {
             .field("verdict", &self.verdict)
             .field("reply", &self.reply)
             .field("changes", &self.changes)
+            .field("recipients", &self.recipients)
             .field("defer", &self.defer.as_ref().map(|deferred| deferred.until))
             .finish_non_exhaustive()
     }

@@ -1,5 +1,6 @@
 //! The one plugin interface: of built-ins, of Rust programs that run as children, and of the core's stand-in for any foreign process.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::policy::Policy;
 use crate::services::{Message, Services};
 use crate::session::{Args, Field, FieldSet, Session};
 use crate::settings::{Setting, SettingError, Settings};
+use crate::value::Value;
 
 /// A plugin: it takes part in hooks and answers with an outcome.
 ///
@@ -118,10 +120,15 @@ pub struct Call<'a> {
     pub message: Option<&'a dyn Message>,
     /// How long the answer may take.
     pub deadline: Duration,
+    /// For a host: the settings in force of those plugins that have others here than they were made with.
+    pub settings: Option<&'a InForce>,
     /// Whether the client hung up. At `queue` it will send the message again then: a plugin that looks just before it commits itself, and
     /// answers `denysoft` instead, spares the recipients a duplicate. What it answers counts either way.
     pub departure: &'a Departure,
 }
+
+/// The settings in force of plugins in other processes, by the names of the plugins: all of a plugin's own settings, as they are written.
+pub type InForce = BTreeMap<String, BTreeMap<String, Value>>;
 
 /// What a plugin is made from.
 pub struct Init {
@@ -143,6 +150,7 @@ pub struct Init {
 pub type Built = Result<Arc<dyn Plugin>, Vec<SettingError>>;
 
 /// A kind of plugin: its name, its settings, and how one is made.
+#[derive(Clone, Copy)]
 pub struct Definition {
     /// The name in the configuration, such as `queue/maildir`.
     pub name: &'static str,

@@ -1,5 +1,6 @@
 //! A Rust plugin as a process of its own: the plugin's side of the protocol (docs/protocol.md).
 
+mod plugins;
 mod remote;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::outcome::BoxFuture;
 use crate::policy::Level;
+use crate::{Address, EnhancedCode};
 
 /// Why the core could not do what a plugin asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -85,6 +86,34 @@ pub struct DnsAnswer {
     pub records: Vec<String>,
 }
 
+/// A message of a plugin's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The envelope sender; null where nobody is to hear if it does not arrive.
+    pub sender: Address,
+    /// The envelope recipients: one at least.
+    pub recipients: Vec<Address>,
+    /// Header block, empty line, body. Lone line feeds become CRLF; `Date`, `Message-ID` and `Auto-Submitted` are added where they are missing.
+    pub message: Vec<u8>,
+}
+
+/// What a sender is to be told of a message that did not reach a recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounce {
+    /// Who is told: the sender of the message.
+    pub sender: Address,
+    /// Whom it did not reach.
+    pub recipient: Address,
+    /// The reply code that says why: 500 to 599.
+    pub code: u16,
+    /// The enhanced code; class 5.
+    pub enhanced: Option<EnhancedCode>,
+    /// Why, for people.
+    pub text: String,
+    /// The message, or as much of its beginning as is there: the header block at least.
+    pub message: Vec<u8>,
+}
+
 /// What a plugin may ask of the core at any time.
 pub trait Services: Send + Sync + 'static {
     /// Writes a line to the log under the plugin's name.
@@ -121,6 +150,13 @@ pub trait Services: Send + Sync + 'static {
 
     /// Removes a key of the state store.
     fn state_delete(&self, key: &str) -> BoxFuture<'static, Result<(), ServiceError>>;
+
+    /// Sends a message of the plugin's own, by way of the outbox. It is on disk when the answer comes: its name there.
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<String, ServiceError>>;
+
+    /// Sends a delivery status notification (RFC 3464). It is on disk when the answer comes: its name in the outbox, or `None` where there may be none
+    /// (a null sender, an automatic message, too many of them).
+    fn bounce(&self, bounce: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>>;
 }
 
 /// The message at hand, as received.
@@ -130,6 +166,24 @@ pub trait Message: Send + Sync {
 
     /// Up to `length` bytes from `offset`; fewer only at the end.
     fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>>;
+}
+
+/// A message in memory.
+pub struct MemoryMessage(pub Bytes);
+
+impl Message for MemoryMessage {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>> {
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(self.0.len());
+        let end = start.saturating_add(length).min(self.0.len());
+        let slice = self.0.slice(start..end);
+        Box::pin(async move { Ok(slice) })
+    }
 }
 
 /// The name under which a PTR record of an address stands (RFC 1035 §3.5, RFC 3596 §2.5).

@@ -111,6 +111,10 @@ pub struct Transaction {
     pub path: Option<std::path::PathBuf>,
     /// Why the message is to be set apart.
     pub quarantine: Option<String>,
+    /// Which way recipients go that a plugin gave a route.
+    pub routes: BTreeMap<Address, String>,
+    /// At `queue` and `queue_post`: the route of all recipients at hand.
+    pub route: Option<String>,
     /// What plugins noted.
     pub notes: Notes,
 }
@@ -128,10 +132,18 @@ impl Transaction {
 
     /// Removes an envelope recipient, wherever it stands among them, with its parameters.
     pub fn remove_recipient(&mut self, address: &Address) {
-        let mut at = self.recipients.iter();
+        self.retain_recipients(|recipient| recipient != address);
+    }
+
+    /// Keeps the envelope recipients that `stays` says so of, with their parameters. It is asked of each, in order.
+    pub fn retain_recipients(&mut self, mut stays: impl FnMut(&Address) -> bool) {
+        let stay: Vec<bool> = self.recipients.iter().map(&mut stays).collect();
+        let mut of_parameters = stay.iter();
         self.recipient_parameters
-            .retain(|_| at.next().is_none_or(|recipient| recipient != address));
-        self.recipients.retain(|recipient| recipient != address);
+            .retain(|_| of_parameters.next() == Some(&true));
+        let mut of_recipients = stay.iter();
+        self.recipients
+            .retain(|_| of_recipients.next() == Some(&true));
     }
 
     /// The parameters of the recipient at this place in `recipients`; empty where it has none.
@@ -146,7 +158,7 @@ impl Transaction {
     }
 }
 
-/// What a listener is for.
+/// Where mail comes from: what a listener is for, or ourselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
@@ -157,6 +169,8 @@ pub enum Direction {
     Submission,
     /// Mail between our own servers.
     Relay,
+    /// Mail of our own, such as notifications: no listener's.
+    Local,
 }
 
 impl Direction {
@@ -166,6 +180,7 @@ impl Direction {
             Direction::Inbound => "inbound",
             Direction::Submission => "submission",
             Direction::Relay => "relay",
+            Direction::Local => "local",
         }
     }
 }
@@ -252,6 +267,7 @@ fields! {
     HeaderEnd "header_end",
     BodyStart "body_start",
     Quarantine "quarantine",
+    Route "route",
 }
 
 /// A set of fields.

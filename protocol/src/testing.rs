@@ -31,7 +31,10 @@ use bytes::Bytes;
 use crate::address::AddressError;
 use crate::outcome::{Answer, BoxFuture, Outcome};
 use crate::plugin::{Call, Definition, Init, Plugin};
-use crate::services::{DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services};
+pub use crate::services::MemoryMessage;
+use crate::services::{
+    Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission,
+};
 use crate::session::{Args, Session};
 use crate::settings::{SettingError, Settings};
 use crate::{Address, Departure, HeaderBlock, Hook, Level, Value};
@@ -44,7 +47,10 @@ pub struct PluginTest {
     pub services: Arc<FakeServices>,
     /// Whether the client hung up.
     pub departure: Arc<Departure>,
-    plugin: Arc<dyn Plugin>,
+    definition: Definition,
+    /// The plugin by each of the settings that were in force so far.
+    instances: Vec<(BTreeMap<String, Value>, Arc<dyn Plugin>)>,
+    in_force: usize,
     message: MemoryMessage,
 }
 
@@ -54,38 +60,55 @@ impl PluginTest {
         definition: &Definition,
         settings: &[(&str, Value)],
     ) -> Result<PluginTest, Vec<SettingError>> {
-        let given = settings
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), value.clone()))
-            .collect();
-        let services = Arc::new(FakeServices::default());
-        let plugin = (definition.build)(Init {
-            name: definition.name.to_owned(),
-            source: None,
-            settings: Settings::check(&(definition.settings)(), &given)?,
-            hostname: "mx.example.org".to_owned(),
-            services: services.clone(),
-            scratch_dir: None,
-        })?;
         let mut session = Session {
             id: "test".into(),
             ..Session::default()
         };
         session.connection.remote = Some(([192, 0, 2, 1], 54321).into());
         session.connection.local = Some(([192, 0, 2, 25], 25).into());
-        Ok(PluginTest {
+        let mut test = PluginTest {
             session,
-            services,
+            services: Arc::new(FakeServices::default()),
             departure: Arc::default(),
-            plugin,
+            definition: *definition,
+            instances: Vec::new(),
+            in_force: 0,
             message: MemoryMessage(Bytes::new()),
-        })
+        };
+        test.set_settings(settings)?;
+        Ok(test)
+    }
+
+    /// From now on these settings are in force, as for a recipient who has others than the site: all of them, and what is not among them has its
+    /// default. The plugin is another instance then, and for settings that were in force before the one that there was.
+    pub fn set_settings(&mut self, settings: &[(&str, Value)]) -> Result<(), Vec<SettingError>> {
+        let given = settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.clone()))
+            .collect();
+        let known = self.instances.iter().position(|(known, _)| *known == given);
+        self.in_force = match known {
+            Some(at) => at,
+            None => {
+                let plugin = (self.definition.build)(Init {
+                    name: self.definition.name.to_owned(),
+                    source: None,
+                    settings: Settings::check(&(self.definition.settings)(), &given)?,
+                    hostname: "mx.example.org".to_owned(),
+                    services: self.services.clone(),
+                    scratch_dir: None,
+                })?;
+                self.instances.push((given, plugin));
+                self.instances.len() - 1
+            }
+        };
+        Ok(())
     }
 
     /// Puts a hook to the plugin, waits for its answer, deferred or not, and applies its changes.
     ///
     /// # Panics
-    /// Where a change is one that the core would refuse.
+    /// Where the core would refuse a change, or outcomes for single recipients at this hook.
     pub async fn call(&mut self, hook: Hook, args: Args<'_>) -> Outcome {
         let mut outcome = {
             let message: Option<&dyn Message> = if hook.has_message() {
@@ -99,9 +122,10 @@ impl PluginTest {
                 args: &args,
                 message,
                 deadline: Duration::from_secs(30),
+                settings: None,
                 departure: &self.departure,
             };
-            match self.plugin.call(&call) {
+            match self.instances[self.in_force].1.call(&call) {
                 Answer::Now(outcome) => outcome,
                 Answer::Later(answer) => answer.await,
             }
@@ -109,6 +133,11 @@ impl PluginTest {
         if let Some(deferred) = outcome.defer.take() {
             outcome = deferred.outcome.await;
         }
+        assert!(
+            outcome.recipients.is_empty() || hook.has_message(),
+            "the core would refuse this: at `{}` there are no outcomes for single recipients",
+            hook.name()
+        );
         for change in &outcome.changes {
             if let Err(error) = change.apply(&mut self.session, "test") {
                 panic!("the core would refuse this: {error}");
@@ -172,24 +201,6 @@ fn address_args(address: &Address) -> Args<'_> {
     }
 }
 
-/// A message in memory.
-pub struct MemoryMessage(pub Bytes);
-
-impl Message for MemoryMessage {
-    fn size(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    fn read(&self, offset: u64, length: usize) -> BoxFuture<'_, std::io::Result<Bytes>> {
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.0.len());
-        let end = start.saturating_add(length).min(self.0.len());
-        let slice = self.0.slice(start..end);
-        Box::pin(async move { Ok(slice) })
-    }
-}
-
 /// A core that answers from memory.
 #[derive(Default)]
 pub struct FakeServices {
@@ -197,6 +208,8 @@ pub struct FakeServices {
     files: Mutex<HashMap<String, Vec<String>>>,
     state: Mutex<HashMap<String, Vec<u8>>>,
     log: Mutex<Vec<String>>,
+    submitted: Mutex<Vec<Submission>>,
+    bounced: Mutex<Vec<Bounce>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -227,6 +240,16 @@ impl FakeServices {
             name.to_owned(),
             lines.iter().map(|line| (*line).to_owned()).collect(),
         );
+    }
+
+    /// The messages of their own that plugins have sent.
+    pub fn submitted(&self) -> Vec<Submission> {
+        lock(&self.submitted).clone()
+    }
+
+    /// The notifications that plugins have sent.
+    pub fn bounced(&self) -> Vec<Bounce> {
+        lock(&self.bounced).clone()
     }
 
     /// What plugins have logged, as `plugin: level: message`.
@@ -297,5 +320,91 @@ impl Services for FakeServices {
     fn state_delete(&self, key: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
         lock(&self.state).remove(key);
         ready(Ok(()))
+    }
+
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        let mut submitted = lock(&self.submitted);
+        submitted.push(submission);
+        ready(Ok(format!("{:016x}", submitted.len())))
+    }
+
+    fn bounce(&self, bounce: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        let mut bounced = lock(&self.bounced);
+        let is_told = !bounce.sender.is_null();
+        bounced.push(bounce);
+        ready(Ok(is_told.then(|| format!("{:016x}", bounced.len()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Disposition, Setting, Subscription};
+
+    /// Counts; has a word for everybody, and a failure for the first recipient.
+    struct Counter(String, Mutex<usize>);
+
+    impl Plugin for Counter {
+        fn subscriptions(&self) -> Vec<Subscription> {
+            vec![Subscription::to(Hook::DataPost, &[])]
+        }
+
+        fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
+            let mut count = lock(&self.1);
+            *count += 1;
+            let outcome = Outcome::pass(format!("{} {count}", self.0));
+            match call.session.transaction.recipients.first() {
+                Some(first) => outcome
+                    .for_recipient(first.clone(), Outcome::fail("full"))
+                    .into(),
+                None => outcome.into(),
+            }
+        }
+    }
+
+    const COUNTER: Definition = Definition {
+        name: "counter",
+        about: "",
+        settings: || vec![Setting::text("word", "what it says").default("site")],
+        build: |init| {
+            let word = init.settings.text("word").unwrap_or_default().to_owned();
+            Ok(Arc::new(Counter(word, Mutex::default())))
+        },
+    };
+
+    #[tokio::test]
+    async fn settings_in_force_are_those_of_another_instance() {
+        let mut test = PluginTest::new(&COUNTER, &[]).unwrap();
+        assert_eq!(test.data_post(b"").await.message, "site 1");
+        test.set_settings(&[("word", "user".into())]).unwrap();
+        assert_eq!(test.data_post(b"").await.message, "user 1");
+        test.set_settings(&[]).unwrap();
+        assert_eq!(test.data_post(b"").await.message, "site 2");
+        let errors = test.set_settings(&[("word", 7.into())]).unwrap_err();
+        assert_eq!(errors[0].message, "expected text in quotes");
+        assert_eq!(test.data_post(b"").await.message, "site 3", "as before");
+    }
+
+    #[tokio::test]
+    async fn what_holds_for_single_recipients_is_seen() {
+        let mut test = PluginTest::new(&COUNTER, &[]).unwrap();
+        test.rcpt("bob@example.org").await;
+        let outcome = test.data_post(b"").await;
+        let [(address, own)] = outcome.recipients.as_slice() else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(address.as_str(), "bob@example.org");
+        assert_eq!(own.disposition, Some(Disposition::Fail));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "at `rcpt` there are no outcomes for single recipients")]
+    async fn what_the_core_refuses_is_not_taken() {
+        let mut test = PluginTest::new(&COUNTER, &[]).unwrap();
+        test.session
+            .transaction
+            .recipients
+            .push(address("bob@example.org"));
+        test.rcpt("carol@example.org").await;
     }
 }

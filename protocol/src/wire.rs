@@ -198,10 +198,16 @@ pub struct HookMessage<'a> {
     /// Subscribed notes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notes: Option<NotesMessage<'a>>,
+    /// The settings in force of those plugins that have others here than in `init`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<SettingsMessage<'a>>,
     /// Another worker had this session, and died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed: Option<bool>,
 }
+
+/// Settings by plugin.
+pub type SettingsMessage<'a> = BTreeMap<Cow<'a, str>, Cow<'a, BTreeMap<String, Value>>>;
 
 /// `event`, core to plugin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -337,6 +343,8 @@ pub struct TransactionFields<'a> {
     pub body_start: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Cow<'a, str>>,
 }
 
 /// Subscribed notes.
@@ -398,9 +406,37 @@ pub struct Entry {
     /// For the hooks that ask for a text, a list or a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<String>>,
+    /// What holds for single recipients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipients: Option<Vec<RecipientEntry>>,
     /// The hook before which the answer will come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defer: Option<Hook>,
+}
+
+/// What holds for a recipient (§6.5).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecipientEntry {
+    /// Who.
+    pub address: Address,
+    /// What the plugin found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disposition: Option<Disposition>,
+    /// One sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// What SMTP should do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// Reply code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+    /// Enhanced code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enhanced: Option<EnhancedCode>,
+    /// Reply lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Vec<String>>,
 }
 
 /// `cancel`, core to plugin.

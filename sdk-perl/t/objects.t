@@ -93,6 +93,12 @@ subtest base => sub {
     is(Gatepost::Core::state_get('t'), "\xff");
     Gatepost::Core::state_delete('t');
     is(Gatepost::Core::state_get('t'), undef);
+    is $plugin->submit(recipients => [Qpsmtpd::Address->new('<b@c>')], message => "Subject: x\n\nhello\n"), '0000000000000001';
+    is_deeply $Gatepost::Core::backend->{submitted}, [{sender => '', recipients => ['b@c'], message => "Subject: x\n\nhello\n"}];
+    my %told = (recipient => 'b@c', text => 'no mailbox', message => "Subject: x\n", enhanced => '5.1.1');
+    is $plugin->bounce(%told, sender => '<a@b>'), '0000000000000001';
+    is $plugin->bounce(%told, sender => '<>', code => 551), undef;
+    is_deeply $Gatepost::Core::backend->{bounced}, [{%told, sender => 'a@b', code => 550}, {%told, sender => '', code => 551}];
     ok !eval { Gatepost::Core::call('teleport'); 1 };
     is $@->code, 'unknown_method';
 };

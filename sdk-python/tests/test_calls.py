@@ -51,6 +51,26 @@ def methods(asynchronous):
     return "\n".join(lines)
 
 
+SENDING = """
+@hook("queue")
+async def queue(session):
+    core = session.core
+    sent = core.submit(["b@c"], "Subject: x\\n\\nhello\\n")
+    told = core.bounce("a@b", "b@c", "no mailbox", b"Subject: x\\r\\n", code=551, enhanced="5.1.6")
+    return passed(f"{await sent} {await told} {await core.bounce('', 'b@c', 'no', b'')}")
+"""
+
+
+class Sending(PluginTest):
+    def test_messages_and_bounces_go_to_the_outbox(self):
+        core = self.core(SENDING)
+        result = core.hook("queue", ["a"])[0]
+        self.assertEqual(result["message"], "0000000000000001 0000000000000001 None")
+        self.assertEqual(core.answers.submitted, [{"sender": "", "recipients": ["b@c"], "message": b"Subject: x\n\nhello\n"}])
+        told = {"sender": "a@b", "recipient": "b@c", "text": "no mailbox", "message": b"Subject: x\r\n", "code": 551, "enhanced": "5.1.6"}
+        self.assertEqual(core.answers.bounced[0], told)
+
+
 class Methods(PluginTest):
     def test_from_a_plain_function_and_from_a_coroutine(self):
         for asynchronous in (False, True):

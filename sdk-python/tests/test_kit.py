@@ -86,6 +86,42 @@ class Kit(PluginTest):
         self.assertEqual(outcome.later().disposition, "fail")
         self.assertIsNone(plugin.session(remote_ip="5.6.7.8").run("connect").later().disposition)
 
+    def test_settings_in_force_and_what_comes_out_for_single_recipients(self):
+        plugin = testing.load(self.file("""
+        class settings:
+            most = setting(Size, default="1KB")
+
+        @hook("data_post", fields=["size", "recipients"])
+        def data_post(session):
+            session.set_route("lmtp")
+            session.set_route("list", session.recipients[0])
+            session.set_route(None, "c@d")
+            if session.size > settings.most:
+                return passed(f"more than {settings.most}").for_recipient("a@b", fail("too big", code=552))
+
+        @hook("rcpt")
+        def rcpt():
+            return passed().for_recipient("a@b", fail("too early"))
+
+        @hook("queue", fields=["route"])
+        def queue(session):
+            return ok(f"by {session.route}")
+        """))
+        self.addCleanup(plugin.close)
+        session = plugin.session(message=b"x" * 20, recipients=["a@b", "c@d", "e@f"], route="lmtp")
+        self.assertIsNone(session.run("data_post").disposition)
+        self.assertEqual(session.routes, {"a@b": "list", "e@f": "lmtp"})
+        self.assertEqual(session.run("queue").message, "by lmtp")
+        session.settings = {"most": "10B"}
+        outcome = session.run("data_post")
+        self.assertEqual((outcome.message, list(outcome.recipients)), ("more than 10", ["a@b"]))
+        own = outcome.recipients["a@b"]
+        self.assertEqual((own.disposition, own.message, own.code), ("fail", "too big", 552))
+        session.settings = None
+        self.assertEqual(session.run("data_post").recipients, {})
+        with self.assertRaisesRegex(ValueError, 'at "rcpt" there are no outcomes for single recipients'):
+            session.run("rcpt", address="a@b")
+
     def test_values_config_and_state(self):
         state = {}
         plugin = self.load(config={"me": ["mx.example"]}, state=state)

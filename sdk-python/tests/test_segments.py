@@ -2,6 +2,7 @@ import unittest
 
 import support
 from support import CODECS, PluginTest
+import gatepost
 
 SAYS = """
 @hook("rcpt")
@@ -25,6 +26,12 @@ class Results(PluginTest):
             ("denysoft_disconnect('no', disposition='pass')", {"verdict": "denysoft_disconnect", "disposition": "pass", "message": "no"}),
             ("ok(values=['a', 'b'])", {"verdict": "ok", "values": ["a", "b"]}),
             ("done(reply=['x'])", {"verdict": "done", "reply": ["x"]}),
+            ("passed('most').for_recipient('a@b', fail('full')).for_recipient(Address('c@d'), denysoft(code=452, enhanced='4.2.2', reply='x'))", {
+                "disposition": "pass", "message": "most", "recipients": [
+                    {"address": "a@b", "disposition": "fail", "message": "full"},
+                    {"address": "c@d", "verdict": "denysoft", "code": 452, "enhanced": "4.2.2", "reply": ["x"]},
+                ],
+            }),
         ):
             for codec in CODECS:
                 with self.subTest(code, codec=codec.name):
@@ -52,6 +59,17 @@ class Results(PluginTest):
         names = ["a", "b", "c", "d", "e", "f"]
         self.assertEqual([entry["plugin"] for entry in core.hook("rcpt", names)], ["a", "b", "c", "d", "e"])
         self.assertEqual([entry["plugin"] for entry in core.hook("rcpt", ["f", "a"])], ["f", "a"])
+
+    def test_outcomes_for_single_recipients_end_the_request(self):
+        core = self.core(SAYS % "passed('a').for_recipient('a@b', passed())", SAYS % "passed('b')")
+        self.assertEqual([entry["plugin"] for entry in core.hook("rcpt", ["a", "b"])], ["a"])
+
+    def test_an_outcome_for_a_recipient_is_a_finding_or_a_verdict(self):
+        for code in ("ok(values=['x'])", "defer('rcpt', print)", "passed().for_recipient('a@b', passed())"):
+            with self.assertRaisesRegex(ValueError, "an outcome for a recipient has no values"):
+                eval("passed().for_recipient('a@b', " + code + ")", vars(gatepost))
+        with self.assertRaisesRegex(ValueError, "what is deferred is deferred for all"):
+            gatepost.defer("data_post", print).for_recipient("a@b", gatepost.passed())
 
     def test_what_the_policy_is_to_judge_ends_the_request(self):
         core = self.core(SAYS % "fail('a')", SAYS % "error('b')", SAYS % "passed('c')")

@@ -120,6 +120,9 @@ class Changes(PluginTest):
             session.set_naughty(None)
             session.add_auth_result("iprev=pass")
             session.set_quarantine("odd")
+            session.set_route("lmtp")
+            session.set_route("list", Address("a@b"))
+            session.set_route(None, "c@d")
             session.set_remote_host("h.example")
         """)
         self.assertEqual(core.hook("data_post", ["a"]), [{"plugin": "a", "changes": [
@@ -139,6 +142,9 @@ class Changes(PluginTest):
             {"op": "naughty", "message": None},
             {"op": "auth_result", "text": "iprev=pass"},
             {"op": "quarantine", "reason": "odd"},
+            {"op": "route", "route": "lmtp"},
+            {"op": "route", "route": "list", "address": "a@b"},
+            {"op": "route", "route": None, "address": "c@d"},
             {"op": "remote_host", "name": "h.example"},
         ]}])
 

@@ -7,6 +7,7 @@ pub mod dialog;
 pub mod host;
 pub mod listen;
 pub mod message;
+pub mod outbox;
 pub mod plugins;
 pub mod report;
 pub mod services;

@@ -40,6 +40,15 @@ impl Server {
         }
     }
 
+    /// Kills it, and starts another in the same folder, with the head of a dialogue.
+    pub fn start_again(&mut self, head: &str) {
+        self.daemon.kill();
+        let places = places(self.dir.path());
+        let command = Command::new(gatepost());
+        let daemon = Daemon::start(command, &complete(head, &places), self.dir.path());
+        self.daemon = daemon.unwrap_or_else(|why| panic!("{why}"));
+    }
+
     /// Where it listens and what it writes to.
     pub fn stage(&self) -> &Stage {
         self.daemon.stage()
@@ -124,10 +133,14 @@ pub fn complete(head: &str, places: &Places) -> Head {
 /// A folder for a daemon, and the places that its configuration may name.
 pub fn new_folder() -> (TempDir, Places) {
     let dir = TempDir::with_prefix("gatepost-").expect("a temporary folder");
-    let places = Places {
-        dir: dir.path().to_owned(),
+    let places = places(dir.path());
+    (dir, places)
+}
+
+fn places(dir: &Path) -> Places {
+    Places {
+        dir: dir.to_owned(),
         root: programs::root(),
         bin: programs::bin(),
-    };
-    (dir, places)
+    }
 }

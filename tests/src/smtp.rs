@@ -52,6 +52,18 @@ impl Client {
         }
     }
 
+    /// Sends bytes to a daemon that may be gone; whether they went.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.reader.get_mut().write_all(bytes).is_ok()
+    }
+
+    /// Reads a reply of one line from a daemon that may be gone.
+    pub fn try_reply(&mut self) -> Option<String> {
+        let mut reply = String::new();
+        let read = self.reader.read_line(&mut reply);
+        (read.is_ok() && reply.ends_with('\n')).then_some(reply)
+    }
+
     /// Reads a reply that must begin with a code.
     pub fn expect(&mut self, code: &str) -> String {
         let reply = self.reply();

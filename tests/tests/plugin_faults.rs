@@ -13,8 +13,8 @@ use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::{
-    Address, Answer, Args, Call, Departure, Disposition, DnsAnswer, Hook, Level, Outcome,
-    Parameters, Policy, RecordType, ServiceError, Services, Session, Verdict,
+    Address, Answer, Args, Bounce, Call, Departure, Disposition, DnsAnswer, Hook, Level, Outcome,
+    Parameters, Policy, RecordType, ServiceError, Services, Session, Submission, Verdict,
 };
 use gatepost_tests::programs;
 
@@ -146,6 +146,7 @@ async fn ask(plugin: &Started, session: &str, address: &str) -> Outcome {
         args: &args,
         message: None,
         deadline: DEADLINE,
+        settings: None,
         departure: &Departure::new(),
     };
     match plugin.plugin.call(&call) {
@@ -471,6 +472,14 @@ impl Services for NoServices {
     fn state_delete(&self, _: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
         none()
     }
+
+    fn submit(&self, _: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        none()
+    }
+
+    fn bounce(&self, _: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        none()
+    }
 }
 
 #[tokio::test]
@@ -490,6 +499,7 @@ async fn plugins_of_one_process_are_asked_in_one_request_and_stop_in_order() {
         args: &args,
         message: None,
         deadline: DEADLINE,
+        settings: None,
         departure: &Departure::new(),
     };
     assert_eq!(processes.iter().count(), 1);

@@ -85,4 +85,28 @@ subtest quarantine_attachment => sub {
     is $test->hook('data_post')->message, 'attachment x.docm quarantined', 'the names are a setting';
 };
 
+subtest quota => sub {
+    my %about = (
+        plugin => "$here/quota.pl", config => {mailbox_sizes => ['Bob@Example.org 1004', "carol\@example.org\t1005"]},
+        transaction => {recipients => ['BOB@example.org', 'carol@example.org', 'new@example.org']},
+        message => "Subject: x\n\nhell\n",
+    );
+    my $test = Gatepost::Test->new(%about, settings => {limit => '1KB'});
+    my $result = $test->hook('data_post');
+    is $result->disposition, 'pass';
+    is $result->message, 'room in 2 of 3 mailboxes';
+    my $recipients = $result->recipients;
+    is_deeply [keys %$recipients], ['carol@example.org'], 'who has a full mailbox is refused';
+    is $recipients->{'carol@example.org'}->verdict, 'deny';
+    is $recipients->{'carol@example.org'}->message, 'mailbox full';
+
+    $test->settings_in_force({limit => '2KB'});
+    $result = $test->hook('data_post');
+    is $result->message, 'room in 3 of 3 mailboxes', 'the limit is the one in force';
+    is_deeply $result->recipients, {};
+
+    ok !eval { Gatepost::Test->new(%about, settings => {limit => 'much'}); 1 };
+    like $@, qr/^quota: limit: `limit` should be a size/;
+};
+
 done_testing;

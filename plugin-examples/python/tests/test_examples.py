@@ -116,5 +116,32 @@ class QuarantineAttachment(unittest.TestCase):
                 self.assertEqual(session.run("data_post").disposition, disposition)
 
 
+class Quota(unittest.TestCase):
+    MESSAGE = b"Subject: x\r\n\r\nhell\r\n"
+    RECIPIENTS = ["BOB@example.org", "carol@example.org", "new@example.org"]
+
+    def setUp(self):
+        sizes = ["Bob@Example.org 1004", "carol@example.org\t1005"]
+        self.plugin = testing.load(HERE / "quota.py", {"limit": "1KB"}, config={"mailbox_sizes": sizes})
+        self.addCleanup(self.plugin.close)
+        self.session = self.plugin.session(message=self.MESSAGE, recipients=self.RECIPIENTS)
+
+    def test_refuses_only_full_mailboxes(self):
+        outcome = self.session.run("data_post")
+        self.assertEqual((outcome.disposition, outcome.message), ("pass", "room in 2 of 3 mailboxes"))
+        self.assertEqual(list(outcome.recipients), ["carol@example.org"])
+        full = outcome.recipients["carol@example.org"]
+        self.assertEqual((full.disposition, full.verdict, full.message), ("fail", None, "mailbox full"))
+
+    def test_takes_the_limit_that_is_in_force(self):
+        self.session.settings = {"limit": "2KB"}
+        outcome = self.session.run("data_post")
+        self.assertEqual((outcome.message, outcome.recipients), ("room in 3 of 3 mailboxes", {}))
+
+    def test_needs_a_size(self):
+        with self.assertRaisesRegex(testing.Refused, "limit: is to be a size"):
+            testing.load(HERE / "quota.py", {"limit": "much"})
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -2,5 +2,6 @@
 
 mod mime;
 pub mod quarantine_attachment;
+pub mod quota;
 pub mod refuse_recipient;
 pub mod tag_header;

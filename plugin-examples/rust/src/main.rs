@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use gatepost_plugin_examples::{quarantine_attachment, refuse_recipient, tag_header};
+use gatepost_plugin_examples::{quarantine_attachment, quota, refuse_recipient, tag_header};
 use gatepost_protocol::Definition;
 
-static PLUGINS: [Definition; 3] = [
+static PLUGINS: [Definition; 4] = [
     refuse_recipient::DEFINITION,
     tag_header::DEFINITION,
     quarantine_attachment::DEFINITION,
+    quota::DEFINITION,
 ];
 
 fn main() -> ExitCode {

@@ -14,7 +14,8 @@ use crate::frame;
 use crate::outcome::BoxFuture;
 use crate::policy::Level;
 use crate::services::{
-    DnsAnswer, DnsStatus, Message, RecordType, ServiceError, ServiceErrorCode, Services,
+    Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, ServiceErrorCode, Services,
+    Submission,
 };
 use crate::value::Value;
 use crate::wire;
@@ -240,6 +241,36 @@ impl Services for Remote {
 
     fn state_delete(&self, key: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
         self.ask("state/delete", vec![("key", key.into())], |_| Ok(()))
+    }
+
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        let recipients = submission.recipients.iter();
+        let recipients = recipients.map(|to| to.as_str().into()).collect();
+        let params = vec![
+            ("sender", submission.sender.as_str().into()),
+            ("recipients", Value::List(recipients)),
+            ("message", Value::Bytes(submission.message)),
+        ];
+        self.ask("message/submit", params, |ok| {
+            let id = ok.get("id").and_then(Value::as_text);
+            id.map(str::to_owned).ok_or_else(|| odd("id"))
+        })
+    }
+
+    fn bounce(&self, bounce: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        let enhanced = bounce.enhanced.map(|code| code.to_string());
+        let params = vec![
+            ("sender", bounce.sender.as_str().into()),
+            ("recipient", bounce.recipient.as_str().into()),
+            ("code", i64::from(bounce.code).into()),
+            ("enhanced", enhanced.map_or(Value::Nil, Value::Text)),
+            ("text", Value::Text(bounce.text)),
+            ("message", Value::Bytes(bounce.message)),
+        ];
+        self.ask("message/bounce", params, |ok| {
+            let id = ok.get("id").and_then(Value::as_text);
+            Ok(id.map(str::to_owned))
+        })
     }
 }
 

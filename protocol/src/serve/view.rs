@@ -24,6 +24,7 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         connection.direction = match fields.direction.as_deref() {
             Some("submission") => Direction::Submission,
             Some("relay") => Direction::Relay,
+            Some("local") => Direction::Local,
             _ => Direction::Inbound,
         };
         connection.hello = owned(&fields.hello).map(Cow::Owned);
@@ -64,6 +65,7 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         transaction.header_end = fields.header_end.unwrap_or_default();
         transaction.body_start = fields.body_start.unwrap_or_default();
         transaction.quarantine = owned(&fields.quarantine);
+        transaction.route = owned(&fields.route);
     }
     if let Some(notes) = &message.notes {
         let copy = |notes: &BTreeMap<Cow<'_, str>, Cow<'_, Value>>| {

@@ -7,26 +7,27 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+use super::plugins::Plugins;
 use super::remote::{Calls, Remote, RemoteMessage};
 use super::view;
 use crate::channel::{FrameWriter, Payload};
 use crate::frame::{self, Kind};
 use crate::outcome::{Answer, Deferred, Outcome};
-use crate::plugin::{Call, Definition, Init, Plugin};
-use crate::settings::Settings;
-use crate::value::Value;
+use crate::plugin::{Call, Definition};
 use crate::wire;
-use crate::{Departure, Disposition, Hook, PROTOCOL, VERSION, Verdict};
+use crate::{Address, Departure, Disposition, Hook, PROTOCOL, VERSION, Verdict};
 
 /// How many requests may be unanswered; a waiting one costs a task.
 const CONCURRENCY: u32 = 256;
+
+const FEATURES: [&str; 4] = ["cancel", "defer", "segments", "settings"];
 
 /// One channel to the core.
 pub(super) struct Worker {
     definitions: &'static [Definition],
     writer: Arc<FrameWriter>,
     calls: Arc<Calls>,
-    plugins: OnceLock<HashMap<String, Arc<dyn Plugin>>>,
+    plugins: OnceLock<Plugins>,
     running: Mutex<HashMap<u64, Arc<Running>>>,
 }
 
@@ -68,7 +69,7 @@ impl Worker {
             version: VERSION.to_vec(),
             server: None,
             sdk: Some(concat!("gatepost-rust ", env!("CARGO_PKG_VERSION")).to_owned()),
-            features: ["cancel", "defer", "segments"].map(str::to_owned).to_vec(),
+            features: FEATURES.map(str::to_owned).to_vec(),
             max_frame: None,
         });
     }
@@ -124,22 +125,14 @@ impl Worker {
     }
 
     fn init(&self, init: wire::Init) -> Result<(), String> {
-        let mut plugins = HashMap::new();
-        let mut ready = Vec::new();
-        let mut errors = Vec::new();
-        for item in &init.plugins {
-            match self.build(&init, item) {
-                Ok((definition, plugin)) => {
-                    ready.push(announce(definition, &item.name, &*plugin));
-                    plugins.insert(item.name.clone(), plugin);
-                }
-                Err(mistakes) => errors.extend(mistakes),
+        let services = Arc::new(Remote::new(self.calls.clone()));
+        let (plugins, ready) = match Plugins::make(self.definitions, init, services) {
+            Ok(made) => made,
+            Err(errors) => {
+                self.send(&wire::InitError { errors });
+                return Ok(());
             }
-        }
-        if !errors.is_empty() {
-            self.send(&wire::InitError { errors });
-            return Ok(());
-        }
+        };
         if self.plugins.set(plugins).is_err() {
             return Err("the server sent `init` twice".to_owned());
         }
@@ -150,64 +143,9 @@ impl Worker {
         Ok(())
     }
 
-    fn build(
-        &self,
-        init: &wire::Init,
-        item: &wire::InitPlugin,
-    ) -> Result<(&'static Definition, Arc<dyn Plugin>), Vec<wire::InitErrorItem>> {
-        let mistake = |path, message| wire::InitErrorItem {
-            plugin: item.name.clone(),
-            path,
-            message,
-        };
-        let Some(definition) = self.definition(item) else {
-            let known: Vec<&str> = self
-                .definitions
-                .iter()
-                .map(|definition| definition.name)
-                .collect();
-            let message = format!(
-                "this program has no plugin of that name; it has {}",
-                known.join(", ")
-            );
-            return Err(vec![mistake(Vec::new(), message)]);
-        };
-        let built =
-            Settings::check(&(definition.settings)(), &item.settings).and_then(|settings| {
-                (definition.build)(Init {
-                    name: item.name.clone(),
-                    source: item.source.clone(),
-                    settings,
-                    hostname: init.hostname.clone(),
-                    services: Arc::new(Remote::new(self.calls.clone())),
-                    scratch_dir: init.scratch_dir.clone(),
-                })
-            });
-        built.map(|plugin| (definition, plugin)).map_err(|errors| {
-            let path =
-                |path: Vec<String>| path.iter().map(|step| Value::from(step.as_str())).collect();
-            errors
-                .into_iter()
-                .map(|error| mistake(path(error.path), error.message))
-                .collect()
-        })
-    }
-
-    fn definition(&self, item: &wire::InitPlugin) -> Option<&'static Definition> {
-        let named = |name: &str| {
-            self.definitions
-                .iter()
-                .find(|definition| definition.name == name)
-        };
-        let plain = item.name.split(':').next().unwrap_or(&item.name);
-        item.source
-            .as_deref()
-            .and_then(named)
-            .or_else(|| named(plain))
-            .or(match self.definitions {
-                [only] => Some(only),
-                _ => None,
-            })
+    fn plugins(&self) -> Result<&Plugins, String> {
+        let early = "the server sent a hook before `init`";
+        self.plugins.get().ok_or_else(|| early.to_owned())
     }
 
     fn hook(self: &Arc<Self>, message: wire::HookMessage<'static>) -> Result<(), String> {
@@ -252,41 +190,41 @@ impl Worker {
             None
         };
         for name in &message.plugins {
-            let Some(plugin) = self.plugins.get().and_then(|plugins| plugins.get(&**name)) else {
-                results.push(wire::Entry {
-                    disposition: Some(Disposition::Error),
-                    message: Some("this process has no plugin of that name".to_owned()),
-                    ..entry(name)
-                });
-                return;
-            };
-            let outcome = {
-                let deadline = Duration::from_millis(message.deadline_ms.unwrap_or(30_000));
-                let call = Call {
-                    hook,
-                    session: &session,
-                    args: &args,
-                    message: at_hand,
-                    deadline,
-                    departure: &running.departure,
-                };
-                match plugin.call(&call) {
-                    Answer::Now(outcome) => outcome,
-                    Answer::Later(answer) => answer.await,
+            let known = self.plugins().and_then(|all| all.get(name, hook, message));
+            let plugin = match known {
+                Ok(plugin) => plugin,
+                Err(reason) => {
+                    results.push(to_entry(name, Outcome::error(reason)));
+                    return;
                 }
+            };
+            let call = Call {
+                hook,
+                session: &session,
+                args: &args,
+                message: at_hand,
+                deadline: Duration::from_millis(message.deadline_ms.unwrap_or(30_000)),
+                settings: None,
+                departure: &running.departure,
+            };
+            let outcome = match plugin.as_ref().map(|plugin| plugin.call(&call)) {
+                None => Outcome::declined(),
+                Some(Answer::Now(outcome)) => outcome,
+                Some(Answer::Later(answer)) => answer.await,
             };
             for change in &outcome.changes {
                 // The core checks again, and says so if it is a bad one.
                 let _ = change.apply(&mut session, name);
             }
             let entry = self.report(id, name, outcome);
-            let ends = match entry.verdict {
-                Some(verdict) => verdict != Verdict::Declined,
-                None => matches!(
-                    entry.disposition,
-                    Some(Disposition::Fail | Disposition::Error)
-                ),
-            };
+            let ends = entry.recipients.is_some()
+                || match entry.verdict {
+                    Some(verdict) => verdict != Verdict::Declined,
+                    None => matches!(
+                        entry.disposition,
+                        Some(Disposition::Fail | Disposition::Error)
+                    ),
+                };
             results.push(entry);
             if ends {
                 return;
@@ -324,22 +262,27 @@ impl Worker {
             let session = view::session(&message);
             let args = view::args(hook, &message.args);
             let departure = Departure::new();
+            let call = Call {
+                hook,
+                session: &session,
+                args: &args,
+                message: None,
+                deadline: Duration::MAX,
+                settings: None,
+                departure: &departure,
+            };
+            let Ok(plugins) = worker.plugins() else {
+                return;
+            };
             for name in &message.plugins {
-                let call = Call {
-                    hook,
-                    session: &session,
-                    args: &args,
-                    message: None,
-                    deadline: Duration::MAX,
-                    departure: &departure,
-                };
-                let plugin = worker
-                    .plugins
-                    .get()
-                    .and_then(|plugins| plugins.get(&**name));
-                if let Some(Answer::Later(answer)) = plugin.map(|plugin| plugin.call(&call)) {
-                    answer.await;
+                for plugin in plugins.observers(name, &message) {
+                    if let Answer::Later(answer) = plugin.call(&call) {
+                        answer.await;
+                    }
                 }
+            }
+            if hook == Hook::Disconnect {
+                plugins.forget(&message.session);
             }
         });
         Ok(())
@@ -376,45 +319,6 @@ fn check_hello(hello: &wire::Hello) -> Result<(), String> {
     }
 }
 
-fn announce(definition: &Definition, name: &str, plugin: &dyn Plugin) -> wire::ReadyPlugin {
-    let hooks = plugin
-        .subscriptions()
-        .into_iter()
-        .map(|subscription| wire::ReadyHook {
-            hook: subscription.hook.name().to_owned(),
-            mode: subscription.observe.then(|| "observe".to_owned()),
-            fields: subscription
-                .wants
-                .fields
-                .iter()
-                .map(|field| field.name().to_owned())
-                .collect(),
-            reads: subscription.wants.notes,
-            timeout_ms: subscription
-                .timeout
-                .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-        });
-    let policy = plugin.policy();
-    wire::ReadyPlugin {
-        name: name.to_owned(),
-        hooks: hooks.collect(),
-        settings: Some((definition.settings)()),
-        policy: Some(wire::ReadyPolicy {
-            reject: policy.reject,
-            reject_type: policy.reject_type,
-            on_error: policy.on_error,
-            loglevel: None,
-        }),
-    }
-}
-
-fn entry(name: &str) -> wire::Entry {
-    wire::Entry {
-        plugin: name.to_owned(),
-        ..wire::Entry::default()
-    }
-}
-
 fn to_entry(name: &str, outcome: Outcome) -> wire::Entry {
     let some = |list: Vec<String>| if list.is_empty() { None } else { Some(list) };
     wire::Entry {
@@ -435,6 +339,24 @@ fn to_entry(name: &str, outcome: Outcome) -> wire::Entry {
             Some(outcome.changes)
         },
         values: some(outcome.values),
+        recipients: if outcome.recipients.is_empty() {
+            None
+        } else {
+            Some(outcome.recipients.into_iter().map(recipient).collect())
+        },
         defer: None,
+    }
+}
+
+fn recipient((address, outcome): (Address, Outcome)) -> wire::RecipientEntry {
+    let entry = to_entry("", outcome);
+    wire::RecipientEntry {
+        address,
+        disposition: entry.disposition,
+        message: entry.message,
+        verdict: entry.verdict,
+        code: entry.code,
+        enhanced: entry.enhanced,
+        reply: entry.reply,
     }
 }

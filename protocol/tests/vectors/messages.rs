@@ -29,6 +29,9 @@ fn message<T: Kind + PartialEq + std::fmt::Debug>(
 fn messages() {
     let mut out = Vec::new();
     let text = |text: &str| text.to_owned();
+    let features = ["cancel", "defer", "segments", "settings"]
+        .map(text)
+        .to_vec();
     message(
         &mut out,
         "the core's hello",
@@ -38,7 +41,7 @@ fn messages() {
             version: vec![1, 0],
             server: Some(text("gatepost 0.1.0")),
             sdk: None,
-            features: vec![text("cancel"), text("defer"), text("segments")],
+            features: features.clone(),
             max_frame: Some(1_048_576),
         },
     );
@@ -51,7 +54,7 @@ fn messages() {
             version: vec![1, 0],
             server: None,
             sdk: Some(text("gatepost-python 0.1.0")),
-            features: vec![text("cancel"), text("defer"), text("segments")],
+            features: features.clone(),
             max_frame: None,
         },
     );
@@ -252,6 +255,44 @@ fn messages() {
         "core",
         &data_post,
     );
+    let in_force = BTreeMap::from([
+        (text("limit"), Value::from("20MB")),
+        (text("strict"), Value::from(false)),
+        (text("words"), Value::from(["a", "J\u{f6}rg"])),
+    ]);
+    let with_settings = HookMessage {
+        id: Some(19),
+        hook: "data_post".into(),
+        plugins: vec!["a".into(), "quota".into(), "b".into()],
+        session: "3f9a1c".into(),
+        transaction: Some(1),
+        deadline_ms: Some(300_000),
+        settings: Some(BTreeMap::from([
+            ("b".into(), Cow::Owned(BTreeMap::new())),
+            ("quota".into(), Cow::Owned(in_force)),
+        ])),
+        ..HookMessage::default()
+    };
+    message(
+        &mut out,
+        "hook data_post, with settings in force",
+        "core",
+        &with_settings,
+    );
+    let queue = HookMessage {
+        id: Some(20),
+        hook: "queue".into(),
+        plugins: vec!["vip".into()],
+        session: "3f9a1c".into(),
+        transaction: Some(1),
+        deadline_ms: Some(300_000),
+        transaction_fields: Some(TransactionFields {
+            route: Some("lmtp".into()),
+            ..TransactionFields::default()
+        }),
+        ..HookMessage::default()
+    };
+    message(&mut out, "hook queue, for a route", "core", &queue);
     let denied = HookMessage {
         hook: "deny".into(),
         plugins: vec!["audit".into()],
@@ -322,6 +363,14 @@ fn messages() {
         Change::Quarantine {
             reason: Some(text("attachment evil.exe")),
         },
+        Change::Route {
+            address: Some(gatepost_protocol::Address::parse("carol@example.org").unwrap()),
+            route: Some(text("lmtp")),
+        },
+        Change::Route {
+            address: None,
+            route: None,
+        },
         Change::RemoteHost {
             name: text("mail.example.net"),
         },
@@ -349,6 +398,43 @@ fn messages() {
                     ..Entry::default()
                 },
             ],
+        },
+    );
+    let recipient = |address: &str| RecipientEntry {
+        address: gatepost_protocol::Address::parse(address).unwrap(),
+        disposition: None,
+        message: None,
+        verdict: None,
+        code: None,
+        enhanced: None,
+        reply: None,
+    };
+    message(
+        &mut out,
+        "result with outcomes for single recipients",
+        "plugin",
+        &ResultMessage {
+            id: 19,
+            results: vec![Entry {
+                plugin: text("quota"),
+                disposition: Some(Disposition::Pass),
+                message: Some(text("room for 1 of 3 recipients")),
+                recipients: Some(vec![
+                    RecipientEntry {
+                        disposition: Some(Disposition::Fail),
+                        message: Some(text("mailbox full")),
+                        ..recipient("bob@example.org")
+                    },
+                    RecipientEntry {
+                        verdict: Some(Verdict::DenySoft),
+                        code: Some(452),
+                        enhanced: EnhancedCode::parse("4.2.2"),
+                        reply: Some(vec![text("not"), text("now")]),
+                        ..recipient("\"a b\"@example.org")
+                    },
+                ]),
+                ..Entry::default()
+            }],
         },
     );
     message(

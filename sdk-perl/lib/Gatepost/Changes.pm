@@ -18,6 +18,20 @@ sub record {
     return;
 }
 
+# What holds for one recipient, a hash as in the protocol, goes the same way: that a plugin has nothing to say is seen by one look
+# at the list, which is taken for every plugin in every hook.
+sub judge {
+    push @$list, {recipient => $_[0]} if $list;
+    return;
+}
+
+# The changes, and what holds for single recipients, as two lists; what was collected is taken.
+sub take {
+    my $all = $list;
+    $list = [];
+    return ([grep { !$_->{recipient} } @$all], [map { $_->{recipient} // () } @$all]);
+}
+
 # Notes with live objects, and large ones, stay in this process, where qpsmtpd plugins expect them. True if mirrored.
 sub note {
     my ($scope, $name, $value) = @_;

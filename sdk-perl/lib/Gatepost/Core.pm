@@ -43,6 +43,33 @@ sub message_read {
 # counts either way.
 sub client_gone { $backend ? $backend->client_gone : 0 }
 
+# Sends a message of the plugin's own: header, empty line, body; lines may end in LF. It is on disk when this returns its name in the outbox.
+# submit(recipients => \@addresses, message => $text, sender => '' unless said)
+sub submit {
+    my (%mail) = @_;
+    my @recipients = map {_address($_)} @{$mail{recipients}};
+    return call('message/submit', sender => _address($mail{sender}), recipients => \@recipients, message => $mail{message})->{id};
+}
+
+# Tells the sender of a message, by a delivery status notification, that it did not reach a recipient. Returns its name in the outbox once it is on
+# disk; undef where there may be none, as for a null sender.
+# bounce(sender => , recipient => , text => why, message => the message or its header, code => 550 unless said, enhanced => '5.1.1' and the like, if known)
+sub bounce {
+    my (%mail) = @_;
+    return call(
+        'message/bounce',
+        (map {$_ => _address($mail{$_})} qw(sender recipient)),
+        (map {$_ => $mail{$_}} grep {defined $mail{$_}} qw(text message enhanced)),
+        code => 0 + ($mail{code} // 550),
+    )->{id};
+}
+
+# A Qpsmtpd::Address or text, with angle brackets or without.
+sub _address {
+    my $address = ref $_[0] ? $_[0]->address : $_[0];
+    return ($address // '') =~ s/\A<(.*)>\z/$1/sr;
+}
+
 package Gatepost::Core::Error;
 
 use overload '""' => sub { "$_[0]{message} ($_[0]{code})" }, fallback => 1;

@@ -23,6 +23,8 @@ my @envelope = qw(sender recipients recipient_parameters);
 # plugins that look at them.
 my @message = (@envelope, qw(size header header_end body_start));
 
+my @queue = (@message, 'route');
+
 my $none    = sub { () };
 my $address = sub {
     my $args = shift;
@@ -57,8 +59,8 @@ our %HOOK = (
     data_post_headers    => [\@message,  $none],
     data_post            => [\@message,  $none],
     queue_pre            => [\@message,  $none],
-    queue                => [\@message,  $none],
-    queue_post           => [\@message,  $none, 1],
+    queue                => [\@queue,    $none],
+    queue_post           => [\@queue,    $none, 1],
     rset                 => [[],         $none],
     noop                 => [[],         $none],
     quit                 => [[],         $none],
@@ -103,7 +105,7 @@ sub is_known  { $known{$_[0]} }
 sub is_served { $HOOK{$_[0]} }
 sub is_event  { my $hook = $HOOK{$_[0]}; $hook && $hook->[2] }
 
-sub all_fields { (@CONNECTION_FIELDS, @message) }
+sub all_fields { (@CONNECTION_FIELDS, @queue) }
 
 # What a plugin that needs the fields in %$needed asks for with a hook. The arguments of received_line need two.
 sub fields {

@@ -17,9 +17,8 @@ use POSIX ();
 use Gatepost::Changes;
 use Gatepost::Core;
 use Gatepost::Hooks;
-use Gatepost::Loader;
+use Gatepost::Instances;
 use Gatepost::Log;
-use Gatepost::Needs;
 use Gatepost::Outcome;
 use Gatepost::Schema;
 use Gatepost::Session;
@@ -40,7 +39,7 @@ sub running_plugin { return $running ? $running->[ABOUT]{name} : undef }
 sub new {
     my ($class, %args) = @_;
     return bless {
-        plugins => [], table => {}, sessions => {}, pid => $$, default_source => $args{source}, default_args => $args{args},
+        plugins => [], table => {}, sessions => {}, pid => $$, instances => Gatepost::Instances->new(%args),
     }, $class;
 }
 
@@ -48,11 +47,8 @@ sub load {
     my ($self, $plugins) = @_;
     my @errors;
     for my $about (@$plugins) {
-        my @problems = eval { $self->_load($about) };
-        undef $running;
-        # A child that the plugin made, and that came back out of its code, is not to talk to the core.
-        POSIX::_exit(255) if $$ != $self->{pid};
-        @problems = ({path => [], message => _reason($@)}) if $@;
+        my ($entry, @problems) = $self->_making($about, sub { $self->{instances}->first($about) });
+        push @{$self->{plugins}}, $entry if $entry;
         push @errors, map { {plugin => $about->{name}, %$_} } @problems;
     }
     return @errors if @errors;
@@ -60,46 +56,15 @@ sub load {
     return;
 }
 
-sub _reason {
-    my $text = "$_[0]";
-    $text =~ s/\s+\z//;
-    return $text;
-}
-
-sub _load {
-    my ($self, $about) = @_;
-    my $name = $about->{name};
-    ($running, $running_hook) = ([undef, undef, $about], undef);
-    my $source = $about->{source} // $self->{default_source} // $name;
-    my @args = @{$about->{args} // []};
-    @args = @{$self->{default_args} // []} if !@args && !defined $about->{source};
-
-    my $path  = Gatepost::Loader::find($source, $about->{dirs});
-    my $class = Gatepost::Loader::load($name, $path);
-    my $plugin = $class->new(_name => $name, _dirs => $about->{dirs} // []);
-    my @declared = Gatepost::Settings::declared($plugin);
-    my $given = $about->{settings} // {};
-    my ($settings, @errors) = @declared ? Gatepost::Settings::check(\@declared, $given) : {%$given};
-    return @errors if @errors;
-
-    my %pairs = @args % 2 ? () : @args;
-    $plugin->{_settings} = $settings;
-    $plugin->{_args} = {%$settings, %pairs};
-    my $qp = Qpsmtpd::SMTP->new;
-    {
-        local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, undef);
-        $plugin->_register($qp, @args);
-    }
-    # Most plugins replace _args in register, by their arguments and defaults.
-    if (ref $plugin->{_args} eq 'HASH') {
-        exists $pairs{$_} or $plugin->{_args}{$_} = $settings->{$_} for keys %$given;
-    }
-    my $needs = Gatepost::Needs::of_file($path);
-    push @{$self->{plugins}}, {
-        name => $name, plugin => $plugin, declared => \@declared, reads => $needs->{notes}, fields => $needs->{fields},
-        quiet => _quiet($name),
-    };
-    return;
+# Runs code in which a plugin is made; $hook is the one that it is made for, if any.
+sub _making {
+    my ($self, $about, $code, $hook) = @_;
+    ($running, $running_hook) = ([undef, undef, $about], $hook);
+    my @made = $code->();
+    undef $running;
+    # A child that the plugin made, and that came back out of its code, is not to talk to the core.
+    POSIX::_exit(255) if $$ != $self->{pid};
+    return @made;
 }
 
 # What a hook needs is looked up here, once: a segment of many plugins must cost little more than one of one.
@@ -108,38 +73,18 @@ sub _prepare {
     %Qpsmtpd::SMTP::hooks = ();
     for my $entry (@{$self->{plugins}}) {
         my ($name, $plugin) = @$entry{qw(name plugin)};
-        my $registered = $plugin->{_registered} // {};
-        for my $hook (sort keys %$registered) {
-            my @code = map { ref $_ ? $_ : $plugin->can($_) // _missing($_) } @{$registered->{$hook}};
+        my $turns = Gatepost::Instances::turns($entry);
+        for my $hook (sort keys %$turns) {
             if (!Gatepost::Hooks::is_served($hook)) {
                 Gatepost::Log::line($name, LOGWARN, "the hook $hook is not called by Gatepost");
                 next;
             }
-            $self->{table}{$hook}{$name} = {%$entry, codes => \@code, code => @code == 1 ? $code[0] : _one_by_one(@code)};
+            $self->{table}{$hook}{$name} = $turns->{$hook};
             push @{$Qpsmtpd::SMTP::hooks{$hook}},
-                map { my $code = $_; {name => $plugin->plugin_name, code => sub { $code->($plugin, @_) }} } @code;
+                map { my $code = $_; {name => $plugin->plugin_name, code => sub { $code->($plugin, @_) }} } @{$turns->{$hook}{codes}};
         }
     }
     return;
-}
-
-# Several pieces of code of one plugin for one hook, as one: the first that has something to say ends it.
-sub _one_by_one {
-    my @code = @_;
-    return sub {
-        my @got;
-        for my $code (@code) {
-            @got = $code->(@_);
-            no warnings 'numeric';
-            last unless defined $got[0] && $got[0] == DECLINED;
-        }
-        return @got;
-    };
-}
-
-sub _missing {
-    my $method = shift;
-    return sub { die "the method $method, which the plugin registered, does not exist\n" };
 }
 
 # A hook that dies was skipped in qpsmtpd; the operator's on_error wins over this default.
@@ -183,7 +128,8 @@ sub plugin {
 sub run {
     my ($self, $message) = @_;
     my ($hook, $id) = ($message->{hook}, $message->{session});
-    my $segment = $self->{segments}{$hook}{join "\n", @{$message->{plugins} // []}} //= $self->_segment($message);
+    my $segment = $message->{settings} ? $self->_segment($self->_in_force($message), $hook)
+        : ($self->{segments}{$hook}{join "\n", @{$message->{plugins} // []}} //= $self->_segment([$self->_first($message)], $hook));
     my $session = defined $id && $self->{sessions}{$id} || $self->_session($id);
     my ($qp, $transaction) = $session->update($message, $segment->{all_notes});
     my @arguments = ($transaction, $segment->{arguments}->($message->{args} // {}, $qp));
@@ -203,7 +149,7 @@ sub run {
             next if $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
             my $about = $turn->[ABOUT];
             my $entry = $spoken[$about->{at}] = Gatepost::Outcome::entry($about, $qp, $hook, $rc, \@reply);
-            last if $entry->{verdict} && $entry->{verdict} ne 'declined';
+            last if $entry->{recipients} || $entry->{verdict} && $entry->{verdict} ne 'declined';
         }
         1;
     };
@@ -215,34 +161,66 @@ sub run {
     return ($segment->{quiet}, $segment->{encoded}) if $lived && !@spoken;
     my $about = $last->[ABOUT];
     # What a failure costs is on_error's business; the server asks for the rest where it costs nothing.
-    $spoken[$about->{at}] = Gatepost::Outcome::failure($about, _reason($@)) if !$lived;
+    $spoken[$about->{at}] = Gatepost::Outcome::failure($about, $about->{refused} // 'died: ' . Gatepost::Instances::reason($@)) if !$lived;
     return [map { $spoken[$_] // $segment->{quiet}[$_] } 0 .. $about->{at}];
 }
 
-# What running these plugins in this order needs, found once.
-sub _segment {
+# The plugins that a hook is for, as `init` had them made.
+sub _first {
     my ($self, $message) = @_;
     my $table = $self->{table}{$message->{hook}} // {};
-    my @abouts = map { $table->{$_} // {name => $_, quiet => _quiet($_), code => sub { DECLINED }} } @{$message->{plugins} // []};
-    my @quiet = map { $_->{quiet} } @abouts;
-    return {
-        turns => [map { [@{$abouts[$_]}{qw(code plugin)}, {%{$abouts[$_]}, at => $_}] } 0 .. $#abouts],
-        quiet => \@quiet, encoded => Gatepost::Schema::results(map { $_->{_bytes} } @quiet),
-        arguments => Gatepost::Hooks::arguments($message->{hook}),
-        all_notes => scalar grep({ "@{$_->{reads} // []}" eq '*' } @abouts),
-    };
+    return map { $table->{$_} // _absent($_) } @{$message->{plugins} // []};
 }
 
-sub _quiet {
+sub _absent {
     my $name = shift;
-    return {plugin => $name, _bytes => $Gatepost::Schema::RESULT->({plugin => $name})};
+    return {name => $name, quiet => Gatepost::Outcome::quiet($name), code => sub { DECLINED }};
+}
+
+# The same, for settings in force. A plugin that they do not suit says so when it is its turn.
+sub _in_force {
+    my ($self, $message) = @_;
+    my ($hook, $settings) = @$message{qw(hook settings)};
+    my $asked = $self->_session($message->{session})->asked;
+    my @abouts = $self->_first($message);
+    for my $about (grep { $_->{codes} && $settings->{$_->{name}} } @abouts) {
+        my $name = $about->{name};
+        my $make = sub { $self->{instances}->other($about->{about}, $settings->{$name}) };
+        my ($key, @made) = $self->_making($about->{about}, $make, $hook);
+        if (defined $key) {
+            $asked->{$name}{$key} = 1;
+            $about = $made[0]{$hook} // _absent($name);
+        }
+        else {
+            my $refused = 'the settings in force cannot be used: ' . join '; ', map { _sentence($_) } @made;
+            $about = {%$about, refused => $refused, code => sub { die "refused\n" }};
+        }
+    }
+    return \@abouts;
+}
+
+sub _sentence {
+    my $error = shift;
+    return join ': ', join('.', @{$error->{path} // []}) || (), $error->{message};
+}
+
+# What running these plugins in this order needs.
+sub _segment {
+    my ($self, $abouts, $hook) = @_;
+    my @quiet = map { $_->{quiet} } @$abouts;
+    return {
+        turns => [map { [@{$abouts->[$_]}{qw(code plugin)}, {%{$abouts->[$_]}, at => $_}] } 0 .. $#$abouts],
+        quiet => \@quiet, encoded => Gatepost::Schema::results(map { $_->{_bytes} } @quiet),
+        arguments => Gatepost::Hooks::arguments($hook),
+        all_notes => scalar grep({ "@{$_->{reads} // []}" eq '*' } @$abouts),
+    };
 }
 
 sub event {
     my ($self, $message) = @_;
     my $hook  = $message->{hook};
     my $table = $self->{table}{$hook} // {};
-    my @abouts = grep { $_ } map { $table->{$_} } @{$message->{plugins} // []};
+    my @abouts = grep { $_ } map { ($table->{$_}, $self->_others_at_end($message, $_)) } @{$message->{plugins} // []};
     if (@abouts) {
         my ($qp, $transaction) = $self->_session($message->{session})->update($message);
         my @arguments = Gatepost::Hooks::arguments($hook)->($message->{args} // {}, $qp);
@@ -252,7 +230,7 @@ sub event {
             $running = [@$about{qw(code plugin)}, $about];
             for my $code (@{$about->{codes}}) {
                 eval { $code->($about->{plugin}, $transaction, @arguments); 1 }
-                    or Gatepost::Log::line($about->{name}, LOGCRIT, "died in $hook: " . _reason($@));
+                    or Gatepost::Log::line($about->{name}, LOGCRIT, "died in $hook: " . Gatepost::Instances::reason($@));
                 POSIX::_exit(255) if $$ != $self->{pid};
             }
         }
@@ -260,6 +238,16 @@ sub event {
     undef $running;
     $self->_forget($hook, $message->{session});
     return;
+}
+
+# Other instances of a plugin that were asked about a session keep things for it as well: they are told when it, or its transaction,
+# is over.
+sub _others_at_end {
+    my ($self, $message, $name) = @_;
+    my ($hook, $id) = @$message{qw(hook session)};
+    return unless $hook eq 'disconnect' || $hook eq 'reset_transaction';
+    my $asked = defined $id && $self->{sessions}{$id} && $self->{sessions}{$id}->asked->{$name} or return;
+    return map { $_->{$hook} } $self->{instances}->known($name, $asked);
 }
 
 sub _forget {

@@ -3,11 +3,13 @@ package Gatepost::Loader;
 # Turns a plugin file into a package of its own, as qpsmtpd does: strict, with Qpsmtpd::Constants, a subclass of
 # Qpsmtpd::Plugin. The same file may be loaded under several names, each with its own globals.
 #
-# find($source, \@dirs) -> path; load($name, $path) -> class. Both die with what to do about it.
+# find($source, \@dirs) -> path; load($name, $path, $package) -> class. Both die with what to do about it. The package is named for
+# $package, which is the plugin's name or something that no other is called; unload($package) forgets what is in it.
 
 use strict;
 use warnings;
 
+use Symbol ();
 use Qpsmtpd::Plugin;
 
 # `rcpt_ok:2` is rcpt_ok loaded once more.
@@ -36,12 +38,12 @@ sub package_name {
 }
 
 sub load {
-    my ($name, $path) = @_;
+    my ($name, $path, $package) = @_;
     open my $handle, '<', $path or die "$path: $!\n";
     my $text = do { local $/; <$handle> };
     close $handle;
     my $plugin_name = package_name($name);
-    my $class = "Qpsmtpd::Plugin::$plugin_name";
+    my $class = _class($package);
     _compile(join "\n",
         "package $class;",
         'use Qpsmtpd::Constants;',
@@ -54,6 +56,10 @@ sub load {
     die $@ =~ s/\s+\z//r . "\n" if $@;
     return $class;
 }
+
+sub _class { return 'Qpsmtpd::Plugin::' . package_name($_[0]) }
+
+sub unload { Symbol::delete_package(_class($_[0])); return }
 
 1;
 

@@ -43,6 +43,16 @@ my %method = (
         return {data => ''} if $params->{offset} >= length $self->{message};
         return {data => substr $self->{message}, $params->{offset}, $params->{length}};
     },
+    'message/submit' => sub {
+        my ($self, $params) = @_;
+        push @{$self->{submitted}}, $params;
+        return {id => sprintf '%016x', scalar @{$self->{submitted}}};
+    },
+    'message/bounce' => sub {
+        my ($self, $params) = @_;
+        push @{$self->{bounced}}, $params;
+        return $params->{sender} eq '' ? {} : {id => sprintf '%016x', scalar @{$self->{bounced}}};
+    },
     more_time => sub { {} },
 );
 

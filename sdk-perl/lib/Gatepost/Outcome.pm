@@ -11,6 +11,7 @@ use warnings;
 
 use Gatepost::Changes;
 use Gatepost::Log;
+use Gatepost::Schema;
 use Qpsmtpd::Constants;
 
 my %has_values = (config => 1, received_line => 1, mail_pre => 1, rcpt_pre => 1);
@@ -42,22 +43,44 @@ sub entry {
         $entry{code}  = $response->{code};
         $entry{reply} = $response->{reply} if @{$response->{reply}};
     }
-    elsif (@lines) {
-        $entry{reply} = \@lines;
-        $entry{message} //= join ' ', @lines;
-        my ($enhanced) = $lines[-1] =~ /\(#([245]\.[0-9]{1,3}\.[0-9]{1,3})\)\z/;
-        my $class = $verdict =~ /soft/ ? 4 : $verdict =~ /deny/ ? 5 : 2;
-        $entry{enhanced} = $enhanced if defined $enhanced && $enhanced =~ /\A$class/;
-    }
+    elsif (@lines) { _reply(\%entry, @lines) }
     return \%entry;
 }
 
-# No verdict: what a failure of the plugin costs is on_error's business.
+# Nothing to say.
+sub quiet {
+    my $name = shift;
+    return {plugin => $name, _bytes => $Gatepost::Schema::RESULT->({plugin => $name})};
+}
+
+# What holds for one recipient, from what a hook would return for it. Dies where that has no return code.
+sub of_recipient {
+    my ($address, $rc, @texts) = @_;
+    my $verdict = defined $rc ? Qpsmtpd::Constants::verdict($rc) : undef;
+    die 'recipient_verdict: ' . (defined $rc ? "\"$rc\"" : 'undef') . " is no return code\n" unless $verdict;
+    my %entry = (address => $address, verdict => $verdict);
+    my @lines = map { split /\r?\n/ } grep { defined && !ref } @texts;
+    _reply(\%entry, @lines) if @lines;
+    return \%entry;
+}
+
+sub _reply {
+    my ($entry, @lines) = @_;
+    $entry->{reply} = \@lines;
+    $entry->{message} //= join ' ', @lines;
+    my ($enhanced) = $lines[-1] =~ /\(#([245]\.[0-9]{1,3}\.[0-9]{1,3})\)\z/;
+    my $class = $entry->{verdict} =~ /soft/ ? 4 : $entry->{verdict} =~ /deny/ ? 5 : 2;
+    $entry->{enhanced} = $enhanced if defined $enhanced && $enhanced =~ /\A$class/;
+    return;
+}
+
+# No verdict: what a failure of the plugin costs is on_error's business. It goes for all recipients, whatever was said of some.
 sub failure {
     my ($turn, $reason) = @_;
     my %entry = (plugin => $turn->{name});
     _take(\%entry);
-    @entry{qw(disposition message)} = ('error', "died: $reason");
+    delete $entry{recipients};
+    @entry{qw(disposition message)} = ('error', $reason);
     return \%entry;
 }
 
@@ -69,8 +92,9 @@ sub _take {
         undef $Gatepost::Log::held;
     }
     if (@$Gatepost::Changes::list) {
-        $entry->{changes} = $Gatepost::Changes::list;
-        $Gatepost::Changes::list = [];
+        my ($changes, $recipients) = Gatepost::Changes::take();
+        $entry->{changes} = $changes if @$changes;
+        $entry->{recipients} = $recipients if @$recipients;
     }
     return;
 }

@@ -15,7 +15,7 @@ use Gatepost::MessagePack qw(pack_text pack_bytes pack_integer pack_boolean map_
 our $MAX_FRAME = 1_048_576;
 our @VERSION   = (1, 0);
 our $PROTOCOL  = 'gatepost-plugin';
-our @FEATURES  = qw(cancel segments);
+our @FEATURES  = qw(cancel segments settings);
 
 sub text    { \&pack_text }
 sub bytes   { \&pack_bytes }
@@ -90,6 +90,7 @@ sub frame {
 my $change = record(
     op => text(), scope => text(), name => text(), value => any(),
     address => text(), add => integer(), nth => integer(), reason => text(), message => text(), text => text(),
+    route => text(),
 );
 # The one key whose type depends on `op`: a header's value is bytes, a note's anything, relay_client's a flag.
 my %change = (
@@ -98,9 +99,13 @@ my %change = (
         qw(add_header replace_header)),
 );
 
+my @found = (
+    disposition => text(), message => text(), verdict => text(), code => integer(), enhanced => text(),
+    reply => list_of(text()),
+);
+
 our $RESULT = record(
-    plugin => text(), disposition => text(), message => text(), verdict => text(), code => integer(),
-    enhanced => text(), reply => list_of(text()),
+    plugin => text(), @found, recipients => list_of(record(address => text(), @found)),
     changes => list_of(sub { ($change{$_[0]{op}} // $change)->($_[0]) }),
     values => list_of(text()), defer => text(),
 );
@@ -115,6 +120,8 @@ my $ready_plugin = record(
 );
 my $params = record(
     name => text(), type => text(), key => text(), value => bytes(), ttl_ms => integer(), add => integer(),
+    sender => text(), recipients => list_of(text()), recipient => text(), text => text(), code => integer(),
+    enhanced => text(), message => bytes(),
     offset => integer(), length => integer(), ms => integer(),
 );
 

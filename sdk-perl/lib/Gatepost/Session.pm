@@ -15,6 +15,9 @@ sub new {
 
 sub qp { $_[0]{qp} }
 
+# The other instances that were asked about it: plugin => {their key => 1}.
+sub asked { $_[0]{asked} //= {} }
+
 # Takes over what a hook or event carries; gives the daemon object and the transaction. $all_notes: it has all the notes
 # there are, so that one that is missing was removed.
 sub update {
@@ -26,6 +29,8 @@ sub update {
     $qp->connection->update($message->{connection}) if $message->{connection};
     # Straight to the slot, since every hook comes through here.
     my $transaction = $qp->{_transaction} // $qp->transaction;
+    # The recipients at hand change from one hook to the next, and the way they go with them.
+    delete $transaction->{_fields}{route};
     $transaction->update($message->{transaction_fields}) if $message->{transaction_fields};
     if ($all_notes || $message->{notes}) {
         my $notes = $message->{notes} // {};

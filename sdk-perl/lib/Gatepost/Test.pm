@@ -16,6 +16,9 @@ package Gatepost::Test;
 #
 # The session lasts as long as the object: what one hook changed the next one finds. Several plugins in a chain:
 # plugins => [{plugin => ..., name => ..., args => ..., settings => ...}, ...].
+#
+# settings_in_force({limit => '1MB'}) has the hooks from there on be about a recipient with these settings, as the operator's
+# [user."..."] makes them; settings_in_force(undef) ends that.
 
 use strict;
 use warnings;
@@ -77,6 +80,14 @@ sub message {
     return;
 }
 
+# All the settings of the first plugin, or of the one named, that hold from here on; undef: those it was made with.
+sub settings_in_force {
+    my ($self, $settings, $name) = @_;
+    $name //= $self->{names}[0];
+    defined $settings ? $self->{in_force}{$name} = $settings : delete $self->{in_force}{$name};
+    return;
+}
+
 # Runs a hook (or event) with its arguments, as in the protocol: rcpt => address => 'bob@example.org'. Gives the
 # result of the (last) plugin that ran, a Gatepost::Test::Result.
 sub hook {
@@ -101,8 +112,11 @@ sub results {
         }
         return [Gatepost::Test::Result->new({}, [$self->{memory}->take_log])];
     }
+    $message{settings} = $self->{in_force} if %{$self->{in_force} // {}};
     my ($results) = $self->_within(sub { $self->{host}->run(\%message) });
     my @log = $self->{memory}->take_log;
+    die "the core would refuse this: at `$hook` there are no outcomes for single recipients\n"
+        if $hook !~ /\A(?:data_post_headers|data_post|queue_pre|queue)\z/ && grep { $_->{recipients} } @$results;
     $self->_keep($_) for map { @{$_->{changes} // []} } @$results;
     return [map {
         my $result = $_;
@@ -138,6 +152,11 @@ sub _keep {
     elsif ($op eq 'naughty')      { $connection->{naughty} = $change->{message} }
     elsif ($op eq 'auth_result')  { $connection->{auth_results} = [@{$connection->{auth_results}}, $change->{text}] }
     elsif ($op eq 'quarantine')   { $transaction->{quarantine} = $change->{reason} }
+    elsif ($op eq 'route') {
+        for my $recipient ($change->{address} // @{$transaction->{recipients} // []}) {
+            defined $change->{route} ? $self->{routes}{$recipient} = $change->{route} : delete $self->{routes}{$recipient};
+        }
+    }
     elsif ($op eq 'set_sender')   { $transaction->{sender} = $change->{address} }
     elsif ($op eq 'add_recipient') {
         push @{$transaction->{recipients} //= []}, $change->{address};
@@ -176,6 +195,9 @@ sub ready {
 
 sub state { $_[0]{memory}{state} }
 
+# The routes that plugins gave, by recipient.
+sub routes { $_[0]{routes} //= {} }
+
 package Gatepost::Test::Result;
 
 use Qpsmtpd::Constants ();
@@ -197,6 +219,12 @@ sub reply       { join "\n", @{$_[0]{entry}{reply} // []} }
 sub changes     { $_[0]{entry}{changes} // [] }
 sub values      { $_[0]{entry}{values} // [] }
 sub entry       { $_[0]{entry} }
+
+# What holds for single recipients: from the address to a Gatepost::Test::Result.
+sub recipients {
+    my $self = shift;
+    return {map { $_->{address} => (ref $self)->new($_, []) } @{$self->{entry}{recipients} // []}};
+}
 
 # qpsmtpd's return code: DECLINED where there is no verdict.
 sub rc { Qpsmtpd::Constants::verdict_code($_[0]{entry}{verdict} // 'declined') }

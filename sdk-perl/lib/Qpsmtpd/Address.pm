@@ -50,6 +50,12 @@ sub from_wire {
     return bless {_user => $user, _host => $host}, $class;
 }
 
+# An address, or the one that a text means, with angle brackets or without.
+sub of {
+    my ($class, $address) = @_;
+    return ref $address ? $address : $class->from_wire($address =~ s/\A<(.*)>\z/$1/r);
+}
+
 sub parse { $_[0]->new($_[1]) }
 
 sub _split {

@@ -36,6 +36,10 @@ sub _resolve {
     die $@;
 }
 
+# Mail of the plugin's own, by way of the core's outbox; see Gatepost::Core.
+sub submit { my ($self, %mail) = @_; return Gatepost::Core::submit(%mail) }
+sub bounce { my ($self, %mail) = @_; return Gatepost::Core::bounce(%mail) }
+
 sub resolve_a    { _resolve($_[1], 'A') }
 sub resolve_aaaa { _resolve($_[1], 'AAAA') }
 sub resolve_ptr  { map { s/\.\z//r } _resolve($_[1], 'PTR') }

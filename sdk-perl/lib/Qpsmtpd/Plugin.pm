@@ -2,17 +2,20 @@ package Qpsmtpd::Plugin;
 
 # The base class of every plugin file. A plugin is a plain hash; _args holds its arguments and settings where the
 # plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _name,
-# _dirs, _settings, _registered, _resolver.
+# _package, _dirs, _settings, _registered, _resolver.
 
 use strict;
 use warnings;
 
 use parent -norequire, 'Qpsmtpd::Base';
+use Qpsmtpd::Address;
 use Qpsmtpd::Base;
 use Qpsmtpd::Constants;
 use Qpsmtpd::SMTP;
+use Gatepost::Changes;
 use Gatepost::Hooks;
 use Gatepost::Log;
+use Gatepost::Outcome;
 
 # The daemon object and the hook of the session that is being served: the same for all plugins, so it is set once a
 # hook and not once a plugin. An object's own _qp wins (tests).
@@ -54,7 +57,8 @@ sub register_hook {
 sub isa_plugin {
     my ($self, $parent) = @_;
     require Gatepost::Loader;
-    my $base = Gatepost::Loader::load("$self->{_name}/isa/$parent", Gatepost::Loader::find($parent, $self->{_dirs}));
+    my $package = "$self->{_package}/isa/$parent";
+    my $base = Gatepost::Loader::load("$self->{_name}/isa/$parent", Gatepost::Loader::find($parent, $self->{_dirs}), $package);
     no strict 'refs';
     my $isa = \@{ref($self) . '::ISA'};
     unshift @$isa, $base unless grep { $_ eq $base } @$isa;
@@ -136,6 +140,15 @@ sub store_deferred_reject {
         $connection->notes(naughty_reject_type => $type) if defined $type;
     }
     return DECLINED;
+}
+
+# What holds for one recipient instead of what the hook returns: a return code and a text, as a hook returns them. In the hooks
+# data_post_headers, data_post, queue_pre and queue. Not qpsmtpd's, where the fate of a message is that of all its recipients.
+sub recipient_verdict {
+    my ($self, $recipient, $rc, @text) = @_;
+    my $address = Qpsmtpd::Address->of($recipient)->to_wire;
+    Gatepost::Changes::judge(Gatepost::Outcome::of_recipient($address, $rc, @text));
+    return;
 }
 
 # Get, or set with a text (false clears it).

@@ -35,12 +35,10 @@ sub update {
     return;
 }
 
-sub _address { ref $_[0] ? $_[0] : Qpsmtpd::Address->from_wire($_[0] =~ s/\A<(.*)>\z/$1/r) }
-
 sub sender {
     my ($self, $sender) = @_;
     if (@_ > 1) {
-        $sender = _address($sender);
+        $sender = Qpsmtpd::Address->of($sender);
         $self->{_sender} = $sender;
         $self->{_fields}{sender} = $sender->to_wire;
         Gatepost::Changes::record(op => 'set_sender', address => $self->{_fields}{sender});
@@ -57,7 +55,7 @@ sub sender {
 sub recipients {
     my $self = shift;
     if (@_) {
-        my @new = map { _address($_) } @_;
+        my @new = map { Qpsmtpd::Address->of($_) } @_;
         my %kept = map { $_->to_wire => 1 } @new;
         $self->remove_recipient($_) for grep { !$kept{$_->to_wire} } $self->_recipients;
         my %had = map { $_->to_wire => 1 } $self->_recipients;
@@ -78,7 +76,7 @@ sub _recipients {
 sub add_recipient {
     my ($self, $address) = @_;
     return unless $address;
-    $address = _address($address);
+    $address = Qpsmtpd::Address->of($address);
     my $text = $address->to_wire;
     push @{$self->{_fields}{recipients} //= []}, $text;
     push @{$self->{_fields}{recipient_parameters} //= []}, {};
@@ -90,7 +88,7 @@ sub add_recipient {
 sub remove_recipient {
     my ($self, $address) = @_;
     return unless $address;
-    my $text = _address($address)->to_wire;
+    my $text = Qpsmtpd::Address->of($address)->to_wire;
     my $fields = $self->{_fields};
     my @all = @{$fields->{recipients} // []};
     my @kept = grep { $all[$_] ne $text } 0 .. $#all;
@@ -102,7 +100,7 @@ sub remove_recipient {
 # RCPT's parameters for a recipient: keywords in lower case, as the hook rcpt has them. Not qpsmtpd's, which forgets them.
 sub recipient_parameters {
     my ($self, $address) = @_;
-    my $text = _address($address)->to_wire;
+    my $text = Qpsmtpd::Address->of($address)->to_wire;
     my $fields = $self->{_fields};
     my @texts = @{$fields->{recipients} // []};
     my ($at) = grep { $texts[$_] eq $text } 0 .. $#texts;
@@ -125,6 +123,16 @@ sub quarantine {
         Gatepost::Changes::record(op => 'quarantine', reason => $self->{_fields}{quarantine});
     }
     return $self->{_fields}{quarantine};
+}
+
+# In the hooks queue and queue_post the way that all recipients at hand are to go, undef where no plugin gave them one. With a name
+# it gives one to a recipient, or without that to all there are; undef takes it back. Not qpsmtpd's.
+sub route {
+    my ($self, @route) = @_;
+    return $self->{_fields}{route} unless @route;
+    my ($route, $recipient) = @route;
+    Gatepost::Changes::record(op => 'route', route => $route, $recipient ? (address => Qpsmtpd::Address->of($recipient)->to_wire) : ());
+    return $route;
 }
 
 1;

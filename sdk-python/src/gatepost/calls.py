@@ -1,4 +1,4 @@
-"""Calls to the server (docs/protocol.md section 8): dns, config, state, message/read, more_time.
+"""Calls to the server (docs/protocol.md section 8): dns, config, state, message/read, message/submit, message/bounce, more_time.
 
 Every call is sent at once and returns a `Call`. A plain function waits with ``.result()``, a coroutine with
 ``await``; a function that makes several calls before it waits for the first has them run side by side.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Dict, Generator, Generic, List, NamedTuple, Optional, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Dict, Generator, Generic, Iterable, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from .hooks import text
 
@@ -123,6 +123,10 @@ def _data(ok: Dict[str, Any], key: str) -> Optional[bytes]:
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
 
 
+def _bytes(message: Union[bytes, str]) -> bytes:
+    return message.encode("utf-8", "surrogateescape") if isinstance(message, str) else message
+
+
 def _lines(ok: Dict[str, Any], key: str) -> List[str]:
     return [text(item) for item in ok.get(key) or ()]
 
@@ -178,6 +182,29 @@ class Core:
     def message_read(self, offset: int, length: int) -> Call[bytes]:
         """Bytes of the message as received, at most 524288; fewer only at its end."""
         return self._call(lambda ok: _data(ok, "data") or b"", "message/read", offset=offset, length=length)
+
+    def submit(self, recipients: Iterable[object], message: Union[bytes, str], sender: object = "") -> Call[str]:
+        """Send a message of the plugin's own: header, empty line, body; lines may end in ``\\n``.
+
+        It is on disk when the answer comes, its name in the outbox. Date, Message-ID and Auto-Submitted are added
+        where they are missing. Without a ``sender`` nobody hears if it does not arrive.
+        """
+        addresses = [str(recipient) for recipient in recipients]
+        return self._call(lambda ok: text(ok.get("id")), "message/submit", sender=str(sender), recipients=addresses, message=_bytes(message))
+
+    def bounce(
+        self, sender: object, recipient: object, reason: str, message: Union[bytes, str], code: int = 550, enhanced: Optional[str] = None
+    ) -> Call[Optional[str]]:
+        """Tell the sender of a message, by a delivery status notification, that it did not reach a recipient.
+
+        ``message`` is the message or its header block, ``code`` and ``enhanced`` (such as ``"5.1.1"``) are those of
+        the reply that says why. The answer comes when the notification is on disk: its name in the outbox, or None
+        where there may be none, as for a null sender and for automatic messages.
+        """
+        return self._call(
+            lambda ok: text(ok["id"]) if ok.get("id") else None, "message/bounce",
+            sender=str(sender), recipient=str(recipient), text=reason, message=_bytes(message), code=code, enhanced=enhanced,
+        )  # fmt: skip
 
     def more_time(self, seconds: float) -> Call[None]:
         """Ask for a later deadline; once a hook, up to the operator's ``timeout`` again."""

@@ -93,6 +93,8 @@ _APPLY: Dict[str, Callable[[View, Change], None]] = {
     "naughty": _field("connection", "naughty", "message"),
     "auth_result": _auth_result,
     "quarantine": _field("transaction", "quarantine", "reason"),
+    # Plugins see a route at `queue` alone, and it is settled by then.
+    "route": lambda view, change: None,
     "remote_host": _field("connection", "remote_host", "name"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, TypeVar
 
@@ -11,6 +12,10 @@ from .settings import Setting, SettingError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class LoadError(Exception):
+    """A plugin cannot be loaded; the text is for the operator."""
 
 
 class Hook:
@@ -59,6 +64,8 @@ class Definition:
         self.hooks: Dict[str, Hook] = {}
         self.settings: Dict[str, Setting[Any]] = {}
         self.policy: Dict[str, Any] = {}
+        self.module: Optional[str] = None
+        """The module that the file was loaded as; None for the program itself."""
         self._setup: Optional[Callable[..., Any]] = None
 
     def add_hook(self, hook: Hook) -> None:
@@ -95,6 +102,11 @@ class Definition:
             except SettingError as error:
                 errors.append(error)
         return errors
+
+    def unload(self) -> None:
+        """The plugin is not wanted any more: let go of its module."""
+        if self.module is not None:
+            sys.modules.pop(self.module, None)
 
 
 _loading = threading.local()

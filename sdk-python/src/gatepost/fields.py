@@ -207,3 +207,8 @@ class Fields:
     def quarantine(self) -> Optional[str]:
         """Why the message is to be set apart; None if it is not."""
         return _optional(self._of_transaction("quarantine"))
+
+    @property
+    def route(self) -> Optional[str]:
+        """At `queue` and `queue_post`, the way that all recipients at hand are to go; None if a plugin gave them none."""
+        return _optional(self._of_transaction("route"))

@@ -82,7 +82,7 @@ CONNECTION_FIELDS = frozenset(
     " karma authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results".split()
 )
 TRANSACTION_FIELDS = frozenset(
-    "sender sender_parameters recipients recipient_parameters size header path body_start quarantine".split()
+    "sender sender_parameters recipients recipient_parameters size header path body_start quarantine route".split()
 )
 FIELDS = CONNECTION_FIELDS | TRANSACTION_FIELDS
 

@@ -13,8 +13,7 @@ from types import CodeType
 from typing import Any, Dict, Iterable, Optional
 
 from . import definition
-from .definition import Definition
-from .worker import LoadError
+from .definition import Definition, LoadError
 
 _numbers = itertools.count(1)
 _lock = threading.Lock()
@@ -46,11 +45,12 @@ def load_file(path: str) -> Definition:
     # dataclasses and typing look a class's module up by name.
     sys.modules[name] = module
     loaded = Definition()
+    loaded.module = name
     try:
         with definition.loading(loaded):
             loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        loaded.unload()
         raise
     return loaded
 

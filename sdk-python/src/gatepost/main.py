@@ -13,7 +13,8 @@ from typing import Callable, NoReturn, Optional, Sequence
 from . import channel, loader
 from .channel import Channel
 from .frames import FrameError
-from .worker import Loader, Worker
+from .instances import Loader
+from .worker import Worker
 
 _FD_USAGE = """{name} is a Gatepost plugin: the server starts it. In gatepost.toml:
 

@@ -10,10 +10,12 @@ import functools
 import inspect
 from typing import Any, Callable, Coroutine, Dict, List, Optional, Protocol, Sequence, Union
 
+from .address import Address
 from .hooks import HOOKS, nearest
 
 DISPOSITIONS = ("pass", "fail", "skip", "error")
 _COMMON = frozenset(["verdict", "disposition", "message"])
+_OF_RECIPIENT = _COMMON | {"code", "enhanced", "reply"}
 VERDICTS = ("declined", "ok", "deny", "denysoft", "deny_disconnect", "denysoft_disconnect", "done")
 
 Later = Union[Callable[..., Any], Coroutine[Any, Any, Any]]
@@ -29,12 +31,26 @@ class Outcome:
         # What a result can be cached by: outcomes that hold no more than this.
         self.key = None if entry.keys() - _COMMON else (entry.get("verdict"), entry.get("disposition"), entry.get("message"))
         # Whether the plugins after this one are not to be asked: there is a verdict, or the operator's policy is to find one.
-        if "verdict" in entry:
-            self.stops: bool = entry["verdict"] != "declined"
+        if "recipients" in entry:
+            self.stops: bool = True
+        elif "verdict" in entry:
+            self.stops = entry["verdict"] != "declined"
         else:
             self.stops = entry.get("disposition") in ("fail", "error")
         self.later = later
         self.arguments = arguments
+
+    def for_recipient(self, address: Union[Address, str], outcome: Outcome) -> Outcome:
+        """This outcome for everybody but the recipient ``address``, for whom it is the other one.
+
+        For the hooks from ``data_post_headers`` to ``queue``. What the other one holds is a finding or a verdict, with a reply or without.
+        """
+        if outcome.later is not None or outcome.entry.keys() - _OF_RECIPIENT:
+            raise ValueError("an outcome for a recipient has no values, no recipients and nothing deferred")
+        if self.later is not None:
+            raise ValueError("what is deferred is deferred for all recipients")
+        recipients = [*self.entry.get("recipients", ()), {"address": str(address), **outcome.entry}]
+        return Outcome({**self.entry, "recipients": recipients})
 
     def __repr__(self) -> str:
         return f"Outcome({self.entry!r})"

@@ -14,6 +14,7 @@ from .changes import Change
 from .definition import Hook
 from .frames import MAX_FRAME
 from .hooks import arguments, text
+from .instances import Instances, Refused
 from .msgpack_builtin import array_header, encode, integer
 from .outcome import Outcome, checked, error, failure
 from .session import Session, open_session, successor
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
 Map = Dict[str, Any]
 Segment = Generator[Awaitable[Any], Any, None]
+Table = Dict[str, Tuple[Hosted, Hook]]
 
 _RESULT = b"\x83" + encode("kind") + encode("result") + encode("id")
 _RESULTS = encode("results")
 _VERDICT = b"\x83" + encode("kind") + encode("verdict") + encode("id")
 _RESULT_KEY = encode("result")
 _CACHE = 64
+_ENDS = ("reset_transaction", "disconnect")
 _GRACE = 4.0
 
 
@@ -53,11 +56,12 @@ class Conversation:
 class Runner:
     """The plugins of one channel, and the sessions they know."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, instances: Instances) -> None:
         self._worker = worker
+        self._instances = instances
         self._encode = worker.codec.encode
         self._hosted: Dict[str, Hosted] = {}
-        self._table: Dict[str, Dict[str, Tuple[Hosted, Hook]]] = {}
+        self._table: Dict[str, Table] = {}
         self._conversations: Dict[str, Conversation] = {}
         self._running: Dict[int, Turn] = {}
         self._deferred: Dict[int, List[Turn]] = {}
@@ -103,6 +107,10 @@ class Runner:
         """Runs the plugins one after the other and sends their result; yields what has to be awaited."""
         table = self._table.get(turn.hook, {})
         sessions = conversation.sessions
+        if turn.settings:
+            table = self._in_force(turn, table)
+        elif turn.hook in _ENDS:
+            table = self._with_others(turn, table, sessions)
         value_of = values.__getitem__
         entries: List[bytes] = []
         deferred: List[Tuple[Hosted, Turn, Outcome]] = []
@@ -115,10 +123,10 @@ class Runner:
                 entries.append(self._without_function(text(name)))
                 continue
             hosted, hook = pair
-            name = hosted.name
-            session = sessions.get(name)
+            key = hosted.key
+            session = sessions.get(key)
             if session is None:
-                session = sessions[name] = open_session(hosted.plugin, turn, hook)
+                session = sessions[key] = open_session(hosted.plugin, turn, hook)
             else:
                 session._turn = turn
                 session._hook = hook
@@ -143,7 +151,7 @@ class Runner:
                 continue
             if outcome.later is not None:
                 # What captured this session object keeps to this turn; the hooks to come get another.
-                sessions[name] = successor(session)
+                sessions[key] = successor(session)
                 session._turn = turn.later()
                 deferred.append((hosted, session._turn, outcome))
             if fatal is not None or outcome.stops:
@@ -159,6 +167,34 @@ class Runner:
             self._conversations.pop(turn.session, None)
         if fatal is not None:
             self._worker.give_up(fatal)
+
+    def _in_force(self, turn: Turn, table: Table) -> Table:
+        """The functions of a hook for which other settings than those of `init` are in force."""
+        table = table.copy()
+        for name, settings in (turn.settings or {}).items():
+            if name not in table:
+                continue
+            try:
+                other = self._instances.other(name, settings)
+            except Refused as refused:
+                outcome = error(f"the settings in force cannot be used: {refused}")
+                table[name] = table[name][0], Hook(turn.hook, lambda outcome=outcome: outcome, (), (), False, None)
+                continue
+            if turn.hook in other.hooks:
+                table[name] = other, other.hooks[turn.hook]
+            else:
+                del table[name]
+        return table
+
+    def _with_others(self, turn: Turn, table: Table, sessions: Dict[str, Session]) -> Table:
+        """The functions of an event that ends what a plugin keeps: other instances that were asked about the session are told as well."""
+        table = table.copy()
+        for name in list(map(text, turn.names)):
+            for other in self._instances.others(name):
+                if other.key in sessions and turn.hook in other.hooks:
+                    table[other.key] = other, other.hooks[turn.hook]
+                    turn.names.append(other.key)
+        return table
 
     async def _continue(self, segment: Segment, waiting: Awaitable[Any], conversation: Conversation) -> None:
         try:

@@ -157,6 +157,13 @@ class Session(Fields):
         """Have the message delivered where nobody reads it unawares; None clears it."""
         self._turn.change({"op": "quarantine", "reason": reason})
 
+    def set_route(self, route: Optional[str], recipient: Union[Address, str, None] = None) -> None:
+        """Send a recipient, or all there are, a way that the plugins at `queue` know by this name; None clears it."""
+        change: Dict[str, Any] = {"op": "route", "route": route}
+        if recipient is not None:
+            change["address"] = str(recipient)
+        self._turn.change(change)
+
     def set_remote_host(self, name: str) -> None:
         """Set the client's verified name."""
         self._turn.change({"op": "remote_host", "name": name})

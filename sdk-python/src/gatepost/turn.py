@@ -20,7 +20,7 @@ LEVELS = ("emerg", "alert", "crit", "error", "warn", "notice", "info", "debug")
 class Turn:
     """What a hook's functions see, and the changes that they ask for."""
 
-    __slots__ = ("worker", "id", "hook", "session", "number", "resumed", "deadline_ms", "view", "names", "changes", "cancelled", "departed", "departure", "task")
+    __slots__ = ("worker", "id", "hook", "session", "number", "resumed", "deadline_ms", "view", "names", "settings", "changes", "cancelled", "departed", "departure", "task")
 
     def __init__(self, worker: Worker, message: Map) -> None:
         get = message.get
@@ -37,6 +37,7 @@ class Turn:
         else:
             self.view = View(get("connection") or {}, get("transaction_fields") or {}, {}, {})
         self.names: List[Any] = get("plugins") or []
+        self.settings: Optional[Map] = get("settings")
         self.changes: List[Change] = []
         self.cancelled: Optional[str] = None
         self.departed: bool = get("departed", False)
@@ -93,11 +94,13 @@ class Plugin:
 class Hosted:
     """A plugin in this process, with its functions by hook and what its results start with."""
 
-    __slots__ = ("plugin", "name", "hooks", "quiet", "cache")
+    __slots__ = ("plugin", "name", "key", "hooks", "quiet", "cache")
 
-    def __init__(self, plugin: Plugin, hooks: Dict[str, Hook], quiet: bytes) -> None:
+    def __init__(self, plugin: Plugin, key: str, hooks: Dict[str, Hook], quiet: bytes) -> None:
         self.plugin = plugin
         self.name = plugin.name
+        # The name, or for another instance a text that is no plugin's name.
+        self.key = key
         self.hooks = hooks
         self.quiet = quiet
         # Encoded results by disposition, verdict and message: plugins say the same few things again and again.

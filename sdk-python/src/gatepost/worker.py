@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
 import threading
 import time
-import traceback
 from collections import deque
 from typing import Any, Callable, Deque, Dict, List, Optional
 
@@ -21,12 +19,12 @@ from .codec import Codec, choose
 from .definition import Definition
 from .frames import FrameError, FrameReader, frame
 from .hooks import text
+from .instances import Instances, Loader
 from .runner import Runner
-from .turn import LEVELS, Hosted, Plugin, Turn
-from .version import PROTOCOL, PROTOCOL_VERSION, SDK
+from .turn import LEVELS, Turn
+from .version import FEATURES, PROTOCOL, PROTOCOL_VERSION, SDK
 
 Map = Dict[str, Any]
-Loader = Callable[[Map], Definition]
 
 _CONCURRENCY = 64
 _PATIENCE = 0.0005
@@ -36,10 +34,6 @@ class VersionMismatch(Exception):
     """The server speaks another major version of the protocol; the text says which side to upgrade."""
 
 
-class LoadError(Exception):
-    """A plugin cannot be loaded; the text is for the operator."""
-
-
 class Worker:
     """Serves one channel until it ends. ``load`` finds the plugin for an entry of `init`."""
 
@@ -47,7 +41,6 @@ class Worker:
         self.codec = codec or choose()
         self.loop: Optional[asyncio.AbstractEventLoop] = None
         self._channel = channel
-        self._load = load
         self._frames = FrameReader(self.codec.decode)
         self._inbox: Deque[Map] = deque()
         self._outbox: Deque[bytes] = deque()
@@ -59,7 +52,8 @@ class Worker:
         self._ended = False
         self._failure: Optional[Exception] = None
         self._done: Optional[asyncio.Future[None]] = None
-        self._runner = Runner(self)
+        self._instances = Instances(self, load)
+        self._runner = Runner(self, self._instances)
         self._kinds: Dict[Any, Callable[[Map], None]] = {
             "hello": self._on_hello,
             "init": self._on_init,
@@ -71,7 +65,7 @@ class Worker:
         """Serve until the channel ends. Raises FrameError, VersionMismatch or Fatal where that is why it ended."""
         self._thread = threading.get_ident()
         version = list(PROTOCOL_VERSION)
-        self.post({"kind": "hello", "protocol": PROTOCOL, "version": version, "sdk": SDK, "features": ["cancel", "defer", "segments"]})
+        self.post({"kind": "hello", "protocol": PROTOCOL, "version": version, "sdk": SDK, "features": FEATURES})
         self.flush()
         try:
             while not self._ended and not self._wants_loop:
@@ -244,29 +238,13 @@ class Worker:
             raise VersionMismatch(f"{SDK} speaks version {ours} of the plugin protocol, {server} speaks {theirs}: upgrade {older}")
 
     def _on_init(self, message: Map) -> None:
-        errors: List[Map] = []
-        ready: List[Map] = []
-        for entry in message.get("plugins") or ():
-            entry = _texts(entry)
-            name = entry["name"]
-            try:
-                definition = self._load(entry)
-                plugin = Plugin(self, name, entry.get("args") or [], message)
-                problems = definition.start(entry.get("settings") or {}, plugin)
-            except LoadError as error:
-                errors.append({"plugin": name, "message": str(error)})
-                continue
-            except (Exception, SystemExit) as error:
-                traceback.print_exc(file=sys.stderr)
-                what = f"{type(error).__name__}: {error}".splitlines()[0]
-                errors.append({"plugin": name, "message": f"cannot be started: {what}"})
-                continue
-            errors += [{"plugin": name, "path": problem.path, "message": str(problem)} for problem in problems]
-            self._runner.add(Hosted(plugin, definition.hooks, self.codec.encode({"plugin": name})))
-            ready.append(_declaration(name, definition))
+        started, errors = self._instances.start(message)
+        for hosted, _ in started:
+            self._runner.add(hosted)
         if errors:
             self.post({"kind": "init_error", "errors": errors})
         else:
+            ready = [_declaration(hosted.name, definition) for hosted, definition in started]
             self.post({"kind": "ready", "concurrency": _CONCURRENCY, "plugins": ready})
 
 
@@ -282,14 +260,3 @@ def _declaration(name: str, definition: Definition) -> Map:
     if definition.policy:
         result["policy"] = definition.policy
     return result
-
-
-def _texts(value: Any) -> Any:
-    """``value`` with all text as str; what comes with `init` has no other bytes."""
-    if isinstance(value, bytes):
-        return text(value)
-    if isinstance(value, list):
-        return [_texts(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _texts(item) for key, item in value.items()}
-    return value

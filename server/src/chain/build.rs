@@ -1,15 +1,18 @@
 //! From a list of plugins to what is done at each hook.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gatepost_protocol::plugin::{Subscription, Wants};
-use gatepost_protocol::{FieldSet, Hook, Plugin};
+use gatepost_protocol::{Field, FieldSet, Hook, Plugin};
 
+use super::profile::{Distinctions, Profiles};
 use super::{Chain, DEADLINE, Farewell, MESSAGE_DEADLINE, Member, Rules, Step};
 use crate::config::When;
 
 /// A plugin and what is in force for it.
+#[derive(Clone)]
 pub struct Entry {
     /// Its name, unique in the chain.
     pub name: Arc<str>,
@@ -21,10 +24,45 @@ pub struct Entry {
     pub when: Option<When>,
 }
 
+/// A set of hooks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct HookSet(u64);
+
+impl HookSet {
+    /// Those that a plugin takes part in.
+    pub fn of(plugin: &dyn Plugin) -> HookSet {
+        let hooks = plugin.subscriptions().into_iter();
+        HookSet(hooks.fold(0, |bits, subscription| bits | 1 << subscription.hook as u8))
+    }
+
+    /// Whether a hook is in it.
+    pub const fn has(self, hook: Hook) -> bool {
+        self.0 & (1 << hook as u8) != 0
+    }
+
+    /// Both together.
+    pub const fn union(self, other: HookSet) -> HookSet {
+        HookSet(self.0 | other.0)
+    }
+}
+
+/// Numbers chains.
+static CHAINS: AtomicUsize = AtomicUsize::new(0);
+
 impl Chain {
     /// Puts plugins into a chain, in this order.
     pub fn new(entries: Vec<Entry>) -> Chain {
+        Chain::with_distinctions(entries, Distinctions::default())
+    }
+
+    /// The same, with what differs for some recipients.
+    ///
+    /// # Panics
+    /// Where it differs in a plugin that is not there.
+    pub fn with_distinctions(entries: Vec<Entry>, distinctions: Distinctions) -> Chain {
         let mut chain = Chain {
+            id: CHAINS.fetch_add(1, Ordering::Relaxed),
+            profiles: Profiles::default(),
             members: Vec::with_capacity(entries.len()),
             steps: std::array::from_fn(|_| Vec::new()),
             observers: std::array::from_fn(|_| Vec::new()),
@@ -39,6 +77,10 @@ impl Chain {
         } in entries
         {
             let member = chain.members.len();
+            if when.as_ref().is_some_and(When::asks_for_early_talkers) {
+                let field = FieldSet::of(&[Field::EarlyTalker]);
+                chain.fields = chain.fields.union(field);
+            }
             for subscription in plugin.subscriptions() {
                 let timeout = rules
                     .timeout
@@ -47,13 +89,22 @@ impl Chain {
                 chain.fields = chain.fields.union(subscription.wants.fields);
                 chain.enlist(member, &*plugin, &subscription, when.is_some(), timeout);
             }
+            let hooks = HookSet::of(&*plugin);
+            for subscription in distinctions.added(&name, hooks) {
+                let timeout = subscription
+                    .timeout
+                    .unwrap_or(default_deadline(subscription.hook));
+                chain.enlist(member, &*plugin, &subscription, true, timeout);
+            }
             chain.members.push(Member {
                 name,
                 plugin,
                 rules,
                 when,
+                hooks,
             });
         }
+        chain.profiles = Profiles::new(distinctions, &chain.members);
         chain
     }
 

@@ -1,7 +1,10 @@
 //! Hook in, verdict out: the order of the plugins, the operator's policy, and the changes that plugins ask for.
 
 mod build;
+mod kept;
 mod policy;
+mod profile;
+mod settle;
 #[cfg(test)]
 mod tests;
 mod visit;
@@ -12,20 +15,17 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use gatepost_protocol::plugin::{Host, Wants};
-use gatepost_protocol::session::Naughty;
 use gatepost_protocol::{
-    Answer, Args, Call, Disposition, Field, FieldSet, Hook, Level, Message, Outcome, Plugin,
-    Verdict,
+    Address, Answer, Args, Call, Field, FieldSet, Hook, Message, Outcome, Plugin, Verdict,
 };
-use tokio::time::Instant;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::When;
-use crate::report;
 
 pub use build::Entry;
+use build::HookSet;
 pub use policy::Rules;
-use policy::{Judgement, Mark, fitting_code, reply_lines};
+use profile::Profiles;
+pub use profile::{Distinct, Distinctions, Made, Profile, Special, agree};
 use visit::Owed;
 pub use visit::{Decision, Visit};
 
@@ -36,7 +36,10 @@ const MESSAGE_DEADLINE: Duration = Duration::from_secs(300);
 
 /// The plugins in their order, and per hook the ones that take part.
 pub struct Chain {
+    /// Tells it from other chains that a session meets.
+    id: usize,
     members: Vec<Member>,
+    profiles: Profiles,
     steps: [Vec<Step>; Hook::COUNT],
     observers: [Vec<Step>; Hook::COUNT],
     fields: FieldSet,
@@ -56,6 +59,8 @@ struct Member {
     plugin: Arc<dyn Plugin>,
     rules: Rules,
     when: Option<When>,
+    /// Where it takes part with the site's settings.
+    hooks: HookSet,
 }
 
 /// One thing to do at a hook.
@@ -97,6 +102,16 @@ impl Chain {
             .flat_map(|step| self.names(step))
     }
 
+    /// The settings in force for a recipient; `None`: the site's.
+    pub fn profile(&self, recipient: &Address) -> Option<&Arc<Profile>> {
+        self.profiles.of(recipient)
+    }
+
+    /// The biggest message that any recipient takes that has a limit of its own, in bytes.
+    pub fn max_size(&self) -> Option<u64> {
+        self.profiles.max_size()
+    }
+
     fn names(&self, step: &Step) -> Vec<&str> {
         step.members()
             .iter()
@@ -104,7 +119,8 @@ impl Chain {
             .collect()
     }
 
-    /// Puts a hook to the plugins, applies what they change, and says what was decided. For events: tells, and returns `Declined` at once.
+    /// Puts a hook to the plugins, applies what they change, and says what was decided; to those, too, that only the recipients at hand have. For events:
+    /// tells, and returns `Declined` at once.
     pub async fn run(
         &self,
         visit: &mut Visit,
@@ -112,11 +128,75 @@ impl Chain {
         args: &Args<'_>,
         message: Option<&dyn Message>,
     ) -> Decision {
+        if hook.is_event() {
+            for own in visit.met.clone() {
+                own.run_alone(visit, hook, args, message).await;
+            }
+        }
+        let profile = visit.profile.as_ref();
+        let own = profile.and_then(|profile| profile.own.clone());
+        let Some(own) = own.filter(|_| is_for_recipients(hook)) else {
+            return self.run_alone(visit, hook, args, message).await;
+        };
+        if !visit.met.iter().any(|met| Arc::ptr_eq(met, &own)) {
+            visit.met.push(own.clone());
+        }
+        if hook == Hook::Queue {
+            // Who is to keep their mail, recipients may say first.
+            let decision = own.run_alone(visit, hook, args, message).await;
+            if decision.verdict != Verdict::Declined {
+                return decision;
+            }
+            return self.run_alone(visit, hook, args, message).await;
+        }
+        let decision = self.run_alone(visit, hook, args, message).await;
+        // A recipient that nobody accepted is none, whatever it has of its own.
+        if decision.ends_message() || hook == Hook::Rcpt && decision.verdict != Verdict::Ok {
+            return decision;
+        }
+        let theirs = own.run_alone(visit, hook, args, message).await;
+        if theirs.ends_message() {
+            theirs
+        } else {
+            decision
+        }
+    }
+
+    async fn run_alone(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        args: &Args<'_>,
+        message: Option<&dyn Message>,
+    ) -> Decision {
         self.tell(visit, hook, args);
+        if !visit.kept.is_empty() || !visit.asked_late.is_empty() {
+            self.forget(visit, hook);
+        }
+        let shown = self.show_deferred(visit, hook);
+        let decision = self.walk(visit, hook, args, message).await;
+        if shown {
+            visit.session.connection.naughty = None;
+        }
+        decision.unwrap_or_else(Decision::declined)
+    }
+
+    async fn walk(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        args: &Args<'_>,
+        message: Option<&dyn Message>,
+    ) -> Option<Decision> {
         if !visit.owed.is_empty()
             && let Some(decision) = self.collect(visit, hook).await
         {
-            return decision;
+            return Some(decision);
+        }
+        if (visit.profile.is_some() || !visit.kept.is_empty())
+            && let Some(decision) = self.recall(visit, hook).await
+        {
+            return Some(decision);
         }
         for step in &self.steps[hook as usize] {
             if visit.departure.has_happened() {
@@ -143,11 +223,11 @@ impl Chain {
                     self.ask(visit, &**host, members, &request).await
                 }
             };
-            if let Some(decision) = decision {
+            if decision.is_some() {
                 return decision;
             }
         }
-        Decision::declined()
+        None
     }
 
     /// Tells the observers of a hook; nobody waits for them.
@@ -158,13 +238,14 @@ impl Chain {
             args,
             message: None,
             deadline: DEADLINE,
+            settings: None,
             departure: &visit.departure,
         };
         for step in &self.observers[hook as usize] {
             match step {
                 Step::Call { member, .. } => {
                     let member = &self.members[*member];
-                    if member.takes_part(visit) {
+                    if member.is_wanted(visit) {
                         // An observer's answer is nobody's business; one that cannot answer at once is dropped.
                         let told = AssertUnwindSafe(|| drop(member.plugin.call(&call)));
                         let _ = std::panic::catch_unwind(told);
@@ -177,7 +258,7 @@ impl Chain {
                     wants,
                     ..
                 } => {
-                    let names = self.taking_part(visit, members);
+                    let names = self.taking_part(visit, hook, members);
                     let names: Vec<&str> = names.map(|at| &*self.members[at].name).collect();
                     if !names.is_empty() {
                         host.tell(&names, wants, &call);
@@ -197,7 +278,7 @@ impl Chain {
             let mut wants = Wants::default();
             let mut names: Vec<&str> = Vec::new();
             for (member, wanted) in members {
-                if self.members[*member].takes_part(visit) {
+                if self.members[*member].is_wanted(visit) {
                     names.push(&self.members[*member].name);
                     wants.add(wanted);
                 }
@@ -206,16 +287,20 @@ impl Chain {
         }
     }
 
-    /// Takes in the answers that were deferred until this hook.
+    /// Takes in the answers that were deferred until this hook. One that comes with the first recipient is an answer for all of them.
     async fn collect(&self, visit: &mut Visit, hook: Hook) -> Option<Decision> {
-        while let Some(at) = visit.owed.iter().position(|owed| owed.until == hook) {
+        let due = |owed: &Owed| owed.chain == self.id && owed.until == hook;
+        while let Some(at) = visit.owed.iter().position(due) {
             let owed = visit.owed.remove(at);
             let outcome = match tokio::time::timeout_at(owed.deadline, owed.answer).await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(_)) => Outcome::error("the plugin panicked"),
                 Err(_) => Outcome::error("the deferred answer did not come in time"),
             };
-            if let Some(decision) = self.settle(visit, hook, owed.member, DEADLINE, outcome) {
+            if hook == Hook::Rcpt {
+                self.keep_for_all(visit, owed.member, outcome);
+            } else if let Some(decision) = self.settle(visit, hook, owed.member, DEADLINE, outcome)
+            {
                 return Some(decision);
             }
         }
@@ -231,35 +316,67 @@ impl Chain {
         at: usize,
         timeout: Duration,
     ) -> Option<Decision> {
-        let member = &self.members[at];
-        if !member.takes_part(visit) {
+        if !self.takes_part(visit, hook, at) {
             return None;
         }
-        let outcome = {
-            let call = Call {
-                hook,
-                session: &visit.session,
-                args,
-                message,
-                deadline: timeout,
-                departure: &visit.departure,
-            };
-            let answer = std::panic::catch_unwind(AssertUnwindSafe(|| member.plugin.call(&call)));
-            match answer {
-                Ok(Answer::Now(outcome)) => outcome,
-                Ok(Answer::Later(answer)) => {
-                    match tokio::time::timeout(timeout, AssertUnwindSafe(answer).catch_unwind())
-                        .await
-                    {
-                        Ok(Ok(outcome)) => outcome,
-                        Ok(Err(_)) => Outcome::error("the plugin panicked"),
-                        Err(_) => Outcome::error(format!("no answer within {timeout:?}")),
-                    }
-                }
-                Err(_) => Outcome::error("the plugin panicked"),
-            }
-        };
+        let timeout = self.rules(visit, at).timeout.unwrap_or(timeout);
+        let outcome = self.consult(visit, hook, args, message, at, timeout).await;
         self.settle(visit, hook, at, timeout, outcome)
+    }
+
+    /// Asks one plugin, the one that the recipients at hand have.
+    async fn consult(
+        &self,
+        visit: &Visit,
+        hook: Hook,
+        args: &Args<'_>,
+        message: Option<&dyn Message>,
+        at: usize,
+        timeout: Duration,
+    ) -> Outcome {
+        let profile = visit.profile.as_deref();
+        let own = profile.and_then(|profile| profile.variant(at)?.own.as_ref()?.plugin.as_ref());
+        let plugin = own.unwrap_or(&self.members[at].plugin);
+        let call = Call {
+            hook,
+            session: &visit.session,
+            args,
+            message,
+            deadline: timeout,
+            settings: profile.and_then(Profile::in_force),
+            departure: &visit.departure,
+        };
+        match std::panic::catch_unwind(AssertUnwindSafe(|| plugin.call(&call))) {
+            Ok(Answer::Now(outcome)) => outcome,
+            Ok(Answer::Later(answer)) => {
+                match tokio::time::timeout(timeout, AssertUnwindSafe(answer).catch_unwind()).await {
+                    Ok(Ok(outcome)) => outcome,
+                    Ok(Err(_)) => Outcome::error("the plugin panicked"),
+                    Err(_) => Outcome::error(format!("no answer within {timeout:?}")),
+                }
+            }
+            Err(_) => Outcome::error("the plugin panicked"),
+        }
+    }
+
+    /// The uniform settings in force for the recipients at hand.
+    fn rules(&self, visit: &Visit, at: usize) -> Rules {
+        let variant = visit
+            .profile
+            .as_ref()
+            .and_then(|profile| profile.variant(at));
+        variant.map_or(self.members[at].rules, |variant| variant.rules)
+    }
+
+    /// Whether a plugin is to be asked at a hook, as the recipients at hand have it.
+    fn takes_part(&self, visit: &Visit, hook: Hook, at: usize) -> bool {
+        let variant = visit
+            .profile
+            .as_ref()
+            .and_then(|profile| profile.variant(at));
+        let own = variant.and_then(|variant| variant.own.as_ref());
+        let member = &self.members[at];
+        own.map_or(member.hooks, |own| own.hooks).has(hook) && member.is_wanted(visit)
     }
 
     /// Asks a segment; where the policy lets a failure pass, what stands behind it is asked in its turn.
@@ -270,7 +387,7 @@ impl Chain {
         members: &[usize],
         request: &Request<'_>,
     ) -> Option<Decision> {
-        let mut left: Vec<usize> = self.taking_part(visit, members).collect();
+        let mut left: Vec<usize> = self.taking_part(visit, request.hook, members).collect();
         while !left.is_empty() && !visit.departure.has_happened() {
             let outcomes = {
                 let names: Vec<&str> = left.iter().map(|at| &*self.members[*at].name).collect();
@@ -287,6 +404,7 @@ impl Chain {
                     args,
                     message: *message,
                     deadline: *timeout,
+                    settings: visit.profile.as_deref().and_then(Profile::in_force),
                     departure: &visit.departure,
                 };
                 host.ask(&names, wants, &call).await
@@ -313,139 +431,22 @@ impl Chain {
     fn taking_part<'a>(
         &'a self,
         visit: &'a Visit,
+        hook: Hook,
         members: &'a [usize],
     ) -> impl Iterator<Item = usize> + 'a {
         members
             .iter()
             .copied()
-            .filter(|at| self.members[*at].takes_part(visit))
+            .filter(move |at| self.takes_part(visit, hook, *at))
     }
+}
 
-    /// Makes an outcome count: its changes, the policy, its line in the log. `Some` where it ends the walk.
-    fn settle(
-        &self,
-        visit: &mut Visit,
-        hook: Hook,
-        at: usize,
-        timeout: Duration,
-        mut outcome: Outcome,
-    ) -> Option<Decision> {
-        let member = &self.members[at];
-        for change in std::mem::take(&mut outcome.changes) {
-            if let Err(error) = change.apply(&mut visit.session, &member.name) {
-                outcome = Outcome::error(error.to_string());
-                break;
-            }
-        }
-        if let Some(deferred) = outcome.defer.take() {
-            let answer = AbortOnDropHandle::new(tokio::spawn(deferred.outcome));
-            visit.owed.push(Owed {
-                member: at,
-                until: deferred.until,
-                answer,
-                deadline: Instant::now() + timeout,
-            });
-            return None;
-        }
-        let judgement = member.rules.judge(&outcome);
-        if judgement.mark == Mark::Naughty && visit.session.connection.naughty.is_none() {
-            // The first failure is the one that is told; later ones are in the log.
-            visit.session.connection.naughty = Some(Naughty {
-                plugin: member.name.to_string(),
-                message: if outcome.reply.is_empty() {
-                    outcome.message.clone()
-                } else {
-                    outcome.reply.join("\n")
-                },
-                verdict: judgement.wanted,
-            });
-        }
-        self.log(visit, hook, member, &judgement, &outcome.message);
-        self.announce(visit, hook, member, &judgement, &outcome.message);
-        if judgement.verdict == Verdict::Declined {
-            return None;
-        }
-        let said = if outcome.reply.is_empty()
-            && judgement.verdict.is_denial()
-            && judgement.disposition == Disposition::Fail
-        {
-            std::slice::from_ref(&outcome.message)
-        } else {
-            &outcome.reply
-        };
-        let code = fitting_code(judgement.verdict, outcome.code);
-        let class = |enhanced: &gatepost_protocol::EnhancedCode| match judgement.verdict {
-            Verdict::Ok => enhanced.0 == 2,
-            Verdict::Done => code.is_none_or(|code| code / 100 == u16::from(enhanced.0)),
-            verdict => enhanced.0 == if verdict.is_soft() { 4 } else { 5 },
-        };
-        Some(Decision {
-            verdict: judgement.verdict,
-            plugin: Some(member.name.clone()),
-            code,
-            enhanced: outcome.enhanced.filter(class),
-            lines: reply_lines(said, visit.utf8),
-            values: outcome.values,
-        })
-    }
-
-    fn log(
-        &self,
-        visit: &Visit,
-        hook: Hook,
-        member: &Member,
-        judgement: &Judgement,
-        message: &str,
-    ) {
-        let level = match judgement.disposition {
-            _ if judgement.silent => Level::Debug,
-            Disposition::Error => Level::Warn,
-            _ => Level::Info,
-        };
-        let level = member.rules.level(level);
-        if report::enabled(level) {
-            let mark = match judgement.mark {
-                Mark::None => None,
-                Mark::Tolerated => Some("tolerated"),
-                Mark::Naughty => Some("NAUGHTY"),
-            };
-            report::disposition(
-                level,
-                &visit.session.id,
-                hook,
-                &member.name,
-                judgement.disposition,
-                mark,
-                message,
-            );
-        }
-    }
-
-    /// The events `deny` and `ok`, for whoever observes them.
-    fn announce(
-        &self,
-        visit: &Visit,
-        hook: Hook,
-        member: &Member,
-        judgement: &Judgement,
-        message: &str,
-    ) {
-        let event = if judgement.verdict.is_denial() {
-            Hook::Deny
-        } else {
-            Hook::Ok
-        };
-        if self.observers[event as usize].is_empty() || hook.is_event() {
-            return;
-        }
-        let args = Args::Decided {
-            plugin: (&*member.name).into(),
-            hook,
-            verdict: judgement.verdict,
-            message: message.into(),
-        };
-        self.tell(visit, event, &args);
-    }
+/// Whether recipients' own plugins are asked at a hook.
+const fn is_for_recipients(hook: Hook) -> bool {
+    matches!(
+        hook,
+        Hook::Rcpt | Hook::DataPostHeaders | Hook::DataPost | Hook::QueuePre | Hook::Queue
+    )
 }
 
 /// A hook as it is put to a segment.
@@ -458,7 +459,8 @@ struct Request<'a> {
 }
 
 impl Member {
-    fn takes_part(&self, visit: &Visit) -> bool {
+    /// Whether its condition holds.
+    fn is_wanted(&self, visit: &Visit) -> bool {
         self.when
             .as_ref()
             .is_none_or(|when| when.holds(&visit.session))

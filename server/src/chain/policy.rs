@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gatepost_protocol::{
-    Disposition, Level, OnError, Outcome, Policy, Reject, RejectType, Verdict,
+    Disposition, EnhancedCode, Level, OnError, Outcome, Policy, Reject, RejectType, Verdict,
 };
 
 use crate::config::LevelChange;
@@ -14,9 +14,9 @@ const MAX_REPLY_LINE: usize = 480;
 const MAX_REPLY_LINES: usize = 20;
 
 /// What is in force for a plugin: the operator's settings, else the plugin's own defaults, else the core's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    reject: Reject,
+    pub(super) reject: Reject,
     /// Set by the operator: it overrides the plugin's verdict.
     forced_type: Option<RejectType>,
     default_type: RejectType,
@@ -24,6 +24,30 @@ pub struct Rules {
     loglevel: Option<LevelChange>,
     /// The operator's deadline.
     pub timeout: Option<Duration>,
+}
+
+/// What a plugin found and what it wants done: an outcome without changes.
+#[derive(Clone, Debug, Default)]
+pub struct Finding {
+    pub verdict: Option<Verdict>,
+    pub disposition: Option<Disposition>,
+    pub message: String,
+    pub code: Option<u16>,
+    pub enhanced: Option<EnhancedCode>,
+    pub reply: Vec<String>,
+}
+
+impl From<Outcome> for Finding {
+    fn from(outcome: Outcome) -> Finding {
+        Finding {
+            verdict: outcome.verdict,
+            disposition: outcome.disposition,
+            message: outcome.message,
+            code: outcome.code,
+            enhanced: outcome.enhanced,
+            reply: outcome.reply,
+        }
+    }
 }
 
 /// How a failure was dealt with, as its log line says.
@@ -35,6 +59,8 @@ pub enum Mark {
     Tolerated,
     /// `reject = "naughty"`.
     Naughty,
+    /// Each recipient answers for itself.
+    Kept,
 }
 
 /// An outcome, judged.
@@ -73,18 +99,18 @@ impl Rules {
         }
     }
 
-    /// What becomes of an outcome.
-    pub fn judge(&self, outcome: &Outcome) -> Judgement {
-        let Outcome {
+    /// What becomes of a finding.
+    pub fn judge(&self, finding: &Finding) -> Judgement {
+        let Finding {
             verdict,
             disposition,
             ..
-        } = outcome;
+        } = finding;
         let plain = |verdict, disposition| Judgement {
             verdict,
             wanted: verdict,
             disposition,
-            silent: outcome.disposition.is_none() && verdict == Verdict::Declined,
+            silent: finding.disposition.is_none() && verdict == Verdict::Declined,
             mark: Mark::None,
         };
         match (verdict, disposition) {
@@ -294,7 +320,7 @@ mod tests {
                 Mark::None,
             ),
         ] {
-            let judgement = rules.judge(&outcome);
+            let judgement = rules.judge(&outcome.into());
             assert_eq!(
                 (judgement.verdict, judgement.mark),
                 (verdict, mark),
@@ -311,17 +337,29 @@ mod tests {
             on_error: Some(OnError::Skip),
         };
         let own = Rules::new(Policy::default(), plugin, None, None);
-        assert_eq!(own.judge(&Outcome::fail("x")).verdict, Verdict::Declined);
-        assert_eq!(own.judge(&Outcome::error("x")).verdict, Verdict::Declined);
+        assert_eq!(
+            own.judge(&Outcome::fail("x").into()).verdict,
+            Verdict::Declined
+        );
+        assert_eq!(
+            own.judge(&Outcome::error("x").into()).verdict,
+            Verdict::Declined
+        );
         let operator = Policy {
             reject: Some(Reject::Now),
             ..Policy::default()
         };
         let rules = Rules::new(operator, plugin, None, None);
-        assert_eq!(rules.judge(&Outcome::fail("x")).verdict, Verdict::DenySoft);
+        assert_eq!(
+            rules.judge(&Outcome::fail("x").into()).verdict,
+            Verdict::DenySoft
+        );
         // A plugin's own reject_type is for failures without a verdict.
         let explicit = Outcome::declined().with_verdict(Verdict::DenyDisconnect);
-        assert_eq!(rules.judge(&explicit).verdict, Verdict::DenyDisconnect);
+        assert_eq!(
+            rules.judge(&explicit.into()).verdict,
+            Verdict::DenyDisconnect
+        );
     }
 
     #[test]

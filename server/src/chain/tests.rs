@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use gatepost_protocol::plugin::{Host, Subscription, Wants};
 use gatepost_protocol::{
-    Answer, Args, BoxFuture, Call, Change, Field, Hook, Outcome, Plugin, Policy, Reject, Verdict,
+    Address, Answer, Args, BoxFuture, Call, Change, Field, Hook, Outcome, Plugin, Policy, Reject,
+    Verdict,
 };
 
 use super::{Chain, Decision, Entry, Rules, Visit};
@@ -246,9 +247,10 @@ async fn a_deferred_answer_counts_at_the_hook_it_names() {
     assert_eq!(visit.session.connection.karma, -1);
     assert_eq!(
         run(&chain, &mut visit, Hook::Rcpt).await.verdict,
-        Verdict::Declined,
-        "only once"
+        Verdict::Deny,
+        "it holds for every recipient"
     );
+    assert_eq!(visit.session.connection.karma, -1, "it came once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,4 +326,53 @@ async fn observers_are_told_what_was_decided_and_every_host_of_the_end() {
         ["deny audit vip deny", "disconnect audit,late"]
     );
     assert_eq!(*other.told.lock().unwrap(), ["disconnect "]);
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_single_recipient_holds_for_it_instead() {
+    let address = |text: &str| Address::parse(text).unwrap();
+    let chain = Chain::new(vec![
+        local("judge", Hook::DataPost, move |_| {
+            Outcome::fail("nobody wants it")
+                .for_recipient(address("bob@b"), Outcome::pass("but bob"))
+                .for_recipient(
+                    address("carol@b"),
+                    Outcome::declined().with_verdict(Verdict::DenySoft),
+                )
+                .for_recipient(address("nobody@b"), Outcome::fail("is not here"))
+        }),
+        local("next", Hook::DataPost, |call| {
+            assert_eq!(call.session.transaction.recipients.len(), 1);
+            Outcome::declined()
+        }),
+    ]);
+    let mut visit = Visit::default();
+    for recipient in ["bob@b", "carol@b", "dave@b"] {
+        let transaction = &mut visit.session.transaction;
+        transaction.add_recipient(address(recipient), Default::default());
+    }
+    let decision = run(&chain, &mut visit, Hook::DataPost).await;
+    assert_eq!(decision.verdict, Verdict::Declined);
+    assert_eq!(visit.session.transaction.recipients, [address("bob@b")]);
+    let decided: Vec<_> = visit
+        .decided
+        .iter()
+        .map(|(address, _, decision)| (address.as_str(), decision.verdict))
+        .collect();
+    assert_eq!(
+        decided,
+        [("carol@b", Verdict::DenySoft), ("dave@b", Verdict::Deny)]
+    );
+}
+
+#[tokio::test]
+async fn single_recipients_are_judged_only_where_there_is_a_message() {
+    let bob = Address::parse("bob@b").unwrap();
+    let chain = Chain::new(vec![local("judge", Hook::Data, move |_| {
+        Outcome::pass("").for_recipient(bob.clone(), Outcome::fail("no"))
+    })]);
+    let mut visit = Visit::default();
+    let decision = run(&chain, &mut visit, Hook::Data).await;
+    assert_eq!(decision.verdict, Verdict::DenySoft);
+    assert!(visit.decided.is_empty());
 }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use gatepost_protocol::{Departure, EnhancedCode, Hook, Outcome, Session, Verdict};
+use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Verdict};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+
+use super::Chain;
+use super::kept::Kept;
+use super::profile::Profile;
 
 /// A session on its way through the chain: what plugins see of it, and what they still owe.
 #[derive(Default)]
@@ -13,14 +17,28 @@ pub struct Visit {
     pub session: Session,
     /// Whether the client takes replies in UTF-8 now (RFC 6531 §3.7.4.1).
     pub utf8: bool,
+    /// The settings in force for the recipients at hand; `None`: the site's, and before there are recipients.
+    pub profile: Option<Arc<Profile>>,
+    /// The recipients of the transaction have different settings, and the hook is for all of them.
+    pub divided: bool,
+    /// Recipients for whom a plugin decided by itself, at which hook; they are no recipients of the transaction any more. For the dialog to take.
+    pub decided: Vec<(Address, Hook, Decision)>,
     /// Whether the client hung up: plugins that are at work are told, and no further ones asked.
     pub departure: Arc<Departure>,
+    /// Chains of single recipients that took part in the session.
+    pub(super) met: Vec<Arc<Chain>>,
     /// Answers that were deferred. They work on while the session goes on, and end with it.
     pub(super) owed: Vec<Owed>,
+    /// What waits for the recipients.
+    pub(super) kept: Vec<Kept>,
+    /// Which plugins with settings of their own were asked late, and for which hook.
+    pub(super) asked_late: Vec<(usize, Hook)>,
 }
 
 /// An answer that comes later.
 pub(super) struct Owed {
+    /// Whose member.
+    pub chain: usize,
     pub member: usize,
     /// Before which hook it is needed.
     pub until: Hook,
@@ -33,10 +51,14 @@ impl Visit {
     pub fn new(session: Session) -> Visit {
         Visit {
             session,
-            utf8: false,
-            departure: Arc::default(),
-            owed: Vec::new(),
+            ..Visit::default()
         }
+    }
+
+    /// Nothing that was found before counts any more: the client turned out to be one of ours.
+    pub fn acquit(&mut self) {
+        self.session.connection.naughty = None;
+        self.kept.clear();
     }
 }
 
@@ -58,6 +80,11 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Whether nobody else is to be asked about a message or a recipient: it is refused, or dealt with.
+    pub fn ends_message(&self) -> bool {
+        self.verdict.is_denial() || self.verdict == Verdict::Done
+    }
+
     /// Nobody had anything to say.
     pub fn declined() -> Decision {
         Decision {

@@ -1,17 +1,17 @@
 //! Puts the rooms together: from a configuration to a chain whose plugins all run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use gatepost_protocol::{
-    Args, Definition, Hook, Init, Plugin, Policy, Services, SettingError, Settings, Verdict,
+    Args, Definition, Hook, Init, Plugin, Policy, Services, SettingError, Settings, Value, Verdict,
 };
 use tokio::runtime::Runtime;
 
-use super::{FAILED, MISTAKE};
+use super::{FAILED, MISTAKE, distinctions};
 use crate::chain::{Chain, Entry, Rules, Visit};
 use crate::config::{self, Config, FlatFiles, LevelChange, Mistakes, PluginConfig, PluginKind};
 use crate::host::{self, Declared, Processes, StartError, Started};
@@ -24,8 +24,8 @@ pub struct Assembled {
     pub config: Arc<Config>,
     pub chain: Arc<Chain>,
     pub processes: Processes,
-    /// What the plugins ask, for the core's own flat files.
-    pub services: Arc<dyn Services>,
+    /// What plugins may ask; the core reads its own flat files by it, too.
+    pub services: Arc<Core>,
     /// What TLS needs, where it is configured.
     pub credentials: Option<Arc<Credentials>>,
     pub runtime: Runtime,
@@ -107,14 +107,22 @@ async fn assemble(
     core_services: &Arc<Core>,
 ) -> Result<(Arc<Chain>, Processes), Mistakes> {
     let services: Arc<dyn Services> = core_services.clone();
+    let workshop = Workshop {
+        config,
+        definitions,
+        services: services.clone(),
+    };
+    // Plugins that only some recipients have run like all others.
+    let own = config.scopes.all().flat_map(|scope| &scope.plugins);
+    let plugins: Vec<PluginConfig> = config.plugins.iter().chain(own).cloned().collect();
     let mut mistakes = Mistakes::default();
-    let mut entries: HashMap<&str, Entry> = HashMap::new();
-    for plugin in &config.plugins {
+    let mut running: HashMap<Arc<str>, Running> = HashMap::new();
+    for plugin in &plugins {
         if let PluginKind::BuiltIn(name) = &plugin.kind {
-            match build(config, definitions, name, plugin, &services) {
+            match workshop.build(name, &plugin.name, &plugin.settings) {
                 Ok(instance) => {
-                    let policy = instance.policy();
-                    entries.insert(&plugin.name, entry(plugin, instance, policy, None));
+                    let running_one = Running::built_in(plugin, instance);
+                    running.insert(plugin.name.clone(), running_one);
                 }
                 Err(errors) => mistakes.extend(Mistakes::from_settings(plugin, errors)),
             }
@@ -126,22 +134,13 @@ async fn assemble(
         services,
         patience: host::Patience::default(),
     };
-    let configured = |name: &str| config.plugins.iter().find(|plugin| &*plugin.name == name);
-    let processes = match Processes::start(&config.plugins, &core).await {
+    let configured = |name: &str| plugins.iter().find(|plugin| &*plugin.name == name);
+    let processes = match Processes::start(&plugins, &core).await {
         Ok((processes, started)) => {
-            for Started {
-                name,
-                plugin: instance,
-                declared,
-                ..
-            } in started
-            {
-                let plugin = configured(&name).expect("what was started was configured");
-                match check_declared(&declared, plugin) {
-                    Ok(level) => drop(entries.insert(
-                        &plugin.name,
-                        entry(plugin, instance, declared.policy, level),
-                    )),
+            for started in started {
+                let plugin = configured(&started.name).expect("what was started was configured");
+                match Running::foreign(plugin, started) {
+                    Ok(one) => drop(running.insert(plugin.name.clone(), one)),
                     Err(errors) => mistakes.extend(Mistakes::from_settings(plugin, errors)),
                 }
             }
@@ -163,13 +162,12 @@ async fn assemble(
             None
         }
     };
-    match processes {
-        Some(processes) if mistakes.is_empty() => {
-            let in_order = config
-                .plugins
-                .iter()
-                .filter_map(|plugin| entries.remove(&*plugin.name));
-            let chain = Arc::new(Chain::new(in_order.collect()));
+    let chain = match &processes {
+        Some(_) if mistakes.is_empty() => chain(&workshop, &running),
+        _ => Err(mistakes),
+    };
+    match (chain, processes) {
+        (Ok(chain), Some(processes)) => {
             if chain.asks(Hook::Config) {
                 // The chain's plugins hold the services: not to be held by them in turn.
                 let chain = Arc::downgrade(&chain);
@@ -179,13 +177,26 @@ async fn assemble(
             }
             Ok((chain, processes))
         }
-        processes => {
+        (chain, processes) => {
             if let Some(processes) = processes {
                 processes.shutdown(Duration::ZERO).await;
             }
-            Err(mistakes)
+            Err(chain.err().unwrap_or_default())
         }
     }
+}
+
+fn chain(
+    workshop: &Workshop<'_>,
+    running: &HashMap<Arc<str>, Running>,
+) -> Result<Arc<Chain>, Mistakes> {
+    let distinctions = distinctions::all(workshop, running)?;
+    let plugins = workshop.config.plugins.iter();
+    let entries = plugins.map(|plugin| running[&plugin.name].entry.clone());
+    Ok(Arc::new(Chain::with_distinctions(
+        entries.collect(),
+        distinctions,
+    )))
 }
 
 /// The hook `config`: it belongs to no session.
@@ -212,26 +223,71 @@ fn services(config: &Config) -> Arc<Core> {
     ))
 }
 
-fn build(
-    config: &Config,
-    definitions: &[Definition],
-    name: &str,
-    plugin: &PluginConfig,
-    services: &Arc<dyn Services>,
-) -> Result<Arc<dyn Plugin>, Vec<SettingError>> {
-    let definition = definitions
-        .iter()
-        .find(|definition| definition.name == name)
-        .expect("the configuration takes no built-in that there is not");
-    let settings = Settings::check(&(definition.settings)(), &plugin.settings)?;
-    (definition.build)(Init {
-        name: plugin.name.to_string(),
-        source: None,
-        settings,
-        hostname: config.hostname.clone(),
-        services: services.clone(),
-        scratch_dir: None,
-    })
+/// What plugins are made with.
+pub(super) struct Workshop<'a> {
+    pub config: &'a Config,
+    definitions: &'a [Definition],
+    services: Arc<dyn Services>,
+}
+
+impl Workshop<'_> {
+    /// Makes a built-in; `name` is its name in the chain.
+    pub(super) fn build(
+        &self,
+        built_in: &str,
+        name: &str,
+        settings: &BTreeMap<String, Value>,
+    ) -> Result<Arc<dyn Plugin>, Vec<SettingError>> {
+        let definition = self
+            .definitions
+            .iter()
+            .find(|definition| definition.name == built_in)
+            .expect("the configuration takes no built-in that there is not");
+        let settings = Settings::check(&(definition.settings)(), settings)?;
+        (definition.build)(Init {
+            name: name.to_owned(),
+            source: None,
+            settings,
+            hostname: self.config.hostname.clone(),
+            services: self.services.clone(),
+            scratch_dir: None,
+        })
+    }
+}
+
+/// A plugin that runs.
+pub(super) struct Running {
+    pub entry: Entry,
+    /// Its own defaults for the uniform settings.
+    pub policy: Policy,
+    pub level: Option<LevelChange>,
+    /// What it declared, where it is in another process.
+    pub declared: Option<Declared>,
+}
+
+impl Running {
+    fn built_in(plugin: &PluginConfig, instance: Arc<dyn Plugin>) -> Running {
+        let policy = instance.policy();
+        Running {
+            entry: entry(plugin, instance, policy, None),
+            policy,
+            level: None,
+            declared: None,
+        }
+    }
+
+    /// Checks its configuration against what it declared.
+    fn foreign(plugin: &PluginConfig, started: Started) -> Result<Running, Vec<SettingError>> {
+        let declared = started.declared;
+        let level = check_declared(&declared, plugin)?;
+        let policy = declared.policy;
+        Ok(Running {
+            entry: entry(plugin, started.plugin, policy, level),
+            policy,
+            level,
+            declared: Some(declared),
+        })
+    }
 }
 
 /// Checks the configuration of a plugin in another process against what it declared; returns its own default for `loglevel`.

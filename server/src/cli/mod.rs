@@ -2,6 +2,8 @@
 
 mod assemble;
 mod check;
+mod distinctions;
+mod outbox;
 mod plugin_test;
 mod run;
 mod scaffold;
@@ -49,6 +51,9 @@ enum Command {
     /// Begin, test or host plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// See what waits in the outbox, have it tried now, or throw it away
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
     /// Make certificates
     #[command(subcommand)]
     Tls(TlsCommand),
@@ -118,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Test { plugin, transcript }) => {
             plugin_test::test(&plugin, &transcript)
         }
+        Command::Outbox(command) => outbox::outbox(&command),
         Command::Tls(TlsCommand::SelfSigned { names, out }) => self_signed::write(names, &out),
         Command::Plugin(PluginCommand::Serve) => {
             gatepost_protocol::serve(Vec::leak(plugins::all()))

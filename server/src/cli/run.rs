@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_protocol::Level;
+use gatepost_protocol::{Bounce, BoxFuture, Level, ServiceError, Submission};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,10 +14,12 @@ use tokio_util::task::AbortOnDropHandle;
 use super::assemble::{self, Assembled};
 use super::{FAILED, MISTAKE};
 use crate::config::ListenTls;
-use crate::dialog::Shared;
+use crate::dialog::{Apart, Shared};
 use crate::listen::Listeners;
 use crate::message::Spool;
+use crate::outbox::Outbox;
 use crate::report;
+use crate::services::Outgoing;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "gatepost";
@@ -59,14 +61,22 @@ pub fn run(path: Option<&Path>) -> ExitCode {
                 let text = format_args!("listening on {address} ({direction}{tls})");
                 report::line(Level::Notice, "", None, "listen", text);
             }
+            let outbox = Outbox::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
+            services.send_through(Box::new(ByOutbox(outbox.clone())));
+            let delivering = outbox.clone().run(chain.clone(), stop.clone());
+            let delivering = tokio::spawn(delivering);
             let shared = Arc::new(Shared {
                 config,
                 chain,
                 spool: Arc::new(spool),
+                outbox,
+                apart: Apart::default(),
                 services,
             });
             let _telling = AbortOnDropHandle::new(tokio::spawn(tell_limits()));
             listeners.run(shared, stop).await;
+            // What does not get to its end is still in the outbox.
+            let _ = tokio::time::timeout(GRACE, delivering).await;
             Ok(())
         };
         let served: Result<(), (u8, String)> = served.await;
@@ -93,6 +103,21 @@ async fn tell_limits() {
     loop {
         hours.tick().await;
         report::limits();
+    }
+}
+
+/// Plugins' own mail goes into the outbox.
+struct ByOutbox(Arc<Outbox>);
+
+impl Outgoing for ByOutbox {
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        let outbox = self.0.clone();
+        Box::pin(async move { outbox.submit(submission).await })
+    }
+
+    fn bounce(&self, bounce: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        let outbox = self.0.clone();
+        Box::pin(async move { outbox.bounce_for(bounce).await })
     }
 }
 

@@ -8,23 +8,14 @@ use gatepost_protocol::settings::Kind;
 use gatepost_protocol::{Level, Value, address};
 
 use super::reader::{Item, Keys, Reader};
-use super::types::{BareNewlines, Config, Limits, LogFormat};
-use super::{auth, listen, tls};
+use super::types::{BareNewlines, Config, Limits, LogFormat, Mixed};
+use super::{auth, listen, outbox, tls};
 
 const KB: usize = 1 << 10;
 const MB: usize = 1 << 20;
 
-/// Parts of the configuration that are promised and not built yet.
-const LATER: &[(&str, &str)] = &[
-    (
-        "domain",
-        "settings of their own for domains are not there yet; remove this table",
-    ),
-    (
-        "user",
-        "settings of their own for users are not there yet; remove this table",
-    ),
-];
+/// The biggest `max_size` that can be set, in bytes.
+pub(super) const MAX_SIZE: u64 = 1 << 40;
 
 /// RFC 1035 §4.2.
 const DNS_PORT: u16 = 53;
@@ -60,11 +51,6 @@ impl Default for Limits {
 
 /// Reads all but `[[plugin]]` and `sdk_perl`; what is wrong or missing has its default.
 pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
-    for (key, message) in LATER {
-        if let Some(span) = keys.refused(key) {
-            reader.mistake(span, *message);
-        }
-    }
     let hostname = keys.get("hostname").and_then(|item| hostname(reader, item));
     let localiphost = keys
         .get("localiphost")
@@ -105,7 +91,16 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
             .get("bare_newlines")
             .and_then(|item| reader.word(item, &["reject", "normalize", "keep"], bare_newlines))
             .unwrap_or_default(),
+        mixed: keys
+            .get("mixed")
+            .and_then(|item| reader.word(item, Mixed::WORDS, Mixed::from_value))
+            .unwrap_or_default(),
+        outbox: keys
+            .get("outbox")
+            .map(|item| outbox::read(reader, item))
+            .unwrap_or_default(),
         plugins: Vec::new(),
+        scopes: Default::default(),
         warnings: Default::default(),
     }
 }
@@ -258,7 +253,7 @@ fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {
         " bytes",
         &mut limits.memory_for_messages,
     );
-    if let Some(value) = number("max_size", Kind::Size, 1, 1 << 40, " bytes") {
+    if let Some(value) = number("max_size", Kind::Size, 1, MAX_SIZE, " bytes") {
         limits.max_size = value;
     }
     if let Some(value) = number("min_data_rate", Kind::Size, 0, 1 << 30, " bytes") {

@@ -11,7 +11,7 @@ use super::mistakes::{Mistake, Mistakes};
 use super::reader::{Keys, Reader};
 use super::source_text::SourceText;
 use super::types::Config;
-use super::{core, plugin, program};
+use super::{core, plugin, program, scopes};
 
 /// The configuration of a daemon that was given none.
 pub const BUILT_IN: &str = include_str!("built_in.toml");
@@ -64,6 +64,13 @@ pub fn parse(text: &str, file: &str, definitions: &[Definition]) -> Result<Confi
     if let Some(item) = keys.get("plugin") {
         config.plugins = plugin::read_chain(&mut reader, item, sdk_perl.as_deref(), definitions);
     }
+    config.scopes = scopes::read(
+        &mut reader,
+        &mut keys,
+        &config.plugins,
+        sdk_perl.as_deref(),
+        definitions,
+    );
     keys.finish(&mut reader);
     let (mistakes, warnings) = reader.finish();
     if mistakes.is_empty() {

@@ -11,7 +11,7 @@ use gatepost_protocol::settings::nearest;
 
 use super::plugin::CORE_KEYS;
 use super::source_text::SourceText;
-use super::{Location, PluginConfig, TlsConfig};
+use super::{Location, Override, PluginConfig, TlsConfig};
 
 /// One mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,17 +107,23 @@ impl Mistakes {
     /// Wrong settings of a plugin, each with its place: the key for a setting that nobody knows, the value for one that
     /// is wrong, the `[[plugin]]` line for what has no place of its own.
     pub fn from_settings(plugin: &PluginConfig, errors: Vec<SettingError>) -> Mistakes {
-        let mistakes = errors
-            .into_iter()
-            .map(|error| plugin.spans.mistake(&plugin.location, error));
-        Mistakes::new(mistakes.collect())
+        Mistakes::at_spans(&plugin.spans, &plugin.location, errors)
+    }
+
+    /// The same for settings that a domain or a user has of its own.
+    pub fn from_override(own: &Override, errors: Vec<SettingError>) -> Mistakes {
+        Mistakes::at_spans(&own.spans, &own.location, errors)
     }
 
     /// What is wrong with the files that `[tls]` names, each at the key that names it.
     pub fn in_tls(tls: &TlsConfig, errors: Vec<SettingError>) -> Mistakes {
+        Mistakes::at_spans(&tls.spans, &tls.location, errors)
+    }
+
+    fn at_spans(spans: &Spans, location: &Location, errors: Vec<SettingError>) -> Mistakes {
         let mistakes = errors
             .into_iter()
-            .map(|error| tls.spans.mistake(&tls.location, error));
+            .map(|error| spans.mistake(location, error));
         Mistakes::new(mistakes.collect())
     }
 

@@ -43,11 +43,7 @@ pub(super) fn read_chain(
     sdk_perl: Option<&Path>,
     definitions: &[Definition],
 ) -> Vec<PluginConfig> {
-    let mut chain = Chain {
-        sdk_perl,
-        definitions,
-        names: BTreeMap::new(),
-    };
+    let mut chain = Chain::new(sdk_perl, definitions);
     let tables = reader.tables("plugin", item);
     tables
         .into_iter()
@@ -55,16 +51,26 @@ pub(super) fn read_chain(
         .collect()
 }
 
-struct Chain<'a> {
+/// Plugins of one list, whose names differ.
+pub(super) struct Chain<'a> {
     sdk_perl: Option<&'a Path>,
     definitions: &'a [Definition],
     /// The names so far, and their lines.
     names: BTreeMap<String, usize>,
 }
 
-impl Chain<'_> {
+impl<'a> Chain<'a> {
+    /// A list without any plugin so far.
+    pub(super) fn new(sdk_perl: Option<&'a Path>, definitions: &'a [Definition]) -> Chain<'a> {
+        Chain {
+            sdk_perl,
+            definitions,
+            names: BTreeMap::new(),
+        }
+    }
+
     /// `None` where it cannot be said what plugin is meant; that has then been said.
-    fn plugin(&mut self, reader: &mut Reader, item: &Item<'_>) -> Option<PluginConfig> {
+    pub(super) fn plugin(&mut self, reader: &mut Reader, item: &Item<'_>) -> Option<PluginConfig> {
         let mut keys = reader.table(item)?;
         let header = item.span();
         for key in CORE_KEYS {
@@ -226,7 +232,7 @@ pub(super) fn base_name(name: &str) -> &str {
 }
 
 /// Everything that is not the core's.
-fn own_settings(
+pub(super) fn own_settings(
     reader: &mut Reader,
     keys: &Keys<'_>,
     header: Range<usize>,
@@ -263,15 +269,15 @@ fn one_kind(reader: &mut Reader, keys: &Keys<'_>) -> Option<Option<&'static str>
 }
 
 /// The settings that mean the same on every plugin.
-struct Uniform {
-    policy: Policy,
-    loglevel: Option<LevelChange>,
-    timeout: Option<std::time::Duration>,
-    when: Option<When>,
+pub(super) struct Uniform {
+    pub policy: Policy,
+    pub loglevel: Option<LevelChange>,
+    pub timeout: Option<std::time::Duration>,
+    pub when: Option<When>,
 }
 
 impl Uniform {
-    fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Uniform {
+    pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Uniform {
         let reject = keys.get("reject");
         let reject_type = keys.get("reject_type");
         let policy = Policy {

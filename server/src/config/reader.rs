@@ -270,7 +270,6 @@ pub(super) fn or_list(words: &[String]) -> String {
 pub(super) struct Keys<'a> {
     table: &'a DeTable<'a>,
     known: Vec<&'static str>,
-    refused: Vec<&'static str>,
 }
 
 impl<'a> Keys<'a> {
@@ -278,7 +277,6 @@ impl<'a> Keys<'a> {
         Keys {
             table,
             known: Vec::new(),
-            refused: Vec::new(),
         }
     }
 
@@ -286,12 +284,6 @@ impl<'a> Keys<'a> {
     pub fn get(&mut self, key: &'static str) -> Option<&'a Item<'a>> {
         self.known.push(key);
         self.table.get(key)
-    }
-
-    /// The place of a key that has its own reason not to be taken, and is not to be suggested to anybody.
-    pub fn refused(&mut self, key: &'static str) -> Option<Range<usize>> {
-        self.refused.push(key);
-        self.key_span(key)
     }
 
     /// The place of a key that is set.
@@ -307,7 +299,7 @@ impl<'a> Keys<'a> {
             .iter()
             .filter(|(key, _)| {
                 let key = &**key.get_ref();
-                !self.known.contains(&key) && !self.refused.contains(&key)
+                !self.known.contains(&key)
             })
             .map(|(key, item)| (&**key.get_ref(), key.span(), item))
     }

@@ -38,8 +38,14 @@ pub struct Config {
     pub auth_mechanisms: Vec<String>,
     /// Lone CR and LF in a message.
     pub bare_newlines: BareNewlines,
+    /// A message that some of its recipients refuse.
+    pub mixed: Mixed,
+    /// What waits in the outbox.
+    pub outbox: OutboxConfig,
     /// The chain, in order.
     pub plugins: Vec<PluginConfig>,
+    /// What holds for some recipients only.
+    pub scopes: super::Scopes,
     /// What works, but surely not as it was meant.
     pub warnings: super::Mistakes,
 }
@@ -64,6 +70,36 @@ pub enum BareNewlines {
     Normalize,
     /// Keep it as it is. Never an end of data.
     Keep,
+}
+
+/// What becomes of a message that some of its recipients refuse and others take, where the client cannot be told of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mixed {
+    /// Recipients whose settings differ are asked to come in a transaction of their own.
+    #[default]
+    Split,
+    /// The message is taken, and its sender told of each recipient that refused it.
+    Bounce,
+    /// The message is taken, and who refused it does not get it.
+    Discard,
+    /// The message is refused for all.
+    Reject,
+}
+
+impl Mixed {
+    /// The words in the configuration.
+    pub const WORDS: &[&str] = &["split", "bounce", "discard", "reject"];
+
+    /// Reads one of the words.
+    pub fn from_value(value: &Value) -> Option<Mixed> {
+        Some(match value.as_text()? {
+            "split" => Mixed::Split,
+            "bounce" => Mixed::Bounce,
+            "discard" => Mixed::Discard,
+            "reject" => Mixed::Reject,
+            _ => return None,
+        })
+    }
 }
 
 /// What a listener speaks.
@@ -282,6 +318,25 @@ pub struct Limits {
     pub memory_per_message: usize,
     /// Bytes that all messages together may take in memory; beyond, they go to the spool folder.
     pub memory_for_messages: usize,
+}
+
+/// How often and how long what waits in the outbox is tried, and how much there may be of it.
+#[derive(Clone, Debug)]
+pub struct OutboxConfig {
+    /// From the first attempt to the second; twice as long before each further one.
+    pub retry: Duration,
+    /// The longest wait between two attempts.
+    pub retry_max: Duration,
+    /// After this it is given up.
+    pub max_age: Duration,
+    /// Messages in it, notifications among them.
+    pub max_messages: usize,
+    /// Bytes of all of them.
+    pub max_size: u64,
+    /// Notifications an hour.
+    pub max_notifications: usize,
+    /// Notifications an hour to one address.
+    pub max_notifications_per_sender: usize,
 }
 
 /// A plugin of the chain.

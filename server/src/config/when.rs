@@ -39,6 +39,7 @@ enum Name {
     RemoteIp,
     RelayClient,
     Tls,
+    EarlyTalker,
     Text(TextName),
     Number(NumberName),
 }
@@ -68,6 +69,7 @@ names!(TextName {
     Authenticated "authenticated",
     Sender "sender",
     Quarantine "quarantine",
+    Route "route",
 });
 names!(NumberName { Karma "karma", RecipientCount "recipient_count", });
 names!(Order { Equal "==", Unequal "!=", AtMost "<=", Less "<", AtLeast ">=", More ">", });
@@ -85,16 +87,26 @@ impl When {
     pub fn holds(&self, session: &Session) -> bool {
         self.0.holds(session)
     }
+
+    /// Whether it asks for early talkers, who are looked for only where somebody does.
+    pub fn asks_for_early_talkers(&self) -> bool {
+        self.0.names(Name::EarlyTalker)
+    }
 }
 
 impl Name {
     fn all() -> impl Iterator<Item = Name> + Clone {
         let texts = TextName::ALL.iter().copied().map(Name::Text);
         let numbers = NumberName::ALL.iter().copied().map(Name::Number);
-        [Name::RemoteIp, Name::RelayClient, Name::Tls]
-            .into_iter()
-            .chain(texts)
-            .chain(numbers)
+        [
+            Name::RemoteIp,
+            Name::RelayClient,
+            Name::Tls,
+            Name::EarlyTalker,
+        ]
+        .into_iter()
+        .chain(texts)
+        .chain(numbers)
     }
 
     const fn name(self) -> &'static str {
@@ -102,6 +114,7 @@ impl Name {
             Name::RemoteIp => "remote_ip",
             Name::RelayClient => "relay_client",
             Name::Tls => "tls",
+            Name::EarlyTalker => "early_talker",
             Name::Text(name) => name.name(),
             Name::Number(name) => name.name(),
         }
@@ -112,6 +125,7 @@ impl Name {
             Name::RemoteIp => session.connection.remote.is_some(),
             Name::RelayClient => session.connection.relay_client,
             Name::Tls => session.connection.tls.is_some(),
+            Name::EarlyTalker => session.connection.early_talker,
             Name::Text(name) => name.of(session).is_some(),
             Name::Number(name) => name.of(session) != 0,
         }
@@ -132,6 +146,7 @@ impl TextName {
             TextName::Authenticated => connection.authenticated.as_deref(),
             TextName::Sender => transaction.sender.as_ref().map(|sender| sender.as_str()),
             TextName::Quarantine => transaction.quarantine.as_deref(),
+            TextName::Route => transaction.route.as_deref(),
         }
     }
 }
@@ -161,6 +176,16 @@ impl Order {
 }
 
 impl Node {
+    /// Whether a bare name is anywhere in it.
+    fn names(&self, wanted: Name) -> bool {
+        match self {
+            Node::Any(nodes) | Node::All(nodes) => nodes.iter().any(|node| node.names(wanted)),
+            Node::Not(node) => node.names(wanted),
+            Node::Set(name) => *name == wanted,
+            _ => false,
+        }
+    }
+
     fn holds(&self, session: &Session) -> bool {
         match self {
             Node::Any(nodes) => nodes.iter().any(|node| node.holds(session)),

@@ -1,5 +1,6 @@
 //! A conversation: the engine, which knows no protocol, and each protocol on it.
 
+mod apart;
 mod engine;
 mod input;
 mod lmtp;
@@ -17,7 +18,9 @@ use gatepost_protocol::Services;
 use crate::chain::Chain;
 use crate::config::{Config, Listen};
 use crate::message::Spool;
+use crate::outbox::Outbox;
 
+pub use apart::Apart;
 pub use engine::{Next, Protocol, converse};
 pub use input::LineFault;
 pub use lmtp::LMTP;
@@ -36,6 +39,10 @@ pub struct Shared {
     pub chain: Arc<Chain>,
     /// Where messages wait while they come in.
     pub spool: Arc<Spool>,
+    /// What recipients are owed of whom the client does not hear.
+    pub outbox: Arc<Outbox>,
+    /// Recipients that have to come in a transaction of their own.
+    pub apart: Apart,
     /// Where flat files are read.
     pub services: Arc<dyn Services>,
 }

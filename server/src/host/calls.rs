@@ -9,7 +9,9 @@ use gatepost_protocol::frame;
 use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::services::{DnsStatus, ServiceErrorCode};
 use gatepost_protocol::wire::{CallMessage, ReplyMessage};
-use gatepost_protocol::{RecordType, ServiceError, Services, Value};
+use gatepost_protocol::{
+    Address, Bounce, EnhancedCode, RecordType, ServiceError, Services, Submission, Value,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -121,6 +123,25 @@ impl Calls {
                 let done = services.state_delete(params.text("key")?);
                 Box::pin(async move { done.await.map(|()| map([])) })
             }
+            "message/submit" => {
+                let sent = services.submit(Submission {
+                    sender: params.address("sender")?,
+                    recipients: params.addresses("recipients")?,
+                    message: params.bytes("message")?,
+                });
+                Box::pin(async move { Ok(map([("id", Value::Text(sent.await?))])) })
+            }
+            "message/bounce" => {
+                let sent = services.bounce(Bounce {
+                    sender: params.address("sender")?,
+                    recipient: params.address("recipient")?,
+                    code: params.code()?,
+                    enhanced: params.enhanced()?,
+                    text: params.text("text")?.to_owned(),
+                    message: params.bytes("message")?,
+                });
+                Box::pin(async move { Ok(map(sent.await?.map(|id| ("id", Value::Text(id))))) })
+            }
             method => {
                 return Err(ServiceError::new(
                     ServiceErrorCode::UnknownMethod,
@@ -195,6 +216,39 @@ impl Params<'_> {
         }
     }
 
+    fn address(&self, name: &str) -> Result<Address, ServiceError> {
+        read_address(name, self.text(name)?)
+    }
+
+    fn addresses(&self, name: &str) -> Result<Vec<Address>, ServiceError> {
+        let Some(Value::List(list)) = self.0.get(name) else {
+            return Err(bad(format!("`{name}` is to be a list of texts")));
+        };
+        let texts = list.iter().map(|item| {
+            let text = item.as_text();
+            text.ok_or_else(|| bad(format!("`{name}` is to be a list of texts")))
+        });
+        texts.map(|text| read_address(name, text?)).collect()
+    }
+
+    /// A reply code of a failure; 550 where there is none.
+    fn code(&self) -> Result<u16, ServiceError> {
+        match self.0.get("code") {
+            None | Some(Value::Nil) => Ok(550),
+            Some(_) => u16::try_from(self.integer("code")?)
+                .map_err(|_| bad("`code` is to be a reply code from 400 to 599".to_owned())),
+        }
+    }
+
+    fn enhanced(&self) -> Result<Option<EnhancedCode>, ServiceError> {
+        match self.0.get("enhanced") {
+            None | Some(Value::Nil) => Ok(None),
+            Some(_) => EnhancedCode::parse(self.text("enhanced")?)
+                .map(Some)
+                .ok_or_else(|| bad("`enhanced` is to be a code like 5.1.1".to_owned())),
+        }
+    }
+
     fn ttl(&self) -> Result<Option<Duration>, ServiceError> {
         match self.0.get("ttl_ms") {
             None | Some(Value::Nil) => Ok(None),
@@ -218,6 +272,15 @@ impl Params<'_> {
             }
         })
     }
+}
+
+fn read_address(name: &str, text: &str) -> Result<Address, ServiceError> {
+    Address::parse_utf8(text).map_err(|error| {
+        bad(format!(
+            "`{name}`: `{}` is no address: {error}",
+            text.escape_debug()
+        ))
+    })
 }
 
 /// Parameters that do not fit.

@@ -19,6 +19,8 @@ pub struct Declared {
     pub loglevel: Option<String>,
     /// The hooks it takes part in.
     pub subscriptions: Vec<Subscription>,
+    /// Whether its process can be told of other settings with each hook.
+    pub takes_settings: bool,
 }
 
 impl Declared {
@@ -107,6 +109,7 @@ fn one(plugin: &ReadyPlugin) -> Result<Declared, Vec<String>> {
         },
         loglevel: policy.loglevel,
         subscriptions,
+        takes_settings: false,
     })
 }
 

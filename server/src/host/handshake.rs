@@ -22,9 +22,10 @@ pub(super) struct Features {
     pub(super) cancel: bool,
     pub(super) defer: bool,
     pub(super) segments: bool,
+    pub(super) settings: bool,
 }
 
-const FEATURES: [&str; 3] = ["cancel", "defer", "segments"];
+const FEATURES: [&str; 4] = ["cancel", "defer", "segments", "settings"];
 /// The most that `concurrency` may say.
 const MAX_CONCURRENCY: u32 = 1000;
 
@@ -188,5 +189,6 @@ fn check_hello(hello: &Hello) -> Result<Features, Refusal> {
         cancel: both(FEATURES[0]),
         defer: both(FEATURES[1]),
         segments: both(FEATURES[2]),
+        settings: both(FEATURES[3]),
     })
 }

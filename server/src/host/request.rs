@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use gatepost_protocol::plugin::{Call, Wants};
+use gatepost_protocol::plugin::{Call, InForce, Wants};
 use gatepost_protocol::session::Notes;
 use gatepost_protocol::wire::{
-    ArgsMessage, ConnectionFields, HookMessage, NotesMessage, TransactionFields,
+    ArgsMessage, ConnectionFields, HookMessage, NotesMessage, SettingsMessage, TransactionFields,
 };
 use gatepost_protocol::{Args, Connection, Credentials, Field, FieldSet, Transaction, Value};
 
@@ -27,8 +27,19 @@ pub(super) fn hook_message<'a, S: AsRef<str>>(
         connection: connection(wants.fields, &call.session.connection),
         transaction_fields: self::transaction(wants.fields, transaction),
         notes: notes(&wants.notes, call),
+        settings: call.settings.and_then(|all| settings(plugins, all)),
         ..HookMessage::default()
     }
+}
+
+/// What is in force for those who are asked, and for nobody else: settings may be secret.
+fn settings<'a, S: AsRef<str>>(plugins: &[S], all: &'a InForce) -> Option<SettingsMessage<'a>> {
+    let theirs = plugins
+        .iter()
+        .filter_map(|name| all.get_key_value(name.as_ref()))
+        .map(|(name, settings)| (Cow::Borrowed(&**name), Cow::Borrowed(settings)));
+    let theirs: SettingsMessage<'a> = theirs.collect();
+    (!theirs.is_empty()).then_some(theirs)
 }
 
 fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
@@ -148,6 +159,7 @@ fn transaction(wanted: FieldSet, from: &Transaction) -> Option<TransactionFields
         header_end: number(Field::HeaderEnd, from.header_end),
         body_start: number(Field::BodyStart, from.body_start),
         quarantine: pick(wanted, Field::Quarantine, from.quarantine.as_deref()),
+        route: pick(wanted, Field::Route, from.route.as_deref()),
     };
     (fields != TransactionFields::default()).then_some(fields)
 }

@@ -1,8 +1,8 @@
 //! From a `result` on the wire to outcomes, checked (docs/protocol.md §4, §6).
 
 use gatepost_protocol::frame::{self, FrameError};
-use gatepost_protocol::wire::{Entry, Late, ResultMessage};
-use gatepost_protocol::{Disposition, Hook, Outcome, Value, Verdict};
+use gatepost_protocol::wire::{Entry, Late, RecipientEntry, ResultMessage};
+use gatepost_protocol::{Address, Disposition, EnhancedCode, Hook, Outcome, Value, Verdict};
 use serde::Deserialize;
 
 use super::plain::Plain;
@@ -122,12 +122,14 @@ fn turn(entry: Entry, due: &str, may_defer: bool) -> Result<(Turn, bool), String
             return Err("`defer` together with a verdict or a disposition".to_owned());
         }
     }
-    check_code(&entry)?;
+    check_code(entry.code, entry.enhanced)?;
     // The process stops where it cannot know whether the next plugin is to run: that depends on the operator's policy (§4).
     let ends = match (entry.verdict, entry.disposition) {
         (Some(verdict), _) => verdict != Verdict::Declined,
         (None, found) => matches!(found, Some(Disposition::Fail | Disposition::Error)),
-    };
+    } || entry.recipients.is_some();
+    let recipients = entry.recipients.unwrap_or_default().into_iter();
+    let recipients = recipients.map(recipient).collect::<Result<_, _>>()?;
     let outcome = Outcome {
         disposition: entry.disposition,
         message: entry.message.unwrap_or_default(),
@@ -137,6 +139,7 @@ fn turn(entry: Entry, due: &str, may_defer: bool) -> Result<(Turn, bool), String
         reply: entry.reply.unwrap_or_default(),
         changes: entry.changes.unwrap_or_default(),
         values: entry.values.unwrap_or_default(),
+        recipients,
         defer: None,
     };
     let turn = Turn {
@@ -146,15 +149,29 @@ fn turn(entry: Entry, due: &str, may_defer: bool) -> Result<(Turn, bool), String
     Ok((turn, ends))
 }
 
+fn recipient(entry: RecipientEntry) -> Result<(Address, Outcome), String> {
+    check_code(entry.code, entry.enhanced)?;
+    let outcome = Outcome {
+        disposition: entry.disposition,
+        message: entry.message.unwrap_or_default(),
+        verdict: entry.verdict,
+        code: entry.code,
+        enhanced: entry.enhanced,
+        reply: entry.reply.unwrap_or_default(),
+        ..Outcome::default()
+    };
+    Ok((entry.address, outcome))
+}
+
 /// A reply code is one that a final reply can have (RFC 5321 §4.2.1), and its enhanced code is of the same class (RFC 3463 §2).
-fn check_code(entry: &Entry) -> Result<(), String> {
-    let Some(code) = entry.code else {
+fn check_code(code: Option<u16>, enhanced: Option<EnhancedCode>) -> Result<(), String> {
+    let Some(code) = code else {
         return Ok(());
     };
     if !(200..=599).contains(&code) {
         return Err(format!("{code} is no reply code"));
     }
-    match entry.enhanced {
+    match enhanced {
         Some(enhanced) if u16::from(enhanced.0) != code / 100 => Err(format!(
             "the codes {code} and {enhanced} are of different classes"
         )),

@@ -138,7 +138,12 @@ impl Process {
         // One first: what is wrong with it is wrong with all of them, and worth saying once.
         let first = self.launch(0).await.map_err(|error| self.errors(error))?;
         match declare::read(&first.ready, &self.plugins) {
-            Ok(declared) => drop(self.declared.set(declared)),
+            Ok(mut declared) => {
+                for plugin in &mut declared {
+                    plugin.takes_settings = first.worker.takes_settings();
+                }
+                drop(self.declared.set(declared));
+            }
             Err(mistakes) => {
                 self.discard(first).await;
                 return Err(mistakes

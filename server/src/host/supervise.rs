@@ -24,7 +24,7 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// A worker that is ready.
 pub(super) struct Launched {
-    worker: Arc<Worker>,
+    pub(super) worker: Arc<Worker>,
     reader: Reader,
     child: Option<Child>,
     pub(super) ready: Ready,

@@ -10,7 +10,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::chain::Chain;
+use crate::dialog::Apart;
 use crate::message::Spool;
+use crate::outbox::Outbox;
 
 struct Daemon {
     address: SocketAddr,
@@ -38,6 +40,8 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
         spool: Arc::new(Spool::open(&config).unwrap()),
         services: Arc::new(FakeServices::default()),
         chain: Arc::new(Chain::new(Vec::new())),
+        outbox: Outbox::open(&config).unwrap(),
+        apart: Apart::default(),
         config: Arc::new(config),
     });
     let stop = CancellationToken::new();

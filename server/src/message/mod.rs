@@ -2,7 +2,8 @@
 
 mod block;
 pub mod data;
-mod date;
+pub mod date;
+pub mod dsn;
 mod intake;
 pub mod spool;
 mod spooled;

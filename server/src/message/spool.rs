@@ -186,7 +186,10 @@ pub(crate) mod tests {
             },
             auth_mechanisms: vec!["PLAIN".to_owned(), "LOGIN".to_owned()],
             bare_newlines: BareNewlines::Reject,
+            mixed: Default::default(),
+            outbox: Default::default(),
             plugins: Vec::new(),
+            scopes: Default::default(),
             warnings: Default::default(),
         }
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatepost_protocol::{
-    Address, Answer, Args, BoxFuture, Call, Change, Departure, Disposition, DnsAnswer, DnsStatus,
-    HeaderBlock, Hook, Init, Level, Message, Outcome, Plugin, RecordType, ServiceError, Services,
-    Session, Settings, Value,
+    Address, Answer, Args, Bounce, BoxFuture, Call, Change, Departure, Disposition, DnsAnswer,
+    DnsStatus, HeaderBlock, Hook, Init, Level, Message, Outcome, Plugin, RecordType, ServiceError,
+    Services, Session, Settings, Submission, Value,
 };
 
 /// What the DNS says in a test.
@@ -133,6 +133,14 @@ impl Services for FakeServices {
     fn state_delete(&self, _: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
         panic!("no built-in keeps state")
     }
+
+    fn submit(&self, _: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        panic!("no built-in sends mail")
+    }
+
+    fn bounce(&self, _: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        panic!("no built-in sends mail")
+    }
 }
 
 /// Settings as a test gives them.
@@ -213,6 +221,7 @@ pub async fn ask_with(
         args: &args,
         message,
         deadline: Duration::from_secs(30),
+        settings: None,
         departure: &Departure::new(),
     };
     answer(plugin, &call).await
@@ -231,6 +240,7 @@ pub async fn queue(
         args: &Args::None,
         message: Some(message),
         deadline: Duration::from_secs(30),
+        settings: None,
         departure,
     };
     answer(plugin, &call).await

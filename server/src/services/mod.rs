@@ -12,7 +12,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gatepost_protocol::services::ServiceErrorCode;
-use gatepost_protocol::{BoxFuture, DnsAnswer, Level, RecordType, ServiceError, Services};
+use gatepost_protocol::{
+    Bounce, BoxFuture, DnsAnswer, Level, RecordType, ServiceError, Services, Submission,
+};
 
 pub use dns::DnsConfig;
 
@@ -25,6 +27,15 @@ pub type LogLine = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
 /// Asks the plugins that hook `config` for a flat file; `None` where nobody answers.
 pub type ConfigHook = Box<dyn Fn(&str) -> BoxFuture<'static, Option<Vec<String>>> + Send + Sync>;
 
+/// Where plugins' own mail goes.
+pub trait Outgoing: Send + Sync {
+    /// As [`Services::submit`].
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<String, ServiceError>>;
+
+    /// As [`Services::bounce`].
+    fn bounce(&self, bounce: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>>;
+}
+
 /// The services of this daemon, one value for all plugins.
 pub struct Core {
     dns: Arc<dns::Dns>,
@@ -32,6 +43,7 @@ pub struct Core {
     state: Arc<state::State>,
     log: LogLine,
     config_hook: OnceLock<ConfigHook>,
+    outgoing: OnceLock<Box<dyn Outgoing>>,
 }
 
 impl Core {
@@ -43,6 +55,7 @@ impl Core {
             state: Arc::new(state::State::new(state)),
             log,
             config_hook: OnceLock::new(),
+            outgoing: OnceLock::new(),
         }
     }
 
@@ -50,6 +63,18 @@ impl Core {
     /// in [`Core::new`]. Only the first call counts.
     pub fn ask_first(&self, hook: ConfigHook) {
         let _ = self.config_hook.set(hook);
+    }
+
+    /// From now on plugins can send mail of their own. Only the first call counts.
+    pub fn send_through(&self, outgoing: Box<dyn Outgoing>) {
+        let _ = self.outgoing.set(outgoing);
+    }
+
+    fn outgoing(&self) -> Result<&dyn Outgoing, ServiceError> {
+        let outgoing = self.outgoing.get();
+        outgoing.map(|outgoing| &**outgoing).ok_or_else(|| {
+            ServiceError::temporary("mail can be sent once the server runs, and not before")
+        })
     }
 }
 
@@ -110,6 +135,20 @@ impl Services for Core {
     fn state_delete(&self, key: &str) -> BoxFuture<'static, Result<(), ServiceError>> {
         let (state, key) = (Arc::clone(&self.state), key.to_owned());
         Box::pin(async move { state.delete(key).await })
+    }
+
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        match self.outgoing() {
+            Ok(outgoing) => outgoing.submit(submission),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+
+    fn bounce(&self, bounce: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        match self.outgoing() {
+            Ok(outgoing) => outgoing.bounce(bounce),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
     }
 }
 

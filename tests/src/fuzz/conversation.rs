@@ -9,8 +9,9 @@ use std::task::{Context, Poll};
 
 use gatepost::chain::{Chain, Entry, Rules};
 use gatepost::config::{AuthOffer, BareNewlines, Config, Listen};
-use gatepost::dialog::{Client, LMTP, SMTP, Shared, Stop, Stream, serve};
+use gatepost::dialog::{Apart, Client, LMTP, SMTP, Shared, Stop, Stream, serve};
 use gatepost::message::Spool;
+use gatepost::outbox::Outbox;
 use gatepost_protocol::plugin::Subscription;
 use gatepost_protocol::testing::FakeServices;
 use gatepost_protocol::{Answer, Args, Call, Hook, Outcome, Plugin, Policy};
@@ -120,6 +121,7 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
     config
 });
 static SPOOL: LazyLock<Arc<Spool>> = LazyLock::new(|| Arc::new(Spool::open(&CONFIG).unwrap()));
+static OUTBOX: LazyLock<Arc<Outbox>> = LazyLock::new(|| Outbox::open(&CONFIG).unwrap());
 
 /// What the plugins saw and agreed to.
 #[derive(Debug, Default)]
@@ -187,6 +189,8 @@ fn converse(settings: Settings, blocks: VecDeque<Vec<u8>>) -> (Vec<u8>, Kept) {
         config: Arc::new(config),
         chain: Arc::new(Chain::new(vec![taker])),
         spool: Arc::clone(&SPOOL),
+        outbox: Arc::clone(&OUTBOX),
+        apart: Apart::default(),
         services: Arc::new(FakeServices::default()),
     };
     let address = "192.0.2.1:1234".parse().unwrap();

@@ -13,8 +13,9 @@ from ..channel import Channel
 from ..codec import BUILTIN, Codec
 from ..frames import FrameReader, frame
 from ..hooks import text
-from ..version import PROTOCOL, PROTOCOL_VERSION
-from ..worker import Loader, Worker
+from ..instances import Loader
+from ..version import FEATURES, PROTOCOL, PROTOCOL_VERSION
+from ..worker import Worker
 
 Map = Dict[str, Any]
 DnsAnswers = Mapping[Union[str, Tuple[str, str]], Union[Sequence[str], str]]
@@ -27,7 +28,8 @@ class Answers:
 
     ``dns``: from a name, or a pair of name and type, to the list of its records, or to ``"no_records"`` or
     ``"temporary"``; a name that is not there does not exist. ``config``: from a flat file's name to its lines.
-    ``state``: what the state holds, and will hold. ``message``: what message/read reads.
+    ``state``: what the state holds, and will hold. ``message``: what message/read reads. ``submitted`` and ``bounced``:
+    what message/submit and message/bounce were given.
     """
 
     def __init__(self, dns: Optional[DnsAnswers] = None, config: Optional[Mapping[str, Sequence[str]]] = None, state: Optional[Dict[str, Any]] = None) -> None:
@@ -35,6 +37,8 @@ class Answers:
         self.config = dict(config or {})
         self.state: Dict[str, Any] = {} if state is None else state
         self.message = b""
+        self.submitted: List[Map] = []
+        self.bounced: List[Map] = []
 
     def reply(self, call: Map) -> Map:
         """The reply to a `call`, but for its id."""
@@ -46,6 +50,12 @@ class Answers:
             return {"ok": {"values": list(self.config.get(params["name"], ()))}}
         if method == "message/read":
             return {"ok": {"data": self.message[params["offset"] : params["offset"] + params["length"]]}}
+        if method == "message/submit":
+            self.submitted.append(params)
+            return {"ok": {"id": f"{len(self.submitted):016x}"}}
+        if method == "message/bounce":
+            self.bounced.append(params)
+            return {"ok": {"id": f"{len(self.bounced):016x}"} if params["sender"] else {}}
         if method == "more_time":
             return {"ok": {}}
         key = params.get("key", "")
@@ -151,7 +161,7 @@ class FakeCore:
     def greet(self, **changes: Any) -> Map:
         """Exchange `hello`; ``changes`` are keys to send otherwise. Returns the plugin's."""
         version = list(PROTOCOL_VERSION)
-        hello: Map = {"kind": "hello", "protocol": PROTOCOL, "version": version, "server": "gatepost test", "features": ["cancel", "defer", "segments"]}
+        hello: Map = {"kind": "hello", "protocol": PROTOCOL, "version": version, "server": "gatepost test", "features": FEATURES}
         self.send({**hello, **changes})
         return self.receive_kind("hello")
 

@@ -20,22 +20,12 @@ from .. import loader
 from ..changes import View
 from ..codec import Codec
 from ..hooks import CONNECTION_FIELDS, EVENTS, FIELDS, nearest, text
+from ..instances import Refused
 from .core import Answers, DnsAnswers, FakeCore
 
 Map = Dict[str, Any]
 
-
-class Refused(Exception):
-    """The plugin refused its settings, or could not be loaded. ``errors`` are those of `init_error`."""
-
-    def __init__(self, errors: List[Map]) -> None:
-        super().__init__("; ".join(_error(error) for error in errors))
-        self.errors = errors
-
-
-def _error(error: Map) -> str:
-    path = ".".join(map(str, error.get("path") or ()))
-    return f"{path}: {error['message']}" if path else str(error["message"])
+_FOR_RECIPIENTS = ("data_post_headers", "data_post", "queue_pre", "queue")
 
 
 class Outcome:
@@ -52,6 +42,7 @@ class Outcome:
         self.reply: List[str] = entry.get("reply", [])
         self.values: Optional[List[str]] = entry.get("values")
         self.changes: List[Map] = entry.get("changes", [])
+        self.recipients: Dict[str, Outcome] = {text(own["address"]): Outcome(own, plugin, hook) for own in entry.get("recipients", ())}
         self.deferred: Optional[str] = entry.get("defer")
 
     def later(self) -> Outcome:
@@ -82,6 +73,10 @@ class Session:
                 raise ValueError(f'there is no session field "{name}"{nearest(name, FIELDS)}')
             (connection if name in CONNECTION_FIELDS else transaction)[name] = value
         self.view = View(connection, transaction, dict(notes), dict(transaction_notes))
+        self.settings: Optional[Map] = None
+        """The settings in force from here on, all that are set; None: those that the plugin was loaded with."""
+        self.routes: Dict[str, str] = {}
+        """The routes that the plugin gave to recipients."""
 
     @property
     def notes(self) -> Map:
@@ -117,10 +112,23 @@ class Session:
             # Nobody answers an event; but this comes after it.
             core.hook("noop", [], self.id)
             return Outcome({}, self._plugin, 0)
+        if self.settings is not None:
+            more["settings"] = {self._plugin.name: self.settings}
         entry = core.hook(hook, [self._plugin.name], self.id, **more)[0]
+        if "recipients" in entry and hook not in _FOR_RECIPIENTS:
+            raise ValueError(f'the server would refuse this: at "{hook}" there are no outcomes for single recipients')
         for change in entry.get("changes", ()):
             self.view.apply(change)
+            if change["op"] == "route":
+                self._route(change)
         return Outcome(entry, self._plugin, core.last_id)
+
+    def _route(self, change: Map) -> None:
+        for recipient in [change["address"]] if "address" in change else self.field("recipients") or ():
+            if change["route"] is None:
+                self.routes.pop(recipient, None)
+            else:
+                self.routes[recipient] = change["route"]
 
     def _path(self, declared: Map) -> Map:
         if not self._message or "path" not in declared["fields"] or "path" in self.view.transaction:

@@ -129,6 +129,13 @@ impl Daemon {
         kill(self.pid(), signal).map_err(|error| format!("the daemon is not there: {error}"))
     }
 
+    /// Kills it, unless it has ended.
+    pub fn kill(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Waits for its end, and for the last of its log. Blocks.
     pub fn wait(&mut self) -> Result<ExitStatus, String> {
         let deadline = Instant::now() + PATIENCE;
@@ -155,9 +162,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 

@@ -118,7 +118,7 @@ impl<'a> Parser<'a> {
             return Ok(Node::Set(name));
         };
         match name {
-            Name::RelayClient | Name::Tls => {
+            Name::RelayClient | Name::Tls | Name::EarlyTalker => {
                 let name = name.name();
                 let message =
                     format!("`{name}` is true or false by itself: write `{name}` or `!{name}`");
@@ -208,7 +208,7 @@ impl<'a> Parser<'a> {
     fn text(&mut self, name: TextName, order: Order) -> Result<Node, Wrong> {
         let equal = self.equality(name.name(), order)?;
         let (start, text) = self.text_literal(name.name())?;
-        let directions = ["inbound", "submission", "relay"];
+        let directions = ["inbound", "submission", "relay", "local"];
         if name == TextName::Direction && !directions.contains(&text) {
             let message = match nearest(text, directions.into_iter()) {
                 Some(near) => format!("unknown direction \"{text}\"; did you mean \"{near}\"?"),

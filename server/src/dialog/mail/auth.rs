@@ -295,9 +295,9 @@ impl Mail {
                 parse::printable(user.as_bytes())
             ),
         );
-        let connection = &mut self.visit.session.connection;
         // As in qpsmtpd: who we know may relay, and what strangers are suspected of does not hold for them.
-        connection.naughty = None;
+        self.visit.acquit();
+        let connection = &mut self.visit.session.connection;
         connection.relay_client = true;
         // RFC 8601 §2.7.4; the name as a quoted string, since it may hold anything.
         connection.auth_results.push(format!(

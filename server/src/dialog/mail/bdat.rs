@@ -119,7 +119,7 @@ impl Mail {
                 return Ok(Next::Go);
             }
         };
-        if incoming.size().saturating_add(chunk.size) > self.shared.config.limits.max_size {
+        if incoming.size().saturating_add(chunk.size) > self.max_size() {
             incoming.too_big();
         }
         let mut left = chunk.size;
@@ -151,7 +151,7 @@ impl Mail {
     ) -> Result<Result<Incoming, Next>, End> {
         let transaction = &self.visit.session.transaction;
         let has_sender = transaction.sender.is_some();
-        if transaction.recipients.is_empty() {
+        if self.has_no_recipients() {
             skip(wire, chunk.size).await?;
             let output = wire.output();
             let from = output.len();
@@ -165,6 +165,7 @@ impl Mail {
             }
             return Ok(Err(self.chunk_refused(chunk.is_last, next).await));
         }
+        self.face_recipients();
         let decision = self.ask(Hook::Data, &Args::None, None).await;
         let disconnects = decision.verdict.disconnects();
         if decision.verdict.is_denial() || decision.verdict == Verdict::Done {
@@ -175,7 +176,7 @@ impl Mail {
             let from = output.len();
             if let Some(next) = self.settle(output, Hook::Data, &decision) {
                 if chunk.is_last && !disconnects {
-                    self.spread_reply(output, from, self.accepted);
+                    self.spread_reply(output, from, self.accepted.len());
                 }
                 return Ok(Err(self.chunk_refused(chunk.is_last, next).await));
             }
@@ -191,7 +192,7 @@ impl Mail {
     async fn chunk_refused(&mut self, is_last: bool, next: Next) -> Next {
         let recipients = match self.chunks {
             Chunks::Refused { recipients } => recipients,
-            _ => self.accepted,
+            _ => self.accepted.len(),
         };
         self.reset().await;
         if !is_last {

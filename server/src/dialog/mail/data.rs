@@ -17,7 +17,7 @@ impl Mail {
         if self.visit.session.transaction.sender.is_none() {
             return Ok(self.say(output, "503 5.5.1 Say MAIL first"));
         }
-        if self.visit.session.transaction.recipients.is_empty() {
+        if self.has_no_recipients() {
             // RFC 5321 §3.3 allows both; RFC 2033 §4.2 wants 503.
             let text = match self.dialect.replies_per_recipient {
                 true => "503 5.5.1 No valid recipients",
@@ -36,6 +36,7 @@ impl Mail {
         if !argument.is_empty() {
             return Ok(self.say(output, "501 5.5.4 Syntax: DATA"));
         }
+        self.face_recipients();
         let decision = self.ask(Hook::Data, &Args::None, None).await;
         if let Some(next) = self.settle(output, Hook::Data, &decision) {
             self.reset().await;

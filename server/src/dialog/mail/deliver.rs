@@ -4,13 +4,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use gatepost_protocol::{Address, Args, Field, Hook, Level, Message, Verdict};
+use gatepost_protocol::{
+    Address, Args, EnhancedCode, Field, Hook, Level, Message, Parameters, Verdict,
+};
 
 use super::incoming::Incoming;
+use super::replies::Each;
+use super::shares::{Delivery, Fate, Share, by_route};
 use super::{Mail, verdict};
 use crate::chain::Decision;
+use crate::config::Mixed;
 use crate::dialog::{End, Next, Stream, Wire};
 use crate::message::{Spooled, trace};
+use crate::outbox::Failure;
 use crate::report::{self, Limit};
 
 impl Mail {
@@ -28,31 +34,13 @@ impl Mail {
                 self.turn_down(wire.output(), &refusal)
             }));
         }
-        let next = match self.keep(incoming).await {
-            Ok(message) => self.deliver(wire, message).await?,
-            Err(refusal) => self.turn_down(wire.output(), &refusal),
-        };
-        self.spread_reply(wire.output(), from, self.accepted);
-        Ok(next)
-    }
-
-    /// Makes of the reply to a message, which begins at `from`, the replies to its recipients, in the order of the RCPT commands that were accepted:
-    /// where the protocol has it so (RFC 2033 §4.2, §4.3), or the client asked for it (draft-hall-prdr-00 §4.5).
-    pub(super) fn spread_reply(&self, output: &mut Vec<u8>, from: usize, recipients: usize) {
-        let wants_prdr = || {
-            let parameters = &self.visit.session.transaction.sender_parameters;
-            parameters.contains_key("PRDR") && recipients > 1
-        };
-        let reply = output.split_off(from);
-        let mut times = 1;
-        if self.dialect.replies_per_recipient {
-            times = recipients;
-        } else if wants_prdr() {
-            output.extend_from_slice(b"353 Content analysis has started; a reply for each recipient follows, then one for all\r\n");
-            times = recipients + 1;
-        }
-        for _ in 0..times {
-            output.extend_from_slice(&reply);
+        match self.keep(incoming).await {
+            Ok(message) => self.deliver(wire, message).await,
+            Err(refusal) => {
+                let next = self.turn_down(wire.output(), &refusal);
+                self.spread_reply(wire.output(), from, self.accepted.len());
+                Ok(next)
+            }
         }
     }
 
@@ -62,49 +50,85 @@ impl Mail {
         wire: &mut Wire<S>,
         mut message: Spooled,
     ) -> Result<Next, End> {
+        let from = wire.output().len();
         if let Some(reply) = self.prepare(&mut message).await {
             self.log_refused(&reply);
-            return Ok(self.say(wire.output(), &reply));
+            let next = self.say(wire.output(), &reply);
+            self.spread_reply(wire.output(), from, self.accepted.len());
+            return Ok(next);
         }
+        let each = self.replies_to_each();
+        let mut delivery = self.share_out();
         for hook in [Hook::DataPostHeaders, Hook::DataPost, Hook::QueuePre] {
-            if hook == Hook::DataPost {
-                self.add_trace(&message).await;
-            }
-            let decision = self.ask_while_there(wire, hook, &message).await;
-            if decision.verdict.is_denial() || decision.verdict == Verdict::Done {
-                return Ok(self.refuse(wire.output(), hook, &decision));
-            }
-            if self.visit.departure.has_happened() {
-                return Err(self.drop_message());
+            for at in 0..delivery.shares.len() {
+                self.judge(wire, &mut delivery, at, hook, &message).await;
+                if self.visit.departure.has_happened() {
+                    return Err(self.drop_message(&mut delivery));
+                }
             }
         }
-        if wire.is_gone().await {
-            return Err(self.drop_message());
+        if delivery.is_mixed() && each == Each::No {
+            self.refuse_unless_mixed(&mut delivery);
         }
-        let decision = self.ask_while_there(wire, Hook::Queue, &message).await;
+        if delivery.is_open() {
+            if wire.is_gone().await {
+                return Err(self.drop_message(&mut delivery));
+            }
+            for at in 0..delivery.shares.len() {
+                self.queue(wire, &mut delivery, at, &message).await;
+            }
+        }
         let departed = self.visit.departure.has_happened();
-        if departed && !matches!(decision.verdict, Verdict::Ok | Verdict::Done) {
-            return Err(self.drop_message());
+        if departed && !delivery.is_taken() {
+            return Err(self.drop_message(&mut delivery));
         }
-        if decision.verdict != Verdict::Ok {
-            return Ok(self.refuse(wire.output(), Hook::Queue, &decision));
+        self.take_back(&mut delivery);
+        // A client that left will bring the message again, for all of them.
+        if !departed {
+            self.tell_later(&mut delivery, each, &message).await;
         }
-        let (session, transaction) = (&self.visit.session, &self.visit.session.transaction);
-        let usual = format!("250 2.0.0 Queued as {}.{}", session.id, transaction.number);
-        let twice = departed.then_some("the client left before the reply, and will send it again");
-        self.log_message(Some(Hook::Queue), "queued", twice);
-        self.say_decided(wire.output(), &usual, &decision, false);
-        self.ask(Hook::QueuePost, &Args::None, Some(&message)).await;
-        Ok(Next::Go)
+        Ok(self.reply_to_each(wire.output(), each, &delivery))
     }
 
-    /// Puts a hook about the message to the plugins, and tells them when the client hangs up meanwhile. They are not stopped: how far the one at
-    /// work has come, it alone knows.
-    async fn ask_while_there<S: Stream>(
+    /// Gives up a message whose client hung up: nobody would see our 250, and the client, which will send the message again, must not find it
+    /// delivered twice (RFC 1047).
+    fn drop_message(&mut self, delivery: &mut Delivery) -> End {
+        self.take_back(delivery);
+        self.log_refused("the client left before the reply");
+        End::Gone(None)
+    }
+
+    /// Puts a hook about the message to the plugins, for the recipients of one share.
+    async fn judge<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        delivery: &mut Delivery,
+        at: usize,
+        hook: Hook,
+        message: &dyn Message,
+    ) {
+        if !delivery.is_share_open(at) {
+            return;
+        }
+        self.enter(&mut delivery.shares[at]);
+        if hook == Hook::DataPost {
+            self.add_trace(message).await;
+        }
+        let decision = self.put_while_there(wire, hook, message).await;
+        self.note_decided(delivery, at);
+        if decision.ends_message() {
+            delivery.close_share(at, &Fate { hook, decision });
+        }
+        self.leave(&mut delivery.shares[at]);
+    }
+
+    /// Puts a hook about the message to the plugins of the recipients at hand, and tells them when the client hangs up meanwhile. They are not
+    /// stopped: how far the one at work has come, it alone knows.
+    async fn put_while_there<S: Stream>(
         &mut self,
         wire: &mut Wire<S>,
         hook: Hook,
-        message: &Spooled,
+        message: &dyn Message,
     ) -> Decision {
         let departure = Arc::clone(&self.visit.departure);
         let mut asking = pin!(self.ask(hook, &Args::None, Some(message)));
@@ -117,13 +141,203 @@ impl Mail {
         asking.await
     }
 
-    /// Gives up a message whose client hung up: nobody would see our 250, and the client, which will send the message again, must not find it
-    /// delivered twice (RFC 1047).
-    fn drop_message(&self) -> End {
-        self.log_refused("the client left before the reply");
-        End::Gone(None)
+    /// Has the message kept for the recipients of one share, by each route that they go.
+    async fn queue<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        delivery: &mut Delivery,
+        at: usize,
+        message: &dyn Message,
+    ) {
+        if !delivery.is_share_open(at) {
+            return;
+        }
+        let share = &mut delivery.shares[at];
+        let parts = by_route(std::mem::take(&mut share.transaction));
+        let mut last = None;
+        for part in parts {
+            let share = &mut delivery.shares[at];
+            share.transaction = part;
+            self.enter(share);
+            let decision = self.put_while_there(wire, Hook::Queue, message).await;
+            if decision.verdict == Verdict::Ok {
+                self.ask(Hook::QueuePost, &Args::None, Some(message)).await;
+            }
+            self.note_decided(delivery, at);
+            let hook = Hook::Queue;
+            let fate = Fate { hook, decision };
+            for recipient in &self.visit.session.transaction.recipients {
+                self.note_fate(delivery, at, recipient, &fate);
+            }
+            if last.as_ref().is_none_or(Fate::is_taken) {
+                last = Some(fate);
+            }
+            self.leave(&mut delivery.shares[at]);
+        }
+        if let Some(fate) = last {
+            // Whom a plugin replaced by others shares their fate, the worst of them.
+            delivery.close_share(at, &fate);
+        }
     }
 
+    /// The recipients of a share are those at hand now.
+    fn enter(&mut self, share: &mut Share) {
+        self.visit.profile.clone_from(&share.profile);
+        self.visit.divided = false;
+        std::mem::swap(&mut self.visit.session.transaction, &mut share.transaction);
+    }
+
+    fn leave(&mut self, share: &mut Share) {
+        std::mem::swap(&mut self.visit.session.transaction, &mut share.transaction);
+    }
+
+    /// Takes in for whom plugins decided by itself.
+    fn note_decided(&mut self, delivery: &mut Delivery, at: usize) {
+        let mut last = None;
+        for (address, hook, decision) in std::mem::take(&mut self.visit.decided) {
+            let fate = Fate { hook, decision };
+            self.note_fate(delivery, at, &address, &fate);
+            last = Some(fate);
+        }
+        // Whom a plugin replaced by others shares their fate.
+        if self.visit.session.transaction.recipients.is_empty()
+            && let Some(fate) = last
+        {
+            delivery.close_share(at, &fate);
+        }
+    }
+
+    fn note_fate(&self, delivery: &mut Delivery, at: usize, address: &Address, fate: &Fate) {
+        let Delivery {
+            shares,
+            fates,
+            strays,
+            ..
+        } = delivery;
+        let mut is_known = false;
+        for member in &shares[at].members {
+            if self.accepted[*member].address == *address {
+                is_known = true;
+                fates[*member].get_or_insert_with(|| fate.clone());
+            }
+        }
+        if !is_known && !fate.is_taken() {
+            strays.push((address.clone(), fate.clone()));
+        }
+    }
+
+    /// Some recipients refuse a message that others may take, and the client cannot be told of each: decides whether it goes on.
+    fn refuse_unless_mixed(&mut self, delivery: &mut Delivery) {
+        let refusal = self.overall(delivery);
+        match self.shared.config.mixed {
+            // Nobody has it yet, so that the client can as well come again for all.
+            Mixed::Bounce | Mixed::Discard if !self.told(&refusal).is_soft() => {}
+            Mixed::Bounce | Mixed::Discard | Mixed::Reject => delivery.close(&refusal),
+            Mixed::Split => {
+                if let Some(sender) = &delivery.sender {
+                    let recipients = self.accepted.iter().map(|accepted| &accepted.address);
+                    self.shared.apart.remember(sender, recipients);
+                }
+                let text =
+                    "Some recipients do not take this message; send it to each of them by itself";
+                delivery.close(&Fate::refusal(
+                    Verdict::DenySoft,
+                    451,
+                    EnhancedCode(4, 5, 3),
+                    text.to_owned(),
+                ));
+            }
+        }
+    }
+
+    /// Where the message is safe for some, and refused by others of whom the client will not hear, sees to it that they are not forgotten.
+    async fn tell_later(&mut self, delivery: &mut Delivery, each: Each, message: &dyn Message) {
+        if !delivery.is_taken() {
+            return;
+        }
+        let mut untold = std::mem::take(&mut delivery.strays)
+            .into_iter()
+            .map(|(recipient, fate)| (recipient, Parameters::new(), fate))
+            .collect::<Vec<_>>();
+        if each == Each::No {
+            let members = self.accepted.iter().zip(delivery.fates.iter().flatten());
+            untold.extend(
+                members
+                    .filter(|(_, fate)| !fate.is_taken())
+                    .map(|(accepted, fate)| {
+                        (
+                            accepted.address.clone(),
+                            accepted.parameters.clone(),
+                            fate.clone(),
+                        )
+                    }),
+            );
+        }
+        if untold.is_empty() {
+            return;
+        }
+        if let Err(error) = self.see_to(untold, message).await {
+            self.log(
+                Level::Error,
+                None,
+                format_args!("cannot keep what some recipients are owed: {error}; the client is told to send the message again, and others may get it twice"),
+            );
+            let text = "The message could not be kept for all of its recipients; try again later";
+            let fate = Fate::refusal(
+                Verdict::DenySoft,
+                451,
+                EnhancedCode(4, 3, 0),
+                text.to_owned(),
+            );
+            delivery.fates.fill(Some(fate));
+        }
+    }
+
+    /// Has senders told of recipients who refused a message for good, and the message tried again for those who did for now.
+    async fn see_to(
+        &mut self,
+        untold: Vec<(Address, Parameters, Fate)>,
+        message: &dyn Message,
+    ) -> std::io::Result<()> {
+        let discards = self.shared.config.mixed == Mixed::Discard;
+        let outbox = self.shared.outbox.clone();
+        let mut failures = Vec::new();
+        let mut again = Vec::new();
+        for (recipient, parameters, fate) in untold {
+            let told = self.told(&fate);
+            if told.is_soft() {
+                again.push((recipient, parameters));
+            } else if discards {
+                self.log_untold("discarded", &recipient, &told);
+            } else {
+                self.log_untold("refused, its sender will be told", &recipient, &told);
+                failures.push(Failure {
+                    recipient,
+                    parameters,
+                    code: told.code,
+                    enhanced: told.enhanced,
+                    text: told.text,
+                });
+            }
+        }
+        let session = &mut self.visit.session;
+        if !failures.is_empty() {
+            outbox.bounce(session, message, &failures).await?;
+        }
+        if again.is_empty() {
+            return Ok(());
+        }
+        let transaction = session.transaction.clone();
+        session.transaction.retain_recipients(|_| false);
+        for (recipient, parameters) in again {
+            session.transaction.add_recipient(recipient, parameters);
+        }
+        let kept = outbox
+            .keep(session, message, "some recipients could not take it yet")
+            .await;
+        session.transaction = transaction;
+        kept
+    }
     /// Gives the reply to a verdict that ends a message's way.
     pub(super) fn refuse(&mut self, output: &mut Vec<u8>, hook: Hook, decision: &Decision) -> Next {
         let plugin = decision.plugin.as_deref().unwrap_or("nobody took it");
@@ -135,25 +349,6 @@ impl Mail {
             Some(next) => next,
             None => self.say(output, verdict::NOT_QUEUED),
         }
-    }
-
-    pub(super) fn log_refused(&self, why: &str) {
-        self.log_message(None, "refused", Some(why));
-    }
-
-    /// The one line about what became of a message.
-    fn log_message(&self, hook: Option<Hook>, what: &str, why: Option<&str>) {
-        let transaction = &self.visit.session.transaction;
-        let (recipients, size) = (transaction.recipients.len(), transaction.size);
-        let sender = transaction.sender.as_ref().map_or("", Address::as_str);
-        let (before, why) = why.map_or(("", ""), |why| (": ", why));
-        self.log(
-            Level::Info,
-            hook,
-            format_args!(
-                "{what}, from <{sender}>, {recipients} recipients, {size} bytes{before}{why}"
-            ),
-        );
     }
 
     /// Makes the message ready for plugins. An error is the reply.

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use gatepost_protocol::{Address, Args, Hook, Level, Verdict, address};
 
 use super::bdat::{self, Chunks};
+use super::shares::Accepted;
 use super::{Mail, parse, verdict};
+use crate::chain::{Profile, agree};
 use crate::dialog::Next;
 use crate::report::{self, Limit};
 
@@ -38,10 +41,10 @@ impl Mail {
             Ok(argument) => argument,
             Err(next) => return next,
         };
-        let limits = &self.shared.config.limits;
+        let max_size = self.max_size();
         let parsed = parse::split(&argument, PATH).and_then(|(path, rest)| {
             let parameters = parse::parameters(rest)?;
-            parse::mail(&parameters, self.extensions, limits.max_size)?;
+            parse::mail(&parameters, self.extensions, max_size)?;
             Ok((path, parameters))
         });
         let (path, parameters) = match parsed {
@@ -133,23 +136,60 @@ impl Mail {
                 "452 4.5.3 Too many recipients; send the others a message of their own",
             );
         }
+        let profile = self.shared.chain.profile(&recipient).cloned();
+        if let Some(reply) = self.must_wait(&recipient, profile.as_ref()) {
+            return self.say(output, &reply);
+        }
         let args = Args::Address {
             address: Cow::Borrowed(&recipient),
             parameters: Cow::Borrowed(&parameters),
         };
+        self.visit.profile.clone_from(&profile);
         let decision = self.ask(Hook::Rcpt, &args, None).await;
+        self.visit.profile = None;
         if let Some(next) = self.settle(output, Hook::Rcpt, &decision) {
             return next;
         }
         if decision.verdict != Verdict::Ok {
             return self.say(output, verdict::NOBODY_RELAYS);
         }
+        self.accepted.push(Accepted {
+            address: recipient.clone(),
+            parameters: parameters.clone(),
+            profile,
+        });
         self.visit
             .session
             .transaction
             .add_recipient(recipient, parameters);
-        self.accepted += 1;
         self.say_decided(output, "250 2.1.5 Recipient OK", &decision, false)
+    }
+
+    /// The reply to a recipient who cannot be of this transaction: the message is too big for it (RFC 1870 §6.2), or it does not go with the others.
+    fn must_wait(&self, recipient: &Address, profile: Option<&Arc<Profile>>) -> Option<String> {
+        let transaction = &self.visit.session.transaction;
+        let declared = transaction.sender_parameters.get("SIZE");
+        let declared = declared.and_then(|size| size.as_deref()?.parse::<u64>().ok());
+        let most = self.max_size_of(profile);
+        if declared.is_some_and(|size| size > most) {
+            report::count(Limit::Size);
+            return Some(format!(
+                "552 5.3.4 Message is bigger than {most} bytes, the most for this recipient"
+            ));
+        }
+        let first = self.accepted.first()?.profile.as_ref();
+        let is_apart = || {
+            let sender = transaction.sender.as_ref();
+            sender.is_some_and(|sender| self.shared.apart.knows(sender, recipient))
+        };
+        let differs = !agree(first, profile)
+            || declared.is_none() && self.max_size_of(first) != most
+            || is_apart();
+        (self.splits() && differs).then(|| {
+            // RFC 5321 §4.5.3.1.10: the client sends the message once more, to those who got 452.
+            "452 4.5.3 This recipient has settings of its own; send it a message of its own"
+                .to_owned()
+        })
     }
 
     /// A recipient at our own address, `user@[192.0.2.1]`, under the domain that the operator names for it.

@@ -155,7 +155,7 @@ impl Mail {
     fn offer(&self, extensions: parse::Extensions, lines: &mut Vec<Cow<'static, str>>) {
         let limits = &self.shared.config.limits;
         lines.push("PIPELINING".into());
-        lines.push(format!("SIZE {}", limits.max_size).into());
+        lines.push(format!("SIZE {}", self.max_size()).into());
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
         for (keyword, offered) in [

@@ -115,6 +115,7 @@ impl Mail {
         if incoming.fault.is_some() {
             return;
         }
+        let max_size = self.max_size();
         let config = &self.shared.config;
         let (intake, head) = (&mut incoming.intake, &mut incoming.head);
         let has_header = if bare && config.bare_newlines == BareNewlines::Normalize {
@@ -124,7 +125,7 @@ impl Mail {
         } else {
             head.take(intake.fresh())
         };
-        if intake.size() > config.limits.max_size {
+        if intake.size() > max_size {
             incoming.fault = Some(Fault::TooBig);
         } else if head.size() > config.limits.max_header {
             incoming.fault = Some(Fault::HeaderTooBig);
@@ -197,10 +198,7 @@ impl Mail {
             Some(Fault::Denied(decision)) => return Some(Refusal::Denied(decision)),
             Some(Fault::TooBig) => {
                 report::count(Limit::Size);
-                format!(
-                    "552 5.3.4 Message is bigger than {} bytes",
-                    config.limits.max_size
-                )
+                format!("552 5.3.4 Message is bigger than {} bytes", self.max_size())
             }
             Some(Fault::HeaderTooBig) => {
                 report::count(Limit::Header);

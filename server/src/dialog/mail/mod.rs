@@ -11,6 +11,8 @@ mod incoming;
 mod other;
 pub mod parse;
 mod repair;
+mod replies;
+mod shares;
 mod tls;
 mod verdict;
 mod xclient;
@@ -33,6 +35,7 @@ use crate::chain::{Decision, Visit};
 use crate::config::Listen;
 use crate::report::{self, Limit};
 use bdat::Chunks;
+use shares::Accepted;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "smtp";
@@ -122,7 +125,7 @@ pub struct Mail {
     /// What the client was offered when it greeted.
     extensions: parse::Extensions,
     /// RCPT commands of the transaction that were accepted.
-    accepted: usize,
+    accepted: Vec<Accepted>,
     /// What BDAT brought of the transaction's message.
     chunks: Chunks,
     /// Transactions that were begun.
@@ -195,7 +198,7 @@ impl Mail {
             shared,
             visit,
             extensions: parse::Extensions::default(),
-            accepted: 0,
+            accepted: Vec::new(),
             chunks: Chunks::None,
             transactions: 0,
             errors: 0,
@@ -248,7 +251,9 @@ impl Mail {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
             self.visit.session.transaction = Transaction::default();
             self.visit.utf8 = false;
-            self.accepted = 0;
+            self.visit.profile = None;
+            self.visit.divided = false;
+            self.accepted.clear();
         }
     }
 

@@ -39,6 +39,22 @@ async fn the_services_of_the_core_answer() {
     let values = map([("values", Value::from(["line of me"]))]);
     let sum = map([("value", Value::from(42))]);
     let stored = map([("value", Value::Bytes(vec![0, 255]))]);
+    let submit = map([
+        ("sender", Value::from("")),
+        ("recipients", Value::from(["a@b", "c@d"])),
+        ("message", Value::Bytes(b"x\n".to_vec())),
+    ]);
+    let submitted = map([("id", Value::from("<> to a@b,c@d: x\\n"))]);
+    let bounce = |sender: &str| {
+        map([
+            ("sender", Value::from(sender)),
+            ("recipient", Value::from("c@d")),
+            ("text", Value::from("gone")),
+            ("message", Value::Bytes(Vec::new())),
+            ("enhanced", Value::from("5.1.1")),
+        ])
+    };
+    let bounced = map([("id", Value::from("a@b about c@d: 550 5.1.1 gone"))]);
     for (method, params, expected) in [
         ("dns", dns("mx.example.org."), found),
         ("config", map([("name", Value::from("me"))]), values),
@@ -46,6 +62,9 @@ async fn the_services_of_the_core_answer() {
         ("state/set", set, map([])),
         ("state/get", map([key()]), stored),
         ("state/add", map([key(), ("add", Value::from(2))]), sum),
+        ("message/submit", submit, submitted),
+        ("message/bounce", bounce("a@b"), bounced),
+        ("message/bounce", bounce(""), map([])),
     ] {
         let reply = ask(peer, None, method, params).await;
         assert_eq!((reply.ok, reply.error), (Some(expected), None), "{method}");
@@ -70,6 +89,21 @@ async fn the_services_of_the_core_answer() {
             map([key()]),
             BadParams,
             "`add` is to be an integer",
+        ),
+        (
+            "message/submit",
+            map([
+                ("sender", Value::from("")),
+                ("recipients", Value::from(["b"])),
+            ]),
+            BadParams,
+            "`recipients`: `b` is no address: there is no domain",
+        ),
+        (
+            "message/bounce",
+            map([("sender", Value::from("a@b\r\n"))]),
+            BadParams,
+            "`sender`: `a@b\\r\\n` is no address: the domain is malformed",
         ),
         (
             "dance",

@@ -13,8 +13,8 @@ use gatepost_protocol::wire::{
     Entry, Hello, HookMessage, Init, Ready, ReadyHook, ReadyPlugin, ResultMessage,
 };
 use gatepost_protocol::{
-    Args, Call, Departure, DnsAnswer, Hook, Level, Message, PROTOCOL, Policy, RecordType,
-    ServiceError, Services, Session, VERSION, Value,
+    Address, Args, Bounce, Call, Departure, DnsAnswer, Hook, Level, Message, PROTOCOL, Policy,
+    RecordType, ServiceError, Services, Session, Submission, VERSION, Value,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -23,7 +23,7 @@ use tokio::net::unix::OwnedReadHalf;
 use super::super::{Core, Patience, Process, Processes, StartError, Started};
 use crate::config::{Location, PluginConfig, PluginKind, Source, Spans};
 
-pub(super) const ALL: &[&str] = &["cancel", "defer", "segments"];
+pub(super) const ALL: &[&str] = &["cancel", "defer", "segments", "settings"];
 
 /// Longer than anything takes here.
 pub(super) const LONG: Duration = Duration::from_secs(10);
@@ -269,6 +269,7 @@ pub(super) fn call<'a>(hook: Hook, session: &'a Session, deadline: Duration) -> 
         args: &Args::None,
         message: None,
         deadline,
+        settings: None,
         departure: &THERE,
     }
 }
@@ -355,6 +356,25 @@ impl Services for Desk {
             ServiceErrorCode::Failed,
             "the disk is full",
         )))
+    }
+
+    fn submit(&self, submission: Submission) -> BoxFuture<'static, Result<String, ServiceError>> {
+        let recipients: Vec<&str> = submission.recipients.iter().map(Address::as_str).collect();
+        now(Ok(format!(
+            "{} to {}: {}",
+            submission.sender,
+            recipients.join(","),
+            submission.message.escape_ascii()
+        )))
+    }
+
+    fn bounce(&self, bounce: Bounce) -> BoxFuture<'static, Result<Option<String>, ServiceError>> {
+        let enhanced = bounce.enhanced.map(|code| code.to_string());
+        now(Ok((!bounce.sender.is_null()).then(|| {
+            let (to, about) = (bounce.sender.as_str(), bounce.recipient.as_str());
+            let (code, enhanced) = (bounce.code, enhanced.unwrap_or_default());
+            format!("{to} about {about}: {code} {enhanced} {}", bounce.text)
+        })))
     }
 }
 

@@ -137,6 +137,10 @@ impl Worker {
         self.parts.features.segments
     }
 
+    pub(super) fn takes_settings(&self) -> bool {
+        self.parts.features.settings
+    }
+
     /// How much there is to do for it already: requests first, then sessions.
     pub(super) fn load(&self) -> (usize, usize) {
         let free = self.room.available_permits();

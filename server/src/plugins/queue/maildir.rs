@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gatepost_protocol::delivered::{BLOCK, Delivered, is_binary};
 use gatepost_protocol::{
     Address, Answer, Built, Call, Definition, Departure, EnhancedCode, Field, Hook, Init, Message,
     OnError, Outcome, Plugin, Policy, Setting, SettingError, Subscription, Transaction, Verdict,
 };
 use tokio::sync::mpsc;
 
-use super::delivered::{BLOCK, Delivered, is_binary};
 use super::given_up;
 use committer::{Committer, Source};
 use line_ends::LineEnds;

@@ -2,7 +2,6 @@
 
 use gatepost_protocol::{EnhancedCode, Outcome, Verdict};
 
-mod delivered;
 pub mod discard;
 mod envelope;
 pub mod maildir;

@@ -8,11 +8,11 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gatepost_protocol::delivered::{self, Delivered};
 use gatepost_protocol::{Address, Departure, EnhancedCode, Transaction};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::delivered::{self, Delivered};
 use super::envelope::{self, Offers};
 
 /// Waits of RFC 5321 §4.5.3.2.

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gatepost_protocol::delivered::Delivered;
 use gatepost_protocol::{
     Answer, Built, Call, Definition, EnhancedCode, Field, Hook, Init, OnError, Outcome, Plugin,
     Policy, Setting, SettingError, Subscription, Verdict,
 };
 
-use super::delivered::Delivered;
 use super::given_up;
 use super::smtp_client::{self, Failure, Timeouts};
 

@@ -19,8 +19,9 @@ use tokio::task::JoinHandle;
 
 use crate::chain::{Chain, Entry, Rules};
 use crate::config::{Config, Listen};
-use crate::dialog::{Client, Dialect, SMTP, Shared, Stop, Stream, serve};
+use crate::dialog::{Apart, Client, Dialect, SMTP, Shared, Stop, Stream, serve};
 use crate::message::Spool;
+use crate::outbox::Outbox;
 
 type Respond = dyn for<'a> Fn(&'a Call<'a>) -> Answer<'a> + Send + Sync;
 
@@ -148,6 +149,8 @@ impl Bed {
             config: Arc::new(self.config.clone()),
             chain: Arc::new(Chain::new(entries.collect())),
             spool: Arc::new(Spool::open(&self.config).unwrap()),
+            outbox: Outbox::open(&self.config).unwrap(),
+            apart: Apart::default(),
             services: Arc::new(FakeServices::default()),
         });
         let client = Client {

@@ -2,8 +2,8 @@
 
 use std::io;
 
+use crate::{Message, Transaction};
 use bytes::Bytes;
-use gatepost_protocol::{Message, Transaction};
 
 /// The most that is read at once: what `message/read` gives a child process (docs/protocol.md §8).
 pub const BLOCK: usize = 512 * 1024;

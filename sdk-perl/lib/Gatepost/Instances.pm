@@ -1,0 +1,166 @@
+package Gatepost::Instances;
+
+# Makes plugins from their files: each as `init` wants it, and other instances of it for settings in force (docs/protocol.md,
+# section 4). Another instance is the file compiled once more, into a package of its own, since many a plugin keeps things in
+# variables of the file. A bounded number of them is kept.
+#
+# new(source => ..., args => ...)    what a plugin has for which the core names neither
+# first(\%about)                     a plugin of `init`: gives what is known of it, or undef and errors as for `init_error`
+# turns(\%entry)                     from that: hook => the same, with the plugin's code for the hook
+# other(\%about, \%settings)         gives a key and the turns of another instance; or undef and errors. What is wrong is not kept
+# known($name, \%keys)               the turns of those of a plugin's other instances with these keys that there still are
+
+use strict;
+use warnings;
+
+use Scalar::Util 'weaken';
+use Gatepost::Changes;
+use Gatepost::Loader;
+use Gatepost::Needs;
+use Gatepost::Outcome;
+use Gatepost::Schema;
+use Gatepost::Settings;
+use Qpsmtpd::Constants;
+use Qpsmtpd::Plugin;
+use Qpsmtpd::SMTP;
+
+# The one that was not asked for longest goes, and is made again when it is wanted.
+my $MAX_OTHERS = 64;
+
+my $key_of = Gatepost::Schema::any();
+
+# A package's name is not used twice in a process.
+my $made = 0;
+
+sub new {
+    my ($class, %default) = @_;
+    return bless {default => \%default, others => {}, asked => 0}, $class;
+}
+
+sub first {
+    my ($self, $about) = @_;
+    my @made = eval { $self->_make($about, $about->{name}) };
+    return @made if @made;
+    return (undef, {path => [], message => reason($@)});
+}
+
+sub reason {
+    my $text = "$_[0]";
+    $text =~ s/\s+\z//;
+    return $text;
+}
+
+# $package is what the package is named for.
+sub _make {
+    my ($self, $about, $package) = @_;
+    my $name = $about->{name};
+    my $source = $about->{source} // $self->{default}{source} // $name;
+    my @args = @{$about->{args} // []};
+    @args = @{$self->{default}{args} // []} if !@args && !defined $about->{source};
+
+    my $path  = Gatepost::Loader::find($source, $about->{dirs});
+    my $class = Gatepost::Loader::load($name, $path, $package);
+    my $plugin = $class->new(_name => $name, _package => $package, _dirs => $about->{dirs} // []);
+    my @declared = Gatepost::Settings::declared($plugin);
+    my $given = $about->{settings} // {};
+    my ($settings, @errors) = @declared ? Gatepost::Settings::check(\@declared, $given) : {%$given};
+    return (undef, @errors) if @errors;
+
+    my %pairs = @args % 2 ? () : @args;
+    $plugin->{_settings} = $settings;
+    $plugin->{_args} = {%$settings, %pairs};
+    my $qp = Qpsmtpd::SMTP->new;
+    {
+        local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, undef);
+        $plugin->_register($qp, @args);
+    }
+    # Most plugins replace _args in register, by their arguments and defaults.
+    if (ref $plugin->{_args} eq 'HASH') {
+        exists $pairs{$_} or $plugin->{_args}{$_} = $settings->{$_} for keys %$given;
+    }
+    my $needs = Gatepost::Needs::of_file($path);
+    return {
+        name => $name, plugin => $plugin, declared => \@declared, reads => $needs->{notes}, fields => $needs->{fields},
+        quiet => Gatepost::Outcome::quiet($name), about => $about,
+    };
+}
+
+sub turns {
+    my $entry = shift;
+    my $plugin = $entry->{plugin};
+    my $registered = $plugin->{_registered} // {};
+    my %turns;
+    for my $hook (keys %$registered) {
+        my @code = map { ref $_ ? $_ : $plugin->can($_) // _missing($_) } @{$registered->{$hook}};
+        $turns{$hook} = {%$entry, codes => \@code, code => @code == 1 ? $code[0] : _one_by_one(@code)};
+    }
+    return \%turns;
+}
+
+# Several pieces of code of one plugin for one hook, as one: the first that has something to say ends it.
+sub _one_by_one {
+    my @code = @_;
+    return sub {
+        my @got;
+        for my $code (@code) {
+            @got = $code->(@_);
+            no warnings 'numeric';
+            last unless defined $got[0] && $got[0] == DECLINED;
+        }
+        return @got;
+    };
+}
+
+sub _missing {
+    my $method = shift;
+    return sub { die "the method $method, which the plugin registered, does not exist\n" };
+}
+
+sub other {
+    my ($self, $about, $settings) = @_;
+    my $key = $key_of->($settings);
+    my $others = $self->{others}{$about->{name}} //= {};
+    if (!$others->{$key}) {
+        my ($other, @errors) = $self->_other({%$about, settings => $settings});
+        return (undef, @errors) unless $other;
+        _forget_one($others) if keys %$others >= $MAX_OTHERS;
+        $others->{$key} = $other;
+    }
+    $others->{$key}{asked} = ++$self->{asked};
+    return ($key, $others->{$key}{turns});
+}
+
+sub _other {
+    my ($self, $about) = @_;
+    my $package = sprintf '%s/_in_force_%d', $about->{name}, ++$made;
+    # What register does is nothing that the hook asked for.
+    local $Gatepost::Changes::list;
+    my ($entry, @errors) = eval { $self->_make($about, $package) };
+    if (!$entry) {
+        @errors = ({path => [], message => reason($@)}) unless @errors;
+        Gatepost::Loader::unload($package);
+        return (undef, @errors);
+    }
+    my %other = (turns => turns($entry), plugin => $entry->{plugin}, package => $package);
+    # Code in there that refers to the plugin would keep it for ever.
+    delete $entry->{plugin}{_registered};
+    return \%other;
+}
+
+sub _forget_one {
+    my $others = shift;
+    my ($oldest) = sort { $others->{$a}{asked} <=> $others->{$b}{asked} } keys %$others;
+    my ($plugin, $package) = @{delete $others->{$oldest}}{qw(plugin package)};
+    weaken($plugin);
+    # Somebody who still has the plugin, a note or the hook around this one, may call its methods.
+    Gatepost::Loader::unload($package) unless defined $plugin;
+    return;
+}
+
+sub known {
+    my ($self, $name, $keys) = @_;
+    my $others = $self->{others}{$name} // {};
+    return map { $_->{turns} } sort { $a->{asked} <=> $b->{asked} } grep { $_ } @$others{keys %$keys};
+}
+
+1;

@@ -1,0 +1,189 @@
+//! What was found before the recipients are known, where it depends on the recipient what that costs: it waits, and each recipient answers by its own
+//! settings. A plugin that is another one for a recipient is asked then what it would have said before.
+
+use std::borrow::Cow;
+
+use gatepost_protocol::{Args, Disposition, Hook, Outcome};
+
+use super::policy::{Finding, Mark};
+use super::visit::{Decision, Visit};
+use super::{Chain, DEADLINE};
+
+/// A finding that waits for the recipients.
+pub(super) struct Kept {
+    /// Whose member it is.
+    pub chain: usize,
+    pub member: usize,
+    /// Of a plugin with settings of its own: which one; `None`: the site's.
+    pub own: Option<usize>,
+    /// Where it was found.
+    pub hook: Hook,
+    pub finding: Finding,
+}
+
+/// Whether a hook comes before the recipients are known.
+pub(super) fn is_early(hook: Hook) -> bool {
+    matches!(hook, Hook::Connect | Hook::Helo | Hook::Ehlo | Hook::Mail)
+}
+
+/// Whether recipients with different settings share a hook.
+fn is_shared(hook: Hook) -> bool {
+    matches!(hook, Hook::Data | Hook::DataHeadersEnd)
+}
+
+impl Chain {
+    /// Whether a finding has to wait for the recipients.
+    pub(super) fn waits(&self, visit: &Visit, hook: Hook, at: usize, finding: &Finding) -> bool {
+        let whose = is_early(hook) || visit.divided && is_shared(hook);
+        whose && self.profiles.differ_in(at) && costs(finding)
+    }
+
+    /// Makes an answer count that was deferred until RCPT: for every recipient, by its own settings.
+    pub(super) fn keep_for_all(&self, visit: &mut Visit, at: usize, mut outcome: Outcome) {
+        self.apply(visit, at, &mut outcome);
+        let finding = Finding::from(outcome);
+        if costs(&finding) {
+            visit.kept.push(Kept {
+                chain: self.id,
+                member: at,
+                own: None,
+                hook: Hook::Connect,
+                finding,
+            });
+        } else {
+            self.decide(visit, Hook::Rcpt, at, &finding);
+        }
+    }
+
+    /// Forgets what a repeated step of the conversation finds anew.
+    pub(super) fn forget(&self, visit: &mut Visit, hook: Hook) {
+        let again: fn(Hook) -> bool = match hook {
+            Hook::Connect => |_| true,
+            Hook::Helo | Hook::Ehlo => |kept| matches!(kept, Hook::Helo | Hook::Ehlo | Hook::Mail),
+            Hook::ResetTransaction => |kept| kept == Hook::Mail || is_shared(kept),
+            _ => return,
+        };
+        visit.kept.retain(|kept| !again(kept.hook));
+        visit.asked_late.retain(|(_, hook)| !again(*hook));
+    }
+
+    /// Judges by the settings of the recipients at hand what waited for them.
+    pub(super) async fn recall(&self, visit: &mut Visit, hook: Hook) -> Option<Decision> {
+        let due: fn(Hook) -> bool = match hook {
+            Hook::Rcpt => is_early,
+            Hook::DataPostHeaders => is_shared,
+            _ => return None,
+        };
+        if hook == Hook::Rcpt {
+            self.ask_late(visit).await;
+        }
+        let kept = std::mem::take(&mut visit.kept);
+        let mut decision = None;
+        for kept in &kept {
+            if decision.is_none() && due(kept.hook) && self.concerns(visit, kept) {
+                decision = self.decide(visit, hook, kept.member, &kept.finding);
+            }
+        }
+        visit.kept = kept;
+        decision
+    }
+
+    /// Shows plugins the rejection that was deferred for the recipients at hand. Returns whether it has to be taken back.
+    pub(super) fn show_deferred(&self, visit: &mut Visit, hook: Hook) -> bool {
+        if visit.kept.is_empty()
+            || visit.session.connection.naughty.is_some()
+            || visit.session.transaction.sender.is_none()
+            || visit.divided && is_shared(hook)
+        {
+            return false;
+        }
+        let deferred = visit.kept.iter().filter(|kept| self.concerns(visit, kept));
+        let naughty = deferred
+            .map(|kept| (kept, self.rules(visit, kept.member).judge(&kept.finding)))
+            .find(|(_, judgement)| judgement.mark == Mark::Naughty)
+            .map(|(kept, judgement)| self.naughty(kept.member, &kept.finding, judgement.wanted));
+        visit.session.connection.naughty = naughty;
+        visit.session.connection.naughty.is_some()
+    }
+
+    /// Whether what was kept is what the recipients at hand have to answer for.
+    fn concerns(&self, visit: &Visit, kept: &Kept) -> bool {
+        let variant = visit
+            .profile
+            .as_ref()
+            .and_then(|profile| profile.variant(kept.member));
+        let own = variant.and_then(|variant| variant.own.as_ref());
+        kept.chain == self.id && kept.own == own.map(|own| own.id)
+    }
+
+    /// Asks plugins that are other ones for the recipient at hand what they would have said before it was known, once each.
+    async fn ask_late(&self, visit: &mut Visit) {
+        let Some(profile) = visit.profile.clone() else {
+            return;
+        };
+        for (at, variant) in profile.variants() {
+            let Some(own) = &variant.own else { continue };
+            for (hook, args) in said_before(visit) {
+                if !own.hooks.has(hook)
+                    || visit.asked_late.contains(&(own.id, hook))
+                    || !self.members[at].is_wanted(visit)
+                {
+                    continue;
+                }
+                visit.asked_late.push((own.id, hook));
+                let timeout = variant.rules.timeout.unwrap_or(DEADLINE);
+                let mut outcome = self.consult(visit, hook, &args, None, at, timeout).await;
+                if let Some(deferred) = outcome.defer.take() {
+                    let late = tokio::time::timeout(timeout, deferred.outcome).await;
+                    outcome = late.unwrap_or_else(|_| {
+                        Outcome::error("the deferred answer did not come in time")
+                    });
+                }
+                self.apply(visit, at, &mut outcome);
+                let finding = Finding::from(outcome);
+                if costs(&finding) {
+                    visit.kept.push(Kept {
+                        chain: self.id,
+                        member: at,
+                        own: Some(own.id),
+                        hook,
+                        finding,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Whether a finding may cost the client something, by some settings.
+fn costs(finding: &Finding) -> bool {
+    match finding.verdict {
+        Some(verdict) => verdict.is_denial(),
+        None => matches!(
+            finding.disposition,
+            Some(Disposition::Fail | Disposition::Error)
+        ),
+    }
+}
+
+/// The hooks up to RCPT with their arguments, as far as the conversation came.
+fn said_before(visit: &Visit) -> Vec<(Hook, Args<'static>)> {
+    let connection = &visit.session.connection;
+    let mut hooks = vec![(Hook::Connect, Args::None)];
+    if let (Some(hello), Some(host)) = (&connection.hello, &connection.hello_host) {
+        let hook = match &**hello {
+            "HELO" => Hook::Helo,
+            _ => Hook::Ehlo,
+        };
+        hooks.push((hook, Args::Host(Cow::Owned(host.clone()))));
+    }
+    let transaction = &visit.session.transaction;
+    if let Some(sender) = &transaction.sender {
+        let args = Args::Address {
+            address: Cow::Owned(sender.clone()),
+            parameters: Cow::Owned(transaction.sender_parameters.clone()),
+        };
+        hooks.push((Hook::Mail, args));
+    }
+    hooks
+}

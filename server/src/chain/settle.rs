@@ -1,0 +1,240 @@
+//! The one place where an outcome counts: its changes, the policy, its line in the log.
+
+use std::time::Duration;
+
+use gatepost_protocol::session::Naughty;
+use gatepost_protocol::{Address, Args, Disposition, EnhancedCode, Hook, Level, Outcome, Verdict};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::kept::Kept;
+use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
+use super::visit::{Decision, Owed, Visit};
+use super::{Chain, Member};
+use crate::report;
+
+impl Chain {
+    /// Makes an outcome count. `Some` where it ends the walk.
+    pub(super) fn settle(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        at: usize,
+        timeout: Duration,
+        mut outcome: Outcome,
+    ) -> Option<Decision> {
+        self.apply(visit, at, &mut outcome);
+        if let Some(deferred) = outcome.defer.take() {
+            let answer = AbortOnDropHandle::new(tokio::spawn(deferred.outcome));
+            visit.owed.push(Owed {
+                chain: self.id,
+                member: at,
+                until: deferred.until,
+                answer,
+                deadline: Instant::now() + timeout,
+            });
+            return None;
+        }
+        let mut spared = Vec::new();
+        if !outcome.recipients.is_empty() {
+            let decided = visit.decided.len();
+            spared = self.settle_recipients(visit, hook, at, &mut outcome);
+            let nobody_is_left = visit.session.transaction.recipients.is_empty();
+            if nobody_is_left && visit.decided.len() > decided {
+                return Some(Decision::declined());
+            }
+        }
+        let values = std::mem::take(&mut outcome.values);
+        let finding = Finding::from(outcome);
+        if self.waits(visit, hook, at, &finding) {
+            self.keep(visit, hook, at, finding);
+            return None;
+        }
+        let decision = self.decide(visit, hook, at, &finding)?;
+        if spared.is_empty() {
+            return Some(Decision { values, ..decision });
+        }
+        // What holds for the others does not hold for those whose own outcome lets them pass.
+        let transaction = &mut visit.session.transaction;
+        for address in transaction.recipients.clone() {
+            if !spared.contains(&address) {
+                transaction.remove_recipient(&address);
+                visit.decided.push((address, hook, decision.clone()));
+            }
+        }
+        None
+    }
+
+    /// Puts a finding aside until the recipients are known.
+    fn keep(&self, visit: &mut Visit, hook: Hook, at: usize, finding: Finding) {
+        let member = &self.members[at];
+        let mut judgement = self.rules(visit, at).judge(&finding);
+        judgement.verdict = Verdict::Declined;
+        judgement.mark = Mark::Kept;
+        self.log(visit, hook, at, &judgement, &finding.message);
+        self.announce(visit, hook, member, &judgement, &finding.message);
+        visit.kept.push(Kept {
+            chain: self.id,
+            member: at,
+            own: None,
+            hook,
+            finding,
+        });
+    }
+
+    /// Makes the changes that an outcome asks for. One that is refused makes it an error; those before it stand.
+    pub(super) fn apply(&self, visit: &mut Visit, at: usize, outcome: &mut Outcome) {
+        for change in std::mem::take(&mut outcome.changes) {
+            if let Err(error) = change.apply(&mut visit.session, &self.members[at].name) {
+                *outcome = Outcome::error(error.to_string());
+                return;
+            }
+        }
+    }
+
+    /// Takes out the recipients for whom an outcome decides by itself. Returns those that it lets pass by themselves.
+    fn settle_recipients(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        at: usize,
+        outcome: &mut Outcome,
+    ) -> Vec<Address> {
+        if !super::is_for_recipients(hook) || hook == Hook::Rcpt {
+            *outcome = Outcome::error(format!(
+                "at `{hook}` there are no outcomes for single recipients"
+            ));
+            return Vec::new();
+        }
+        let mut spared = Vec::new();
+        for (address, own) in std::mem::take(&mut outcome.recipients) {
+            if !visit.session.transaction.recipients.contains(&address) {
+                continue;
+            }
+            let mut own = Finding::from(own);
+            let said = std::mem::take(&mut own.message);
+            own.message = format!("{}: {said}", address.as_str());
+            if own.reply.is_empty() && !said.is_empty() {
+                own.reply = vec![said];
+            }
+            match self.decide(visit, hook, at, &own) {
+                // Only at `queue` a yes says that nobody else is to be asked.
+                Some(decision) if decision.ends_message() || hook == Hook::Queue => {
+                    visit.session.transaction.remove_recipient(&address);
+                    visit.decided.push((address, hook, decision));
+                }
+                _ => spared.push(address),
+            }
+        }
+        spared
+    }
+
+    /// Judges a finding by the settings in force. `Some` where it decides.
+    pub(super) fn decide(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        at: usize,
+        finding: &Finding,
+    ) -> Option<Decision> {
+        let member = &self.members[at];
+        let judgement = self.rules(visit, at).judge(finding);
+        if judgement.mark == Mark::Naughty && visit.session.connection.naughty.is_none() {
+            // The first failure is the one that is told; later ones are in the log.
+            let naughty = self.naughty(at, finding, judgement.wanted);
+            visit.session.connection.naughty = Some(naughty);
+        }
+        self.log(visit, hook, at, &judgement, &finding.message);
+        self.announce(visit, hook, member, &judgement, &finding.message);
+        if judgement.verdict == Verdict::Declined {
+            return None;
+        }
+        let said = if finding.reply.is_empty()
+            && judgement.verdict.is_denial()
+            && judgement.disposition == Disposition::Fail
+        {
+            std::slice::from_ref(&finding.message)
+        } else {
+            &finding.reply
+        };
+        let code = fitting_code(judgement.verdict, finding.code);
+        let class = |enhanced: &EnhancedCode| match judgement.verdict {
+            Verdict::Ok => enhanced.0 == 2,
+            Verdict::Done => code.is_none_or(|code| code / 100 == u16::from(enhanced.0)),
+            verdict => enhanced.0 == if verdict.is_soft() { 4 } else { 5 },
+        };
+        Some(Decision {
+            verdict: judgement.verdict,
+            plugin: Some(member.name.clone()),
+            code,
+            enhanced: finding.enhanced.filter(class),
+            lines: reply_lines(said, visit.utf8),
+            values: Vec::new(),
+        })
+    }
+
+    /// The deferred rejection that a finding asks for.
+    pub(super) fn naughty(&self, at: usize, finding: &Finding, wanted: Verdict) -> Naughty {
+        Naughty {
+            plugin: self.members[at].name.to_string(),
+            message: if finding.reply.is_empty() {
+                finding.message.clone()
+            } else {
+                finding.reply.join("\n")
+            },
+            verdict: wanted,
+        }
+    }
+
+    fn log(&self, visit: &Visit, hook: Hook, at: usize, judgement: &Judgement, message: &str) {
+        let level = match judgement.disposition {
+            _ if judgement.silent => Level::Debug,
+            Disposition::Error => Level::Warn,
+            _ => Level::Info,
+        };
+        let level = self.rules(visit, at).level(level);
+        if report::enabled(level) {
+            let mark = match judgement.mark {
+                Mark::None => None,
+                Mark::Tolerated => Some("tolerated"),
+                Mark::Naughty => Some("NAUGHTY"),
+                Mark::Kept => Some("kept for the recipients"),
+            };
+            report::disposition(
+                level,
+                &visit.session.id,
+                hook,
+                &self.members[at].name,
+                judgement.disposition,
+                mark,
+                message,
+            );
+        }
+    }
+
+    /// The events `deny` and `ok`, for whoever observes them.
+    fn announce(
+        &self,
+        visit: &Visit,
+        hook: Hook,
+        member: &Member,
+        judgement: &Judgement,
+        message: &str,
+    ) {
+        let event = if judgement.verdict.is_denial() {
+            Hook::Deny
+        } else {
+            Hook::Ok
+        };
+        if self.observers[event as usize].is_empty() || hook.is_event() {
+            return;
+        }
+        let args = Args::Decided {
+            plugin: (&*member.name).into(),
+            hook,
+            verdict: judgement.verdict,
+            message: message.into(),
+        };
+        self.tell(visit, event, &args);
+    }
+}

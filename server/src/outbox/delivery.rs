@@ -1,0 +1,201 @@
+//! One attempt: a message of the outbox is put to the plugins, in a session of its own.
+//!
+//! Only `queue_pre`, `queue` and `queue_post` are asked. A message that some recipients could not take was judged by all others when it came in, and passed; to judge it again would
+//! let a filter refuse what the client was told is kept. A notification is ours: a filter that finds the spam in what it quotes would keep its sender from learning of a loss.
+
+use std::sync::Arc;
+
+use gatepost_protocol::{
+    Address, Args, EnhancedCode, Field, HeaderBlock, Hook, Session, Transaction, Verdict,
+};
+
+use super::Failure;
+use super::envelope::{Envelope, Recipient};
+use super::folder::Stored;
+use crate::chain::{Chain, Decision, Profile, Visit, agree};
+
+/// What an attempt came to.
+#[derive(Default)]
+pub struct Attempted {
+    /// Who has it now.
+    pub taken: usize,
+    /// Who may take it later, and what was said.
+    pub later: Vec<(Recipient, Failure)>,
+    /// Who never will, and what was said.
+    pub failed: Vec<(Recipient, Failure)>,
+}
+
+/// What became of a message for a recipient.
+enum Fate {
+    Taken,
+    Later(Failure),
+    Failed(Failure),
+}
+
+/// Recipients that go the same way by the same settings.
+struct Group {
+    profile: Option<Arc<Profile>>,
+    route: Option<String>,
+    recipients: Vec<Recipient>,
+}
+
+/// An attempt under way.
+pub struct Attempt<'a> {
+    chain: &'a Chain,
+    visit: Visit,
+    message: &'a Stored,
+}
+
+impl<'a> Attempt<'a> {
+    /// An attempt in a session.
+    pub fn new(chain: &'a Chain, session: Session, message: &'a Stored) -> Attempt<'a> {
+        let mut visit = Visit::new(session);
+        visit.utf8 = visit.session.transaction.is_smtputf8();
+        Attempt {
+            chain,
+            visit,
+            message,
+        }
+    }
+
+    /// Puts the message to the plugins, for each group of recipients.
+    pub async fn make(mut self, envelope: &Envelope) -> Attempted {
+        let mut attempted = Attempted::default();
+        let whole = std::mem::take(&mut self.visit.session.transaction);
+        for group in groups(self.chain, &envelope.recipients) {
+            self.enter(&whole, &group);
+            let fates = self.put(&group).await;
+            for (recipient, fate) in group.recipients.into_iter().zip(fates) {
+                match fate {
+                    Fate::Taken => attempted.taken += 1,
+                    Fate::Later(failure) => attempted.later.push((recipient, failure)),
+                    Fate::Failed(failure) => attempted.failed.push((recipient, failure)),
+                }
+            }
+        }
+        for event in [Hook::ResetTransaction, Hook::Disconnect] {
+            self.chain
+                .run(&mut self.visit, event, &Args::None, None)
+                .await;
+        }
+        attempted
+    }
+
+    /// The transaction is for this group alone.
+    fn enter(&mut self, whole: &Transaction, group: &Group) {
+        let mut transaction = whole.clone();
+        transaction.route.clone_from(&group.route);
+        let is_of_group =
+            |address: &Address| group.recipients.iter().any(|of| of.address == *address);
+        transaction.retain_recipients(is_of_group);
+        self.visit.session.transaction = transaction;
+        self.visit.profile.clone_from(&group.profile);
+    }
+
+    /// What becomes of the message for each recipient of a group, in their order.
+    async fn put(&mut self, group: &Group) -> Vec<Fate> {
+        let mut decided: Vec<(Address, Hook, Decision)> = Vec::new();
+        let mut hook = Hook::QueuePre;
+        let mut decision = self.ask(hook).await;
+        decided.append(&mut self.visit.decided);
+        if !decision.ends_message() && !self.visit.session.transaction.recipients.is_empty() {
+            hook = Hook::Queue;
+            decision = self.ask(hook).await;
+            decided.append(&mut self.visit.decided);
+            if decision.verdict == Verdict::Ok {
+                self.ask(Hook::QueuePost).await;
+            }
+        }
+        let of_all = |recipient: &Recipient| fate(recipient, hook, &decision);
+        let of_each = |recipient: &Recipient| {
+            let own = decided
+                .iter()
+                .find(|(address, ..)| *address == recipient.address);
+            own.map_or_else(
+                || of_all(recipient),
+                |(_, hook, decision)| fate(recipient, *hook, decision),
+            )
+        };
+        group.recipients.iter().map(of_each).collect()
+    }
+
+    async fn ask(&mut self, hook: Hook) -> Decision {
+        self.chain
+            .run(&mut self.visit, hook, &Args::None, Some(self.message))
+            .await
+    }
+}
+
+/// The session of an attempt. `header` is the message's header block.
+pub fn session(
+    chain: &Chain,
+    envelope: &Envelope,
+    id: &str,
+    header: HeaderBlock,
+    path: std::path::PathBuf,
+) -> Session {
+    let path = chain.wants(Field::Path).then_some(path);
+    envelope.session(id, envelope.attempts.saturating_add(1), header, path)
+}
+
+fn groups(chain: &Chain, recipients: &[Recipient]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for recipient in recipients {
+        let profile = chain.profile(&recipient.address);
+        let found = groups
+            .iter_mut()
+            .find(|group| group.route == recipient.route && agree(group.profile.as_ref(), profile));
+        match found {
+            Some(group) => group.recipients.push(recipient.clone()),
+            None => groups.push(Group {
+                profile: profile.cloned(),
+                route: recipient.route.clone(),
+                recipients: vec![recipient.clone()],
+            }),
+        }
+    }
+    groups
+}
+
+/// What a decision means for a recipient. That nobody takes part is no refusal: the operator may be about to put that right.
+fn fate(recipient: &Recipient, hook: Hook, decision: &Decision) -> Fate {
+    match decision.verdict {
+        Verdict::Ok if hook == Hook::Queue => Fate::Taken,
+        Verdict::Done => Fate::Taken,
+        verdict if verdict.is_denial() && !verdict.is_soft() => Fate::Failed(failure(
+            recipient,
+            decision,
+            554,
+            EnhancedCode(5, 3, 0),
+            "The message was refused",
+        )),
+        _ => Fate::Later(failure(
+            recipient,
+            decision,
+            451,
+            EnhancedCode(4, 3, 0),
+            "Nobody could take the message yet",
+        )),
+    }
+}
+
+fn failure(
+    recipient: &Recipient,
+    decision: &Decision,
+    code: u16,
+    enhanced: EnhancedCode,
+    text: &str,
+) -> Failure {
+    let said = decision.lines.join(" ");
+    Failure {
+        recipient: recipient.address.clone(),
+        parameters: recipient.parameters.clone(),
+        code: decision.code.unwrap_or(code),
+        enhanced: Some(decision.enhanced.unwrap_or(enhanced)),
+        text: if said.is_empty() {
+            text.to_owned()
+        } else {
+            said
+        },
+    }
+}

@@ -1,0 +1,224 @@
+//! What is owed to those who do not hear of it in the dialog: notifications to senders, and messages that some recipients could not take yet.
+//!
+//! All of it is on disk before the client is told 250 ([`folder`]), and goes to the same plugins as what clients bring ([`delivery`]) until somebody takes it, or it is too old.
+
+mod delivery;
+mod envelope;
+pub mod folder;
+mod notify;
+mod run;
+mod schedule;
+mod submit;
+mod suppress;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use gatepost_protocol::delivered::Delivered;
+use gatepost_protocol::{Address, EnhancedCode, Level, Message, Parameters, Session, Transaction};
+use tokio::sync::Notify;
+
+use crate::config::{Config, OutboxConfig};
+use crate::report;
+use envelope::{Client, millis_of, recipients_of};
+pub use envelope::{Envelope, Kind, Millis, Recipient, millis, time};
+use folder::{Draft, Folder, Id, blocking};
+use schedule::Schedule;
+use suppress::Rate;
+
+/// Whose lines these are in the log.
+const LOGGED_AS: &str = "outbox";
+
+/// The longest line of mail that is not binary, without its end (RFC 5322 §2.1.1).
+const LINE: usize = 998;
+
+/// The outbox of a daemon.
+pub struct Outbox {
+    hostname: String,
+    config: OutboxConfig,
+    folder: Folder,
+    schedule: Arc<Schedule>,
+    rate: Rate,
+    /// Something was added.
+    added: Notify,
+}
+
+/// A recipient that a message did not reach.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Who.
+    pub recipient: Address,
+    /// RCPT's.
+    pub parameters: Parameters,
+    /// Reply code.
+    pub code: u16,
+    /// Enhanced code.
+    pub enhanced: Option<EnhancedCode>,
+    /// What the client would have been told.
+    pub text: String,
+}
+
+impl Outbox {
+    /// Opens the outbox of a configuration, in `outbox` below its `spool_dir`: clears away what a crash left half-written, and reads what waits.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or cleared.
+    pub fn open(config: &Config) -> io::Result<Arc<Outbox>> {
+        let folder = Folder::below(&config.spool_dir);
+        let outbox = Outbox {
+            hostname: config.hostname.clone(),
+            config: config.outbox.clone(),
+            schedule: Arc::new(Schedule::new(&config.outbox)),
+            rate: Rate::new(&config.outbox),
+            folder,
+            added: Notify::new(),
+        };
+        // All of it is read now.
+        outbox.folder.take_changed();
+        let read = outbox.folder.clear().and_then(|()| outbox.reread());
+        read.map_err(|error| {
+            let dir = outbox.folder.path().display();
+            let hint = "let the user that Gatepost runs as read and write it";
+            io::Error::new(error.kind(), format!("the outbox {dir}: {error}; {hint}"))
+        })?;
+        Ok(Arc::new(outbox))
+    }
+
+    /// Takes in what is in the folder. Blocks.
+    fn reread(&self) -> io::Result<()> {
+        let mut found = Vec::new();
+        for entry in self.folder.list()? {
+            match entry.envelope {
+                Ok(envelope) => found.push((entry.id, envelope.size, envelope.due)),
+                Err(error) => self.log(
+                    Level::Error,
+                    &entry.id,
+                    format_args!("cannot be read and stays where it is: {error}"),
+                ),
+            }
+        }
+        self.schedule.replace(found.into_iter());
+        Ok(())
+    }
+
+    /// Keeps the message of a session for the recipients of its transaction, and tries again later. It is durable when this returns.
+    ///
+    /// # Errors
+    /// It is not kept: the outbox is full, or the disk is.
+    pub async fn keep(
+        &self,
+        session: &Session,
+        message: &dyn Message,
+        why: &str,
+    ) -> io::Result<()> {
+        let transaction = &session.transaction;
+        if transaction.recipients.is_empty() {
+            return Ok(());
+        }
+        let content = Delivered::new(transaction, message);
+        let room = self.schedule.room(1, content.remaining());
+        let _room = room.map_err(io::Error::other)?;
+        let folder = self.folder.clone();
+        let draft = blocking(move || folder.draft()).await?;
+        let draft = copy(draft, content).await?;
+        let now = millis(SystemTime::now());
+        let due = now.saturating_add(millis_of(self.backoff(1)));
+        let header_end = header_length(transaction);
+        let envelope = Envelope {
+            kind: Kind::Message,
+            origin: name_of(session),
+            arrived: now,
+            attempts: 1,
+            due,
+            reason: why.to_owned(),
+            sender: transaction.sender.clone().unwrap_or_default(),
+            sender_parameters: transaction.sender_parameters.clone(),
+            recipients: recipients_of(transaction),
+            quarantine: transaction.quarantine.clone(),
+            client: Client::of(&session.connection),
+            size: draft.size(),
+            header_end,
+            body_start: header_end
+                + transaction
+                    .body_start
+                    .saturating_sub(transaction.header_end),
+        };
+        let recipients = envelope.recipients.len();
+        let ids = self.commit(vec![(draft, envelope)]).await?;
+        for id in ids {
+            report::line(
+                Level::Info,
+                &session.id,
+                None,
+                LOGGED_AS,
+                format_args!("kept as {id} for {recipients} recipients: {why}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes messages durable, and has them delivered.
+    async fn commit(&self, drafts: Vec<(Draft, Envelope)>) -> io::Result<Vec<Id>> {
+        let known: Vec<(u64, Millis)> = drafts
+            .iter()
+            .map(|(_, envelope)| (envelope.size, envelope.due))
+            .collect();
+        let folder = self.folder.clone();
+        let ids = blocking(move || folder.commit(drafts)).await?;
+        for (id, (size, due)) in ids.iter().zip(known) {
+            self.schedule.insert(id.clone(), size, due);
+        }
+        self.added.notify_one();
+        Ok(ids)
+    }
+
+    /// How long to wait after so many attempts: twice as long each time, and a little more or less, so that what failed together is not tried together for ever.
+    fn backoff(&self, attempts: u32) -> Duration {
+        let doubled = 1_u32.checked_shl(attempts.saturating_sub(1));
+        let wait = self
+            .config
+            .retry
+            .saturating_mul(doubled.unwrap_or(u32::MAX));
+        let spread = RandomState::new().hash_one(attempts) % 401;
+        // Within u32: below 1201.
+        wait.min(self.config.retry_max) * (800 + spread as u32) / 1000
+    }
+
+    fn log(&self, level: Level, id: &str, text: std::fmt::Arguments<'_>) {
+        report::line(level, id, None, LOGGED_AS, text);
+    }
+}
+
+/// A session's transaction as the log has it; empty where there was no session.
+fn name_of(session: &Session) -> String {
+    if session.id.is_empty() {
+        return String::new();
+    }
+    format!("{}.{}", session.id, session.transaction.number)
+}
+
+/// Bytes of the header block as it is delivered.
+fn header_length(transaction: &Transaction) -> u64 {
+    let header = transaction.header.as_ref();
+    header.map_or(0, |header| header.to_bytes().len() as u64)
+}
+
+/// Appends a message.
+async fn copy(mut draft: Draft, mut content: Delivered<'_>) -> io::Result<Draft> {
+    while let Some(block) = content.next().await? {
+        draft = append(draft, block).await?;
+    }
+    Ok(draft)
+}
+
+async fn append(mut draft: Draft, bytes: impl AsRef<[u8]> + Send + 'static) -> io::Result<Draft> {
+    blocking(move || {
+        draft.write(bytes.as_ref())?;
+        Ok(draft)
+    })
+    .await
+}

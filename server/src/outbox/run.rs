@@ -1,0 +1,217 @@
+//! The task that delivers what is due, a few messages at a time.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use gatepost_protocol::{HeaderBlock, Level, Message, Session};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::{self, Attempt, Attempted};
+use super::envelope::{Envelope, Kind, Millis, Recipient, millis, millis_of, time};
+use super::folder::{Claim, Claimed, Id, Stored, blocking};
+use super::{Failure, Outbox};
+use crate::chain::Chain;
+use crate::message::dsn::Action;
+
+/// Deliveries that are under way at once.
+const PARALLEL: usize = 4;
+/// How often it is looked whether the command line changed something, while something waits.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Outbox {
+    /// Delivers what is due, until it is told to stop; then what is under way is finished. Where nothing waits this costs nothing.
+    pub async fn run(self: Arc<Outbox>, chain: Arc<Chain>, stop: CancellationToken) {
+        let mut deliveries = JoinSet::new();
+        while !stop.is_cancelled() {
+            while deliveries.len() < PARALLEL
+                && let Some(id) = self.schedule.take_due(now())
+            {
+                deliveries.spawn(Arc::clone(&self).deliver(Arc::clone(&chain), id));
+            }
+            let wait = match self.schedule.next_due() {
+                Some(due) if deliveries.len() < PARALLEL => {
+                    Some(Duration::from_millis(due.saturating_sub(now())).min(LOOK))
+                }
+                Some(_) => Some(LOOK),
+                None => None,
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.added.notified() => {}
+                Some(_) = deliveries.join_next() => {}
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => self.look().await,
+            }
+        }
+        while deliveries.join_next().await.is_some() {}
+    }
+
+    /// Looks whether the command line changed something.
+    async fn look(self: &Arc<Outbox>) {
+        let outbox = Arc::clone(self);
+        let read = blocking(move || match outbox.folder.take_changed() {
+            true => outbox.reread(),
+            false => Ok(()),
+        });
+        if let Err(error) = read.await {
+            self.log(
+                Level::Error,
+                "",
+                format_args!("{}: {error}", self.folder.path().display()),
+            );
+        }
+    }
+
+    /// Makes an attempt for a message that was taken from the schedule.
+    async fn deliver(self: Arc<Outbox>, chain: Arc<Chain>, id: Id) {
+        let (folder, name) = (self.folder.clone(), id.clone());
+        let claimed = blocking(move || folder.claim(&name)).await;
+        let mut claim = match claimed {
+            Ok(Claimed::Ours(claim)) => claim,
+            Ok(Claimed::Gone) => return self.schedule.forget(&id),
+            // Another daemon is at it, or the command line: what it leaves is looked at again.
+            Ok(Claimed::Busy) => return self.schedule.put_back(&id, now() + millis_of(LOOK)),
+            Err(error) => return self.stuck(&id, &error),
+        };
+        if let Some(unsaved) = self.schedule.recall(&id) {
+            claim.envelope = unsaved;
+        } else if claim.envelope.due > now() {
+            return self.schedule.put_back(&id, claim.envelope.due);
+        }
+        let message = claim.message();
+        let attempted = match self.attempt(&chain, &claim, &message).await {
+            Ok(attempted) => attempted,
+            Err(error) => return self.stuck(&id, &error),
+        };
+        let next = self.conclude(&chain, &claim, &message, attempted).await;
+        let (is_over, due) = (next.recipients.is_empty(), next.due);
+        let (folder, saved) = (self.folder.clone(), next.clone());
+        let saving = blocking(move || match is_over {
+            true => folder.remove(&claim),
+            false => folder.update(&claim, &saved),
+        });
+        match saving.await {
+            Ok(()) if is_over => self.schedule.forget(&id),
+            Ok(()) => self.schedule.put_back(&id, due),
+            Err(error) => {
+                self.schedule.remember(id.clone(), next);
+                self.stuck(&id, &error);
+            }
+        }
+    }
+
+    /// The disk fails, or is full.
+    fn stuck(&self, id: &Id, error: &io::Error) {
+        let dir = self.folder.path().display();
+        self.log(
+            Level::Error,
+            id,
+            format_args!("in {dir}: {error}; trying again later"),
+        );
+        self.schedule
+            .put_back(id, now() + millis_of(self.config.retry));
+    }
+
+    async fn attempt(
+        &self,
+        chain: &Chain,
+        claim: &Claim,
+        message: &Stored,
+    ) -> io::Result<Attempted> {
+        let session = self.session(chain, claim, message).await?;
+        let attempt = Attempt::new(chain, session, message);
+        Ok(attempt.make(&claim.envelope).await)
+    }
+
+    async fn session(&self, chain: &Chain, claim: &Claim, message: &Stored) -> io::Result<Session> {
+        let envelope = &claim.envelope;
+        let length = usize::try_from(envelope.header_end).unwrap_or(usize::MAX);
+        let header = HeaderBlock::parse(message.read(0, length).await?);
+        let path = self.folder.bytes_of(&claim.id);
+        Ok(delivery::session(chain, envelope, &claim.id, header, path))
+    }
+
+    /// What is to be done after an attempt: the envelope with those who have not got the message yet.
+    async fn conclude(
+        &self,
+        chain: &Chain,
+        claim: &Claim,
+        message: &Stored,
+        attempted: Attempted,
+    ) -> Envelope {
+        let Attempted {
+            taken,
+            mut later,
+            mut failed,
+        } = attempted;
+        if taken > 0 {
+            let of = taken + later.len() + failed.len();
+            let text = format_args!("delivered to {taken} of {of} recipients");
+            self.log(Level::Info, &claim.id, text);
+        }
+        let expires = claim.envelope.expires(self.config.max_age);
+        let now = now();
+        if now >= expires {
+            failed.append(&mut later);
+        }
+        if !failed.is_empty()
+            && let Err(error) = self.give_up(chain, claim, message, &failed).await
+        {
+            let text = format_args!("its sender cannot be told yet: {error}");
+            self.log(Level::Error, &claim.id, text);
+            later.append(&mut failed);
+        }
+        let attempts = claim.envelope.attempts.saturating_add(1);
+        let due = now.saturating_add(millis_of(self.backoff(attempts)));
+        let due = if now < expires { due.min(expires) } else { due };
+        let said = later.first().map(|(_, failure)| failure);
+        let reason = said.map(|failure| format!("{} {}", failure.code, failure.text));
+        if let Some(reason) = &reason {
+            let (waiting, wait) = (later.len(), due.saturating_sub(now) / 1000);
+            let text = format_args!(
+                "{waiting} recipients wait after attempt {attempts}, for {wait} s: {reason}"
+            );
+            self.log(Level::Info, &claim.id, text);
+        }
+        Envelope {
+            attempts,
+            due,
+            reason: reason.unwrap_or_default(),
+            recipients: later.into_iter().map(|(recipient, _)| recipient).collect(),
+            ..claim.envelope.clone()
+        }
+    }
+
+    /// Some recipients will never have it. Their sender is told; of a notification nobody is (RFC 5321 §6.1).
+    async fn give_up(
+        &self,
+        chain: &Chain,
+        claim: &Claim,
+        message: &Stored,
+        failed: &[(Recipient, Failure)],
+    ) -> io::Result<()> {
+        let envelope = &claim.envelope;
+        if envelope.kind == Kind::Message {
+            let session = self.session(chain, claim, message).await?;
+            let news: Vec<(&Failure, Action)> = failed
+                .iter()
+                .map(|(_, failure)| (failure, Action::Failed))
+                .collect();
+            self.tell(&session, message, &news, time(envelope.arrived))
+                .await?;
+        }
+        for (recipient, failure) in failed {
+            let (kind, to) = (envelope.kind.name(), recipient.address.as_str());
+            let (code, text) = (failure.code, &failure.text);
+            let text = format_args!("{kind} given up for {to}: {code} {text}");
+            self.log(Level::Warn, &claim.id, text);
+        }
+        Ok(())
+    }
+}
+
+fn now() -> Millis {
+    millis(SystemTime::now())
+}
