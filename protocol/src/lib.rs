@@ -32,7 +32,7 @@ pub use outcome::{Answer, BoxFuture, Outcome};
 pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
 pub use policy::{Level, OnError, Policy, Reject, RejectType};
 pub use serve::serve;
-pub use services::{DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services};
+pub use services::{DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Validity};
 pub use session::{
     Args, Connection, Credentials, Direction, Field, FieldSet, Parameters, Session, Transaction,
 };

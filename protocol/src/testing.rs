@@ -31,7 +31,9 @@ use bytes::Bytes;
 use crate::address::AddressError;
 use crate::outcome::{Answer, BoxFuture, Outcome};
 use crate::plugin::{Call, Definition, Init, Plugin};
-use crate::services::{DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services};
+use crate::services::{
+    DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Validity,
+};
 use crate::session::{Args, Session};
 use crate::settings::{SettingError, Settings};
 use crate::{Address, Departure, HeaderBlock, Hook, Level, Value};
@@ -196,6 +198,7 @@ impl Message for MemoryMessage {
 pub struct FakeServices {
     dns: Mutex<HashMap<(String, RecordType), Result<DnsAnswer, ServiceError>>>,
     files: Mutex<HashMap<String, Vec<String>>>,
+    recipients: Mutex<HashMap<String, Result<Validity, ServiceError>>>,
     state: Mutex<HashMap<String, Vec<u8>>>,
     log: Mutex<Vec<String>>,
 }
@@ -228,6 +231,11 @@ impl FakeServices {
             name.to_owned(),
             lines.iter().map(|line| (*line).to_owned()).collect(),
         );
+    }
+
+    /// From now on this is said of an address; of others nobody knows.
+    pub fn set_recipient(&self, address: &str, answer: Result<Validity, ServiceError>) {
+        lock(&self.recipients).insert(address.to_lowercase(), answer);
     }
 
     /// What plugins have logged, as `plugin: level: message`.
@@ -264,6 +272,14 @@ impl Services for FakeServices {
 
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
         ready(Ok(lock(&self.files).get(name).cloned().unwrap_or_default()))
+    }
+
+    fn recipient_valid(
+        &self,
+        address: &Address,
+    ) -> BoxFuture<'static, Result<Validity, ServiceError>> {
+        let known = lock(&self.recipients).get(&address.to_lowercase()).cloned();
+        ready(known.unwrap_or(Ok(Validity::Unknown)))
     }
 
     fn state_get(&self, key: &str) -> BoxFuture<'static, Result<Option<Vec<u8>>, ServiceError>> {

@@ -14,7 +14,7 @@ use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::{
     Address, Answer, Args, Call, Departure, Disposition, DnsAnswer, Hook, Level, Outcome,
-    Parameters, Policy, RecordType, ServiceError, Services, Session, Verdict,
+    Parameters, Policy, RecordType, ServiceError, Services, Session, Validity, Verdict,
 };
 use gatepost_tests::programs;
 
@@ -444,6 +444,13 @@ impl Services for NoServices {
     }
 
     fn config(&self, _: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
+        none()
+    }
+
+    fn recipient_valid(
+        &self,
+        _: &Address,
+    ) -> BoxFuture<'static, Result<Validity, ServiceError>> {
         none()
     }
 

@@ -115,7 +115,7 @@ my $ready_plugin = record(
 );
 my $params = record(
     name => text(), type => text(), key => text(), value => bytes(), ttl_ms => integer(), add => integer(),
-    offset => integer(), length => integer(), ms => integer(),
+    offset => integer(), length => integer(), ms => integer(), address => text(),
 );
 
 *message_hello = message(

@@ -34,6 +34,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         config,
         chain,
         processes,
+        services,
         credentials,
         runtime,
     } = match assemble::start(path) {
@@ -65,6 +66,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             let shared = Arc::new(Shared {
                 config,
                 chain,
+                services,
                 spool: Arc::new(spool),
                 outbox,
                 apart: Apart::default(),

@@ -13,6 +13,8 @@ mod wire;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use gatepost_protocol::Services;
+
 use crate::chain::Chain;
 use crate::config::{Config, Listen};
 use crate::message::Spool;
@@ -32,6 +34,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The plugins.
     pub chain: Arc<Chain>,
+    /// What plugins may ask, and VRFY asks too.
+    pub services: Arc<dyn Services>,
     /// Where messages wait while they come in.
     pub spool: Arc<Spool>,
     /// What recipients are owed of whom the client does not hear.

@@ -9,7 +9,7 @@ use gatepost_protocol::frame;
 use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::services::{DnsStatus, ServiceErrorCode};
 use gatepost_protocol::wire::{CallMessage, ReplyMessage};
-use gatepost_protocol::{RecordType, ServiceError, Services, Value};
+use gatepost_protocol::{Address, RecordType, ServiceError, Services, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -100,6 +100,13 @@ impl Calls {
                 let values = services.config(params.text("name")?);
                 Box::pin(async move { Ok(map([("values", texts(values.await?))])) })
             }
+            "recipient/valid" => {
+                let validity = services.recipient_valid(&params.address("address")?);
+                Box::pin(async move {
+                    let validity = Value::from(validity.await?.name());
+                    Ok(map([("validity", validity)]))
+                })
+            }
             "state/get" => {
                 let value = services.state_get(params.text("key")?);
                 Box::pin(async move {
@@ -174,6 +181,11 @@ impl Params<'_> {
     fn text(&self, name: &str) -> Result<&str, ServiceError> {
         let text = self.0.get(name).and_then(Value::as_text);
         text.ok_or_else(|| bad(format!("`{name}` is to be a text")))
+    }
+
+    fn address(&self, name: &str) -> Result<Address, ServiceError> {
+        let text = self.text(name)?;
+        Address::parse_utf8(text).map_err(|error| bad(format!("`{text}` is no address: {error}")))
     }
 
     pub(super) fn integer(&self, name: &str) -> Result<i64, ServiceError> {

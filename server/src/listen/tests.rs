@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gatepost_protocol::testing::FakeServices;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::TcpStream;
@@ -36,6 +37,7 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
         panic!("it is TCP")
     };
     let shared = Arc::new(Shared {
+        services: Arc::new(FakeServices::default()),
         spool: Arc::new(Spool::open(&config).unwrap()),
         chain: Arc::new(Chain::new(Vec::new())),
         outbox: Outbox::open(&config).unwrap(),

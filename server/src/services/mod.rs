@@ -1,8 +1,10 @@
-//! What plugins may ask of the core: the log, the DNS, flat files and the state store (docs/protocol.md §8).
+//! What plugins may ask of the core: the log, the DNS, flat files, recipients and the state store (docs/protocol.md §8).
 //!
 //! [`Core`] answers built-ins directly; the host answers the calls of child processes with the same value.
 
 mod dns;
+pub mod question;
+mod recipients;
 mod state;
 #[cfg(test)]
 pub(crate) mod test_dns;
@@ -12,9 +14,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gatepost_protocol::services::ServiceErrorCode;
-use gatepost_protocol::{BoxFuture, DnsAnswer, Level, RecordType, ServiceError, Services};
+use gatepost_protocol::{
+    Address, BoxFuture, DnsAnswer, Level, RecordType, ServiceError, Services, Validity,
+};
 
 pub use dns::DnsConfig;
+pub use recipients::{RecipientHook, Told};
 
 /// Reads a flat file by name: its lines without comments, none where there is no such file, or what is wrong with it and where.
 pub type FlatFiles = Arc<dyn Fn(&str) -> Result<Vec<String>, String> + Send + Sync>;
@@ -32,6 +37,7 @@ pub struct Core {
     state: Arc<state::State>,
     log: LogLine,
     config_hook: OnceLock<ConfigHook>,
+    recipients: recipients::Recipients,
 }
 
 impl Core {
@@ -43,6 +49,7 @@ impl Core {
             state: Arc::new(state::State::new(state)),
             log,
             config_hook: OnceLock::new(),
+            recipients: recipients::Recipients::default(),
         }
     }
 
@@ -50,6 +57,11 @@ impl Core {
     /// in [`Core::new`]. Only the first call counts.
     pub fn ask_first(&self, hook: ConfigHook) {
         let _ = self.config_hook.set(hook);
+    }
+
+    /// From now on plugins are asked whether an address is ours; before that nobody knows. Only the first call counts.
+    pub fn ask_about_recipients(&self, hook: RecipientHook) {
+        self.recipients.ask(hook);
     }
 }
 
@@ -80,6 +92,13 @@ impl Services for Core {
                 None => files(&name).map_err(failed),
             }
         })
+    }
+
+    fn recipient_valid(
+        &self,
+        address: &Address,
+    ) -> BoxFuture<'static, Result<Validity, ServiceError>> {
+        self.recipients.valid(address)
     }
 
     fn state_get(&self, key: &str) -> BoxFuture<'static, Result<Option<Vec<u8>>, ServiceError>> {

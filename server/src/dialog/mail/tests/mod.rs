@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gatepost_protocol::plugin::Subscription;
+use gatepost_protocol::testing::FakeServices;
 use gatepost_protocol::{Answer, Call, Field, Hook, Outcome, Plugin, Policy, Verdict};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -147,6 +148,7 @@ impl Bed {
         let shared = Arc::new(Shared {
             config: Arc::new(self.config.clone()),
             chain: Arc::new(Chain::new(entries.collect())),
+            services: Arc::new(FakeServices::default()),
             spool: Arc::new(Spool::open(&self.config).unwrap()),
             outbox: Outbox::open(&self.config).unwrap(),
             apart: Apart::default(),

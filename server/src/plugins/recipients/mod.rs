@@ -1,0 +1,124 @@
+//! `recipients`: who the recipients are here, from lists, a call to the next server, a command. It answers `recipient_valid`.
+
+mod entries;
+
+use std::sync::Arc;
+
+use gatepost_protocol::{
+    Address, Answer, Built, Call, Definition, Hook, Init, Outcome, Plugin, ServiceError, Setting,
+    SettingError, Subscription,
+};
+
+use super::lists::{List, checked};
+use super::patterns::Domains;
+use entries::{Addresses, Patterns};
+
+pub const DEFINITION: Definition = Definition {
+    name: "recipients",
+    about: "Says which addresses exist here.",
+    settings: || {
+        vec![
+            Setting::list(
+                "addresses",
+                "Recipients that exist: addresses, or @domain for all of a domain; adds to the flat file recipients.",
+            ),
+            Setting::list(
+                "patterns",
+                "Regular expressions that match recipients that exist.",
+            ),
+            Setting::list(
+                "domains",
+                "Domains whose recipients are all known here; .example.org stands for everything below it. Not set: all domains.",
+            ),
+        ]
+    },
+    build,
+};
+
+/// What is in a list is at hand: an answer that is kept would hide that the list has changed.
+const NOT_KEPT: &str = "0s";
+
+struct Recipients {
+    addresses: List<Addresses>,
+    patterns: List<Patterns>,
+    domains: Option<List<Domains>>,
+}
+
+fn build(init: Init) -> Built {
+    let mut errors: Vec<SettingError> = Vec::new();
+    let addresses = checked(List::new(&init, "addresses", &["recipients"]), &mut errors);
+    let patterns = checked(List::new(&init, "patterns", &[]), &mut errors);
+    let domains = match init.settings.get("domains") {
+        Some(_) => Some(checked(List::new(&init, "domains", &[]), &mut errors)),
+        None => None,
+    };
+    match (addresses, patterns, domains.unwrap_or_default()) {
+        (Some(addresses), Some(patterns), domains) if errors.is_empty() => {
+            Ok(Arc::new(Recipients {
+                addresses,
+                patterns,
+                domains,
+            }))
+        }
+        _ => Err(errors),
+    }
+}
+
+impl Plugin for Recipients {
+    fn subscriptions(&self) -> Vec<Subscription> {
+        vec![Subscription::to(Hook::RecipientValid, &[])]
+    }
+
+    fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
+        match call.args.address() {
+            Some(address) => super::now_or_later(self.judge(address)),
+            None => Outcome::declined().into(),
+        }
+    }
+}
+
+impl Recipients {
+    async fn judge(&self, address: &Address) -> Outcome {
+        match self.look(address).await {
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::error(format!("{}: {error}", address.as_str())),
+        }
+    }
+
+    async fn look(&self, address: &Address) -> Result<Outcome, ServiceError> {
+        let name = address.as_str();
+        let Some(domain) = address.domain() else {
+            // RFC 5321 §4.5.1: what needs no domain is postmaster.
+            return Ok(Outcome::ok(format!("{name}: no domain")));
+        };
+        let ours = self
+            .domains
+            .as_ref()
+            .is_none_or(|domains| domains.own().has(&domain.to_lowercase()));
+        if ours && super::is_postmaster(address) {
+            return Ok(at_hand(Outcome::ok(name)));
+        }
+        let key = address.to_lowercase();
+        let addresses = self.addresses.entries().await?;
+        if addresses.has(&key) {
+            return Ok(at_hand(Outcome::ok(format!("{name} is listed"))));
+        }
+        let patterns = self.patterns.own();
+        if let Some(pattern) = patterns.find(&key) {
+            return Ok(at_hand(Outcome::ok(format!("{name} matches {pattern}"))));
+        }
+        if !ours {
+            return Ok(Outcome::skip(format!("{name}: not in domains")));
+        }
+        // A list that was lost is not to refuse everybody.
+        if addresses.is_empty() && patterns.is_empty() {
+            return Ok(Outcome::skip(format!("{name}: there are no sources")));
+        }
+        Ok(at_hand(Outcome::fail(format!("{name} is not listed"))))
+    }
+}
+
+fn at_hand(mut outcome: Outcome) -> Outcome {
+    outcome.values = vec![NOT_KEPT.to_owned()];
+    outcome
+}
