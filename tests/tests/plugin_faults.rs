@@ -447,10 +447,7 @@ impl Services for NoServices {
         none()
     }
 
-    fn recipient_valid(
-        &self,
-        _: &Address,
-    ) -> BoxFuture<'static, Result<Validity, ServiceError>> {
+    fn recipient_valid(&self, _: &Address) -> BoxFuture<'static, Result<Validity, ServiceError>> {
         none()
     }
 

@@ -5,6 +5,7 @@
 mod auth;
 mod badmailfrom;
 mod badrcptto;
+mod conversation;
 mod date;
 mod dnsbl;
 mod earlytalker;

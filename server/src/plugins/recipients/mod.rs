@@ -1,5 +1,7 @@
 //! `recipients`: who the recipients are here, from lists, a call to the next server, a command. It answers `recipient_valid`.
 
+mod callout;
+mod command;
 mod entries;
 
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use gatepost_protocol::{
 
 use super::lists::{List, checked};
 use super::patterns::Domains;
+use callout::CallOut;
+use command::Command;
 use entries::{Addresses, Patterns};
 
 pub const DEFINITION: Definition = Definition {
@@ -26,6 +30,14 @@ pub const DEFINITION: Definition = Definition {
                 "patterns",
                 "Regular expressions that match recipients that exist.",
             ),
+            Setting::text(
+                "callout",
+                "The server to ask: smtp://HOST:PORT, lmtp://HOST:PORT or lmtp:unix:PATH.",
+            ),
+            Setting::list(
+                "command",
+                "A program with its first arguments; -- and the address are added. It exits with 0 for yes, with 1 for no.",
+            ),
             Setting::list(
                 "domains",
                 "Domains whose recipients are all known here; .example.org stands for everything below it. Not set: all domains.",
@@ -38,28 +50,51 @@ pub const DEFINITION: Definition = Definition {
 /// What is in a list is at hand: an answer that is kept would hide that the list has changed.
 const NOT_KEPT: &str = "0s";
 
+/// What a source that has to be waited for says.
+enum Said {
+    /// There is such an address; why.
+    Yes(String),
+    /// There is none; why.
+    No(String),
+}
+
 struct Recipients {
     addresses: List<Addresses>,
     patterns: List<Patterns>,
+    callout: Option<CallOut>,
+    command: Option<Command>,
     domains: Option<List<Domains>>,
 }
 
 fn build(init: Init) -> Built {
+    let settings = &init.settings;
     let mut errors: Vec<SettingError> = Vec::new();
     let addresses = checked(List::new(&init, "addresses", &["recipients"]), &mut errors);
     let patterns = checked(List::new(&init, "patterns", &[]), &mut errors);
-    let domains = match init.settings.get("domains") {
-        Some(_) => Some(checked(List::new(&init, "domains", &[]), &mut errors)),
-        None => None,
-    };
-    match (addresses, patterns, domains.unwrap_or_default()) {
-        (Some(addresses), Some(patterns), domains) if errors.is_empty() => {
-            Ok(Arc::new(Recipients {
-                addresses,
-                patterns,
-                domains,
-            }))
-        }
+    let domains = settings.get("domains").and_then(|_| {
+        let list = List::new(&init, "domains", &[]);
+        checked(list, &mut errors)
+    });
+    let callout = settings.text("callout").and_then(|url| {
+        let callout = CallOut::new(url, &init.hostname);
+        callout
+            .map_err(|wrong| errors.push(SettingError::at("callout", wrong)))
+            .ok()
+    });
+    let command = settings.get("command").and_then(|_| {
+        let command = Command::new(&settings.list("command"));
+        command
+            .map_err(|wrong| errors.push(SettingError::at("command", wrong)))
+            .ok()
+    });
+    match (addresses, patterns) {
+        (Some(addresses), Some(patterns)) if errors.is_empty() => Ok(Arc::new(Recipients {
+            addresses,
+            patterns,
+            callout,
+            command,
+            domains,
+        })),
         _ => Err(errors),
     }
 }
@@ -110,11 +145,43 @@ impl Recipients {
         if !ours {
             return Ok(Outcome::skip(format!("{name}: not in domains")));
         }
+        if self.callout.is_some() || self.command.is_some() {
+            return Ok(self.ask(address).await);
+        }
         // A list that was lost is not to refuse everybody.
         if addresses.is_empty() && patterns.is_empty() {
             return Ok(Outcome::skip(format!("{name}: there are no sources")));
         }
         Ok(at_hand(Outcome::fail(format!("{name} is not listed"))))
+    }
+
+    /// Asks the sources that have to be waited for. One yes is enough; who cannot tell may be the one that knows the address.
+    async fn ask(&self, address: &Address) -> Outcome {
+        let name = address.as_str();
+        let (mut no, mut unsure) = (String::new(), None);
+        let callout = async { Some(self.callout.as_ref()?.ask(address).await) };
+        let command = async { Some(self.command.as_ref()?.ask(address).await) };
+        let mut hear = |said: Option<Result<Said, String>>| match said? {
+            Ok(Said::Yes(why)) => Some(Outcome::ok(format!("{name}: {why}"))),
+            Ok(Said::No(why)) => {
+                no = why;
+                None
+            }
+            Err(why) => {
+                unsure.get_or_insert(why);
+                None
+            }
+        };
+        if let Some(yes) = hear(callout.await) {
+            return yes;
+        }
+        if let Some(yes) = hear(command.await) {
+            return yes;
+        }
+        match unsure {
+            Some(why) => Outcome::error(format!("{name}: {why}")),
+            None => Outcome::fail(format!("{name}: {no}")),
+        }
     }
 }
 
