@@ -39,7 +39,7 @@ enum Server {
     Unix(PathBuf),
 }
 
-/// A connection on which the greetings were said.
+/// A connection on which the greetings were said; where it is kept for later, RSET was said last.
 struct Open {
     conversation: Conversation<Box<dyn Stream>>,
     smtputf8: bool,
@@ -113,7 +113,7 @@ impl CallOut {
     }
 
     async fn ask_again(&self, mut open: Open, address: &Address) -> Result<Said, Trouble> {
-        let reply = open.conversation.ask("RSET", REPLY).await?;
+        let reply = open.conversation.reply("an answer to RSET", REPLY).await?;
         reply.friendly("to RSET it says")?;
         self.ask_on(open, address).await
     }
@@ -139,8 +139,11 @@ impl CallOut {
             5 => Said::No(said),
             _ => return Err(Trouble(format!("it says {} {}", reply.code, reply.text))),
         };
-        open.since = Instant::now();
-        self.idle().push(open);
+        // The answer to this is read when the connection is used again.
+        if open.conversation.write(b"RSET\r\n", REPLY).await.is_ok() {
+            open.since = Instant::now();
+            self.idle().push(open);
+        }
         Ok(said)
     }
 
