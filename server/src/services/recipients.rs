@@ -203,3 +203,6 @@ impl Known {
         self.recent.insert(name.to_owned(), (validity, until));
     }
 }
+
+#[cfg(test)]
+mod tests;
