@@ -189,3 +189,6 @@ fn at_hand(mut outcome: Outcome) -> Outcome {
     outcome.values = vec![NOT_KEPT.to_owned()];
     outcome
 }
+
+#[cfg(test)]
+mod tests;
