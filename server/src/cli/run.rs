@@ -68,10 +68,10 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             let shared = Arc::new(Shared {
                 config,
                 chain,
+                services,
                 spool: Arc::new(spool),
                 outbox,
                 apart: Apart::default(),
-                services,
             });
             let _telling = AbortOnDropHandle::new(tokio::spawn(tell_limits()));
             listeners.run(shared, stop).await;

@@ -37,14 +37,14 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The plugins.
     pub chain: Arc<Chain>,
+    /// What plugins may ask; VRFY asks it, too, and flat files of our own are read by it.
+    pub services: Arc<dyn Services>,
     /// Where messages wait while they come in.
     pub spool: Arc<Spool>,
     /// What recipients are owed of whom the client does not hear.
     pub outbox: Arc<Outbox>,
     /// Recipients that have to come in a transaction of their own.
     pub apart: Apart,
-    /// Where flat files are read.
-    pub services: Arc<dyn Services>,
 }
 
 /// Who is at the other end.

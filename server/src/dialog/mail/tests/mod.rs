@@ -148,10 +148,10 @@ impl Bed {
         let shared = Arc::new(Shared {
             config: Arc::new(self.config.clone()),
             chain: Arc::new(Chain::new(entries.collect())),
+            services: Arc::new(FakeServices::default()),
             spool: Arc::new(Spool::open(&self.config).unwrap()),
             outbox: Outbox::open(&self.config).unwrap(),
             apart: Apart::default(),
-            services: Arc::new(FakeServices::default()),
         });
         let client = Client {
             session: "3f9a1c".into(),
