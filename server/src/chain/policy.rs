@@ -63,6 +63,18 @@ pub enum Mark {
     Kept,
 }
 
+impl Mark {
+    /// How the log and the journal say it.
+    pub const fn text(self) -> Option<&'static str> {
+        match self {
+            Mark::None => None,
+            Mark::Tolerated => Some("tolerated"),
+            Mark::Naughty => Some("NAUGHTY"),
+            Mark::Kept => Some("kept for the recipients"),
+        }
+    }
+}
+
 /// An outcome, judged.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Judgement {

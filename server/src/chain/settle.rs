@@ -12,6 +12,7 @@ use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
 use super::visit::{Decision, Owed, Visit};
 use super::{Chain, Member};
 use crate::report;
+use crate::report::journal::Turn;
 
 impl Chain {
     /// Makes an outcome count. `Some` where it ends the walk.
@@ -23,8 +24,9 @@ impl Chain {
         timeout: Duration,
         mut outcome: Outcome,
     ) -> Option<Decision> {
-        self.apply(visit, at, &mut outcome);
+        self.apply(visit, hook, at, &mut outcome);
         if let Some(deferred) = outcome.defer.take() {
+            self.trace_deferred(visit, hook, at, deferred.until);
             let answer = AbortOnDropHandle::new(tokio::spawn(deferred.outcome));
             visit.owed.push(Owed {
                 chain: self.id,
@@ -57,6 +59,7 @@ impl Chain {
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Kept;
         self.log(visit, hook, at, &judgement, &finding.message);
+        self.trace(visit, hook, at, &judgement, &finding);
         self.announce(visit, hook, member, &judgement, &finding.message);
         visit.kept.push(Kept {
             chain: self.id,
@@ -68,11 +71,14 @@ impl Chain {
     }
 
     /// Makes the changes that an outcome asks for. One that is refused makes it an error; those before it stand.
-    pub(super) fn apply(&self, visit: &mut Visit, at: usize, outcome: &mut Outcome) {
+    pub(super) fn apply(&self, visit: &mut Visit, hook: Hook, at: usize, outcome: &mut Outcome) {
         for change in std::mem::take(&mut outcome.changes) {
             if let Err(error) = change.apply(&mut visit.session, &self.members[at].name) {
                 *outcome = Outcome::error(error.to_string());
                 return;
+            }
+            if let Some(trace) = &mut visit.trace {
+                trace.changed(hook, &change);
             }
         }
     }
@@ -94,6 +100,9 @@ impl Chain {
         for (address, own) in std::mem::take(&mut outcome.recipients) {
             if !visit.session.transaction.recipients.contains(&address) {
                 continue;
+            }
+            if let Some(trace) = &mut visit.trace {
+                trace.single_out(&address);
             }
             let mut own = Finding::from(own);
             let said = std::mem::take(&mut own.message);
@@ -130,6 +139,7 @@ impl Chain {
             visit.session.connection.naughty = Some(naughty);
         }
         self.log(visit, hook, at, &judgement, &finding.message);
+        self.trace(visit, hook, at, &judgement, finding);
         self.announce(visit, hook, member, &judgement, &finding.message);
         if judgement.verdict == Verdict::Declined {
             return None;
@@ -179,21 +189,66 @@ impl Chain {
         };
         let level = self.rules(visit, at).level(level);
         if report::enabled(level) {
-            let mark = match judgement.mark {
-                Mark::None => None,
-                Mark::Tolerated => Some("tolerated"),
-                Mark::Naughty => Some("NAUGHTY"),
-                Mark::Kept => Some("kept for the recipients"),
-            };
             report::disposition(
                 level,
                 &visit.session.id,
                 hook,
                 &self.members[at].name,
                 judgement.disposition,
-                mark,
+                judgement.mark.text(),
                 message,
             );
+        }
+    }
+
+    /// Notes a plugin's turn, where somebody may ask why.
+    pub(super) fn trace(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        at: usize,
+        judgement: &Judgement,
+        finding: &Finding,
+    ) {
+        if visit.trace.is_none() {
+            return;
+        }
+        let origins = self.origins(visit, at);
+        let behind = origins.behind(finding, judgement);
+        let verdict = |verdict: Verdict| match verdict {
+            Verdict::Declined => "",
+            verdict => verdict.name(),
+        };
+        let turn = Turn {
+            hook: hook.name().into(),
+            plugin: (&*self.members[at].name).into(),
+            found: (!judgement.silent).then_some(judgement.disposition),
+            message: finding.message.as_str().into(),
+            wanted: match judgement.wanted == judgement.verdict {
+                true => "",
+                false => verdict(judgement.wanted),
+            }
+            .into(),
+            verdict: verdict(judgement.verdict).into(),
+            mark: judgement.mark.text().unwrap_or_default().into(),
+            because: behind.map(Into::into).collect(),
+            ..Turn::default()
+        };
+        if let Some(trace) = &mut visit.trace {
+            trace.turn(&visit.session, turn);
+        }
+    }
+
+    /// The same for an answer that comes later.
+    fn trace_deferred(&self, visit: &mut Visit, hook: Hook, at: usize, until: Hook) {
+        if let Some(trace) = &mut visit.trace {
+            let turn = Turn {
+                hook: hook.name().into(),
+                plugin: (&*self.members[at].name).into(),
+                message: format!("will answer at {until}").into(),
+                ..Turn::default()
+            };
+            trace.turn(&visit.session, turn);
         }
     }
 

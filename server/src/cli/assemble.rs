@@ -11,6 +11,7 @@ use gatepost_protocol::{
 };
 use tokio::runtime::Runtime;
 
+use super::origins::origins;
 use super::{FAILED, MISTAKE, distinctions};
 use crate::chain::{Chain, Entry, Rules, Visit};
 use crate::config::{self, Config, FlatFiles, LevelChange, Mistakes, PluginConfig, PluginKind};
@@ -322,6 +323,7 @@ fn entry(
             plugin.loglevel.or(own_level),
             plugin.timeout,
         ),
+        origins: origins(plugin, &[], own),
         when: plugin.when.clone(),
     }
 }

@@ -33,6 +33,9 @@ pub(super) const CORE_KEYS: &[&str] = &[
     "when",
 ];
 
+/// Those of them that decide what a failure costs.
+const UNIFORM_KEYS: [&str; 3] = ["reject", "reject_type", "on_error"];
+
 /// The keys that say where a plugin runs; it has one of them at most.
 const KINDS: [&str; 3] = ["run", "attach", "qpsmtpd"];
 
@@ -242,6 +245,10 @@ pub(super) fn own_settings(
         source: Some(reader.source.clone()),
         header,
         settings: BTreeMap::new(),
+        uniform: UNIFORM_KEYS
+            .iter()
+            .filter_map(|key| Some((*key, keys.key_span(key)?)))
+            .collect(),
     };
     for (key, span, item) in keys.rest() {
         let (value, span) = reader.setting(span, item);

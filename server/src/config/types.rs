@@ -18,6 +18,8 @@ pub struct Config {
     pub localiphost: Option<String>,
     /// Where messages wait while they come in.
     pub spool_dir: PathBuf,
+    /// The most bytes that the journal takes, in a folder of `spool_dir`; 0: there is none.
+    pub journal: u64,
     /// The file of the embedded state store.
     pub state: PathBuf,
     /// The DNS server to ask; `None`: those of the system.

@@ -38,7 +38,8 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     let shared = Arc::new(Shared {
         spool: Arc::new(Spool::open(&config).unwrap()),
         chain: Arc::new(Chain::new(Vec::new())),
-        outbox: Outbox::open(&config).unwrap(),
+        outbox: Some(Outbox::open(&config).unwrap()),
+        journal: None,
         apart: Apart::default(),
         config: Arc::new(config),
     });

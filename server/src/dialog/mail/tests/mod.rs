@@ -142,13 +142,15 @@ impl Bed {
                 name: format!("plugin{at}").into(),
                 plugin: Arc::new(plugin),
                 rules: Rules::new(Policy::default(), Policy::default(), None, None),
+                origins: Default::default(),
                 when: None,
             });
         let shared = Arc::new(Shared {
             config: Arc::new(self.config.clone()),
             chain: Arc::new(Chain::new(entries.collect())),
             spool: Arc::new(Spool::open(&self.config).unwrap()),
-            outbox: Outbox::open(&self.config).unwrap(),
+            outbox: Some(Outbox::open(&self.config).unwrap()),
+            journal: None,
             apart: Apart::default(),
         });
         let client = Client {
@@ -156,6 +158,7 @@ impl Bed {
             remote: Some("192.0.2.1:1234".parse().unwrap()),
             local: None,
             listen: Arc::new(self.listen.clone()),
+            user: None,
             secured: None,
             may_xclient: false,
             may_xforward: false,
