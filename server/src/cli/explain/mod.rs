@@ -134,6 +134,11 @@ fn look_up(path: Option<&Path>, id: &str) -> Result<Vec<String>, ExitCode> {
         eprintln!("{text}");
         ExitCode::from(FAILED)
     };
+    if config.journal == 0 && !folder.exists() {
+        return Err(failed(
+            "no journal is kept: `journal = 0` in the configuration".to_owned(),
+        ));
+    }
     let found = journal::find(&folder, id).map_err(|error| {
         failed(format!(
             "cannot read the journal {}: {error}",

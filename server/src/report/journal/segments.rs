@@ -43,7 +43,7 @@ impl Segments {
         &self.dir
     }
 
-    /// Writes whole lines. After an error the next lines begin a new segment.
+    /// Writes whole lines.
     ///
     /// # Errors
     /// Lines are lost.
@@ -64,7 +64,13 @@ impl Segments {
                 0 => first_line(rest),
                 length => length,
             };
-            segment.file.write_all(&rest[..length])?;
+            if let Err(error) = segment.file.write_all(&rest[..length]) {
+                // What is there of the lines goes, so that the next ones can follow. Where even that fails, they begin a new segment.
+                if segment.file.set_len(segment.size).is_ok() {
+                    self.current = Some(segment);
+                }
+                return Err(error);
+            }
             segment.size += length as u64;
             rest = &rest[length..];
             self.current = Some(segment);
@@ -185,7 +191,9 @@ mod tests {
     fn a_later_run_goes_on_behind_an_earlier_one_that_broke_off() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = Segments::open(dir.path(), 8000).unwrap();
-        first.write(b"one\ntw").unwrap();
+        first.write(b"one\n").unwrap();
+        let broken = &list(dir.path()).unwrap()[0].path;
+        fs::write(broken, "one\ntw").unwrap();
         let mut second = Segments::open(dir.path(), 8000).unwrap();
         second.write(b"three\nfour\n").unwrap();
         assert_eq!(list(dir.path()).unwrap().len(), 2);
