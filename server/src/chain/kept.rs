@@ -40,6 +40,9 @@ impl Chain {
 
     /// Makes an answer count that was deferred until RCPT: for every recipient, by its own settings.
     pub(super) fn keep_for_all(&self, visit: &mut Visit, at: usize, mut outcome: Outcome) {
+        if self.is_shadow(visit, at) {
+            return self.note_shadow(visit, Hook::Rcpt, at, outcome);
+        }
         self.apply(visit, Hook::Rcpt, at, &mut outcome);
         let finding = Finding::from(outcome);
         if costs(&finding) {
@@ -157,6 +160,10 @@ impl Chain {
                     outcome = late.unwrap_or_else(|_| {
                         Outcome::error("the deferred answer did not come in time")
                     });
+                }
+                if self.is_shadow(visit, at) {
+                    self.note_shadow(visit, hook, at, outcome);
+                    continue;
                 }
                 self.apply(visit, hook, at, &mut outcome);
                 let finding = Finding::from(outcome);

@@ -372,7 +372,10 @@ impl Chain {
             .and_then(|profile| profile.variant(at));
         let own = variant.and_then(|variant| variant.own.as_ref());
         let member = &self.members[at];
-        own.map_or(member.hooks, |own| own.hooks).has(hook) && member.is_wanted(visit)
+        own.map_or(member.hooks, |own| own.hooks).has(hook)
+            && member.is_wanted(visit)
+            // Whoever keeps a message keeps it, whether that counts or not.
+            && (hook != Hook::Queue || !self.is_shadow(visit, at))
     }
 
     /// Asks a segment; where the policy lets a failure pass, what stands behind it is asked in its turn.

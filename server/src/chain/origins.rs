@@ -17,6 +17,8 @@ pub struct Origins {
     pub forces_type: bool,
     /// `on_error`.
     pub on_error: String,
+    /// `shadow` or `canary`, where it is set.
+    pub shadow: String,
 }
 
 impl Origins {
@@ -38,6 +40,7 @@ impl Origins {
             (denied, &self.reject),
             (typed, &self.reject_type),
             (failed && judgement.mark != Mark::Kept, &self.on_error),
+            (judgement.mark == Mark::Shadow, &self.shadow),
         ];
         let uniform = uniform
             .into_iter()

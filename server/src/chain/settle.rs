@@ -24,7 +24,10 @@ impl Chain {
         timeout: Duration,
         mut outcome: Outcome,
     ) -> Option<Decision> {
-        self.apply(visit, hook, at, &mut outcome);
+        let is_shadow = self.is_shadow(visit, at);
+        if !is_shadow {
+            self.apply(visit, hook, at, &mut outcome);
+        }
         if let Some(deferred) = outcome.defer.take() {
             self.trace_deferred(visit, hook, at, deferred.until);
             let answer = AbortOnDropHandle::new(tokio::spawn(deferred.outcome));
@@ -35,6 +38,10 @@ impl Chain {
                 answer,
                 deadline: Instant::now() + timeout,
             });
+            return None;
+        }
+        if is_shadow {
+            self.note_shadow(visit, hook, at, outcome);
             return None;
         }
         if !outcome.recipients.is_empty()
@@ -68,6 +75,40 @@ impl Chain {
             hook,
             finding,
         });
+    }
+
+    /// Whether what a plugin finds about this client does not count.
+    pub(super) fn is_shadow(&self, visit: &Visit, at: usize) -> bool {
+        let client = visit.session.connection.remote.map(|remote| remote.ip());
+        self.rules(visit, at)
+            .is_shadow(&self.members[at].name, client)
+    }
+
+    /// Writes down what would have become of an outcome, and leaves everything as it is.
+    pub(super) fn note_shadow(&self, visit: &mut Visit, hook: Hook, at: usize, outcome: Outcome) {
+        let mut outcome = outcome;
+        if let Some(trace) = &mut visit.trace {
+            for change in &outcome.changes {
+                trace.changed(hook, change);
+            }
+        }
+        for (address, own) in std::mem::take(&mut outcome.recipients) {
+            if let Some(trace) = &mut visit.trace {
+                trace.single_out(&address);
+            }
+            let mut own = Finding::from(own);
+            own.message = format!("{}: {}", address.as_str(), own.message);
+            self.note_finding_in_shadow(visit, hook, at, &own);
+        }
+        self.note_finding_in_shadow(visit, hook, at, &Finding::from(outcome));
+    }
+
+    fn note_finding_in_shadow(&self, visit: &mut Visit, hook: Hook, at: usize, finding: &Finding) {
+        let mut judgement = self.rules(visit, at).judge(finding);
+        judgement.verdict = Verdict::Declined;
+        judgement.mark = Mark::Shadow;
+        self.log(visit, hook, at, &judgement, &finding.message);
+        self.trace(visit, hook, at, &judgement, finding);
     }
 
     /// Makes the changes that an outcome asks for. One that is refused makes it an error; those before it stand.

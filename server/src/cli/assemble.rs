@@ -322,7 +322,8 @@ fn entry(
             own,
             plugin.loglevel.or(own_level),
             plugin.timeout,
-        ),
+        )
+        .shadowed(plugin.shadow),
         origins: origins(plugin, &[], own),
         when: plugin.when.clone(),
     }

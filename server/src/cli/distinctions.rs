@@ -124,7 +124,7 @@ impl Bench<'_> {
         };
         Ok(Special {
             plugin: plugin.name.clone(),
-            rules: Rules::new(policy, running.policy, loglevel, timeout),
+            rules: Rules::new(policy, running.policy, loglevel, timeout).shadowed(plugin.shadow),
             origins: origins(plugin, overrides, running.policy),
             made,
         })

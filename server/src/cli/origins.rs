@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gatepost_protocol::{OnError, Policy, Reject, RejectType};
 
 use crate::chain::Origins;
-use crate::config::{Location, Override, PluginConfig, Spans};
+use crate::config::{Location, Override, PluginConfig, Shadow, Spans};
 
 /// A table of the configuration with settings for a plugin.
 struct Table<'a> {
@@ -64,7 +64,27 @@ pub(super) fn origins(plugin: &PluginConfig, over: &[&Override], own: Policy) ->
             .iter()
             .any(|table| table.policy.reject_type.is_some()),
         on_error: find("on_error", |it| it.on_error.map(OnError::word), "tempfail"),
+        shadow: shadow(plugin),
     })
+}
+
+fn shadow(plugin: &PluginConfig) -> String {
+    let (key, what) = match plugin.shadow {
+        Shadow::Off => return String::new(),
+        Shadow::On => ("shadow", "shadow = true".to_owned()),
+        Shadow::Canary(share) => {
+            let (whole, part) = (share / 100, share % 100);
+            let part = match part {
+                0 => String::new(),
+                part => format!(".{part:02}"),
+            };
+            ("canary", format!("canary = \"{whole}{part}%\""))
+        }
+    };
+    match plugin.spans.location_of(key) {
+        Some(place) => at(&what, &place),
+        None => what,
+    }
 }
 
 fn at(what: &str, place: &Location) -> String {

@@ -17,8 +17,6 @@ const MB: usize = 1 << 20;
 /// The biggest `max_size` that can be set, in bytes.
 pub(super) const MAX_SIZE: u64 = 1 << 40;
 
-/// Bytes of the journal, unless set.
-const JOURNAL: u64 = 64 * MB as u64;
 /// The smallest journal: the longest record fits many times.
 const MIN_JOURNAL: u64 = 8 * MB as u64;
 
@@ -73,7 +71,7 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         journal: keys
             .get("journal")
             .and_then(|item| journal(reader, item))
-            .unwrap_or(JOURNAL),
+            .unwrap_or_default(),
         dns_server: keys
             .get("dns_server")
             .and_then(|item| dns_server(reader, item)),

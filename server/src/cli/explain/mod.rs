@@ -136,7 +136,8 @@ fn look_up(path: Option<&Path>, id: &str) -> Result<Vec<String>, ExitCode> {
     };
     if config.journal == 0 && !folder.exists() {
         return Err(failed(
-            "no journal is kept: `journal = 0` in the configuration".to_owned(),
+            "no journal is kept: set `journal = \"64MB\"` in the configuration to have one from now on"
+                .to_owned(),
         ));
     }
     let found = journal::find(&folder, id).map_err(|error| {
