@@ -36,6 +36,7 @@ fn plugin(name: &str, argv: Vec<String>) -> PluginConfig {
         loglevel: None,
         timeout: None,
         spans: Spans::default(),
+        shadow: Default::default(),
         when: None,
         location: Location {
             file: Path::new("gatepost.toml").into(),

@@ -14,6 +14,7 @@ use gatepost_protocol::{
 };
 use tokio::runtime::Runtime;
 
+use super::origins::origins;
 use super::{FAILED, MISTAKE, distinctions};
 use crate::chain::{Chain, Entry, Rules, Visit};
 use crate::config::{self, Config, FlatFiles, LevelChange, Mistakes, PluginConfig, PluginKind};
@@ -361,7 +362,9 @@ fn entry(
             own,
             plugin.loglevel.or(own_level),
             plugin.timeout,
-        ),
+        )
+        .shadowed(plugin.shadow),
+        origins: origins(plugin, &[], own),
         when: plugin.when.clone(),
     }
 }

@@ -246,6 +246,7 @@ pub(super) fn attached(name: &str, socket: &Path) -> PluginConfig {
         loglevel: None,
         timeout: None,
         spans: Spans::default(),
+        shadow: Default::default(),
         when: None,
         location: Location {
             file: Path::new("gatepost.toml").into(),

@@ -143,6 +143,7 @@ impl Bed {
                 name: format!("plugin{at}").into(),
                 plugin: Arc::new(plugin),
                 rules: Rules::new(Policy::default(), Policy::default(), None, None),
+                origins: Default::default(),
                 when: None,
             });
         let shared = Arc::new(Shared {
@@ -150,7 +151,8 @@ impl Bed {
             chain: Arc::new(Chain::new(entries.collect())),
             services: Arc::new(FakeServices::default()),
             spool: Arc::new(Spool::open(&self.config).unwrap()),
-            outbox: Outbox::open(&self.config).unwrap(),
+            outbox: Some(Outbox::open(&self.config).unwrap()),
+            journal: None,
             apart: Apart::default(),
         });
         let client = Client {
@@ -158,6 +160,7 @@ impl Bed {
             remote: Some("192.0.2.1:1234".parse().unwrap()),
             local: None,
             listen: Arc::new(self.listen.clone()),
+            user: None,
             secured: None,
             may_xclient: false,
             may_xforward: false,
