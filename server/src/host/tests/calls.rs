@@ -105,7 +105,7 @@ async fn the_services_of_the_core_answer() {
             "recipient/valid",
             address("bob@"),
             BadParams,
-            "`bob@` is no address: the domain is malformed",
+            "`address`: `bob@` is no address: the domain is malformed",
         ),
         ("state/delete", map([key()]), Failed, "the disk is full"),
         (
