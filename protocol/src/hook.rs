@@ -56,6 +56,7 @@ hooks! {
     UnrecognizedCommand "unrecognized_command",
     ReceivedLine "received_line",
     Config "config",
+    RecipientValid "recipient_valid",
     Deny "deny",
     Ok "ok",
     ResetTransaction "reset_transaction",

@@ -33,7 +33,7 @@ pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
 pub use policy::{Level, OnError, Policy, Reject, RejectType};
 pub use serve::serve;
 pub use services::{
-    Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission,
+    Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission, Validity,
 };
 pub use session::{
     Args, Connection, Credentials, Direction, Field, FieldSet, Parameters, Session, Transaction,

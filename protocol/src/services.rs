@@ -114,6 +114,34 @@ pub struct Bounce {
     pub message: Vec<u8>,
 }
 
+/// Whether an address is one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// There is such a recipient here.
+    Valid,
+    /// There is none.
+    Invalid,
+    /// Nobody knows: no plugin answers for this address.
+    Unknown,
+}
+
+impl Validity {
+    /// The name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Validity::Valid => "valid",
+            Validity::Invalid => "invalid",
+            Validity::Unknown => "unknown",
+        }
+    }
+
+    /// The validity of that name.
+    pub fn from_name(name: &str) -> Option<Validity> {
+        let all = [Validity::Valid, Validity::Invalid, Validity::Unknown];
+        all.into_iter().find(|validity| validity.name() == name)
+    }
+}
+
 /// What a plugin may ask of the core at any time.
 pub trait Services: Send + Sync + 'static {
     /// Writes a line to the log under the plugin's name.
@@ -128,6 +156,14 @@ pub trait Services: Send + Sync + 'static {
 
     /// The lines of a flat file, without comments; none if there is no such file.
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>>;
+
+    /// Whether an address is one of ours, as the plugins say that take part in `recipient_valid`; answers are kept for minutes. What may be
+    /// known later (a server is away) is a [`ServiceErrorCode::Temporary`]. Who asks, while being asked about it, for the same address gets
+    /// [`Validity::Unknown`].
+    fn recipient_valid(
+        &self,
+        address: &Address,
+    ) -> BoxFuture<'static, Result<Validity, ServiceError>>;
 
     /// Reads a key of the state store.
     fn state_get(&self, key: &str) -> BoxFuture<'static, Result<Option<Vec<u8>>, ServiceError>>;

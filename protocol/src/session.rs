@@ -352,13 +352,15 @@ pub enum Args<'a> {
     Default(Cow<'a, str>),
     /// `config`: the flat file's name.
     Name(Cow<'a, str>),
+    /// `recipient_valid`: the address in question.
+    Recipient(Cow<'a, Address>),
 }
 
 impl Args<'_> {
-    /// The address of `mail` and `rcpt`.
+    /// The address of `mail`, `rcpt` and `recipient_valid`.
     pub fn address(&self) -> Option<&Address> {
         match self {
-            Args::Address { address, .. } => Some(address),
+            Args::Address { address, .. } | Args::Recipient(address) => Some(address),
             _ => None,
         }
     }

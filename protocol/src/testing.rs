@@ -33,7 +33,7 @@ use crate::outcome::{Answer, BoxFuture, Outcome};
 use crate::plugin::{Call, Definition, Init, Plugin};
 pub use crate::services::MemoryMessage;
 use crate::services::{
-    Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission,
+    Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission, Validity,
 };
 use crate::session::{Args, Session};
 use crate::settings::{SettingError, Settings};
@@ -206,6 +206,7 @@ fn address_args(address: &Address) -> Args<'_> {
 pub struct FakeServices {
     dns: Mutex<HashMap<(String, RecordType), Result<DnsAnswer, ServiceError>>>,
     files: Mutex<HashMap<String, Vec<String>>>,
+    recipients: Mutex<HashMap<String, Result<Validity, ServiceError>>>,
     state: Mutex<HashMap<String, Vec<u8>>>,
     log: Mutex<Vec<String>>,
     submitted: Mutex<Vec<Submission>>,
@@ -252,6 +253,11 @@ impl FakeServices {
         lock(&self.bounced).clone()
     }
 
+    /// From now on this is said of an address; of others nobody knows.
+    pub fn set_recipient(&self, address: &str, answer: Result<Validity, ServiceError>) {
+        lock(&self.recipients).insert(address.to_lowercase(), answer);
+    }
+
     /// What plugins have logged, as `plugin: level: message`.
     pub fn logged(&self) -> Vec<String> {
         lock(&self.log).clone()
@@ -286,6 +292,14 @@ impl Services for FakeServices {
 
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
         ready(Ok(lock(&self.files).get(name).cloned().unwrap_or_default()))
+    }
+
+    fn recipient_valid(
+        &self,
+        address: &Address,
+    ) -> BoxFuture<'static, Result<Validity, ServiceError>> {
+        let known = lock(&self.recipients).get(&address.to_lowercase()).cloned();
+        ready(known.unwrap_or(Ok(Validity::Unknown)))
     }
 
     fn state_get(&self, key: &str) -> BoxFuture<'static, Result<Option<Vec<u8>>, ServiceError>> {

@@ -203,7 +203,7 @@ my %tests = (
         my $core = core([$say, {name => 'edits', source => "$FindBin::RealBin/plugins/edits"}]);
         $core->{answers}{config} = sub {
             my ($params, undef, $call) = @_;
-            $core->send($core->hook_message(config => args => {name => 'mine'}, plugins => ['edits']));
+            $core->send($core->hook_message(config => args => {name => 'mine'}, plugins => ['edits'], session => ''));
             my $nested = $core->wait_for('result');
             is_deeply $nested->{results}, [{plugin => 'edits', verdict => 'ok', values => ['one', 'two']}], 'is run at once';
             return {ok => {values => $nested->{results}[0]{values}}};

@@ -10,6 +10,7 @@ from gatepost.testing import Answers
 ANSWERS = dict(
     dns={"2.0.0.127.zen.example.net": ["127.0.0.2"], ("example.org", "MX"): ["10 mx.example.org"], "slow.example": "temporary", "empty.example": "no_records"},
     config={"badmailfrom": ["a@b", "c@d"]},
+    recipients={"bob@example.org": "valid", "away@example.org": "temporary"},
 )
 
 METHODS = """
@@ -26,7 +27,8 @@ METHODS = """
     return [found.records, mx.records, none.status, empty.status, temporary.code, str(temporary),
             {wait(core.config("badmailfrom"))}, {wait(core.config("other"))},
             {wait(core.state_get("a/k"))}, {wait(core.state_get("a/none"))}, {wait(core.state_add("a/n", 2))}, {wait(core.state_add("a/n"))},
-            {wait(core.state_delete("a/k"))}, {wait(core.state_get("a/k"))}, {wait(core.message_read(1, 2))}, {wait(core.more_time(5))}]
+            {wait(core.state_delete("a/k"))}, {wait(core.state_get("a/k"))}, {wait(core.message_read(1, 2))}, {wait(core.more_time(5))},
+            {wait(core.recipient_valid("bob@example.org"))}, {wait(core.recipient_valid(Address("eve@example.org")))}]
 
 @hook("noop")
 {async_}def noop(session):
@@ -34,7 +36,7 @@ METHODS = """
 """
 EXPECTED = [
     ["127.0.0.2"], ["10 mx.example.org"], "no_such_name", "no_records", "temporary", "the name server does not answer",
-    ["a@b", "c@d"], [], b"v", None, 2, 3, None, None, b"el", None,
+    ["a@b", "c@d"], [], b"v", None, 2, 3, None, None, b"el", None, "valid", "unknown",
 ]
 
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
-use gatepost::cli::transcript::{Daemon, Dialogue, Head, Mailbox, Places, Stage, files, text_of};
+use gatepost::cli::transcript::{Daemon, Dialogue, Head, Mailbox, Places, Stage, spooled, text_of};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -97,7 +97,7 @@ impl Server {
 
     /// The files in the spool.
     pub fn spooled(&self) -> Vec<PathBuf> {
-        files(&self.stage().spool)
+        spooled(&self.stage().spool)
     }
 
     /// Sends a signal.

@@ -18,7 +18,12 @@ struct Case {
 }
 
 /// Those of the daemon itself, which no client exceeds at will: the tests beside their code count them.
-const INSIDE: [Limit; 3] = [Limit::PluginRequests, Limit::PluginEvents, Limit::LogLines];
+const INSIDE: [Limit; 4] = [
+    Limit::PluginRequests,
+    Limit::PluginEvents,
+    Limit::LogLines,
+    Limit::JournalRecords,
+];
 
 const PASSWORDS: &str = "[[listen]]\nauth = \"always\"\n[limits]\nmax_auth_failures = 2\n\
     [[plugin]]\nname = \"auth/auth_flat_file\"\n";

@@ -14,7 +14,7 @@ use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::{
     Address, Answer, Args, Bounce, Call, Departure, Disposition, DnsAnswer, Hook, Level, Outcome,
-    Parameters, Policy, RecordType, ServiceError, Services, Session, Submission, Verdict,
+    Parameters, Policy, RecordType, ServiceError, Services, Session, Submission, Validity, Verdict,
 };
 use gatepost_tests::programs;
 
@@ -36,6 +36,7 @@ fn plugin(name: &str, argv: Vec<String>) -> PluginConfig {
         loglevel: None,
         timeout: None,
         spans: Spans::default(),
+        shadow: Default::default(),
         when: None,
         location: Location {
             file: Path::new("gatepost.toml").into(),
@@ -444,6 +445,10 @@ impl Services for NoServices {
     }
 
     fn config(&self, _: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
+        none()
+    }
+
+    fn recipient_valid(&self, _: &Address) -> BoxFuture<'static, Result<Validity, ServiceError>> {
         none()
     }
 

@@ -9,19 +9,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::address::Address;
 use crate::channel::FrameWriter;
 use crate::frame;
 use crate::outcome::BoxFuture;
 use crate::policy::Level;
 use crate::services::{
     Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, ServiceErrorCode, Services,
-    Submission,
+    Submission, Validity,
 };
 use crate::value::Value;
 use crate::wire;
 
 /// The most that one `message/read` brings.
 const MAX_READ: usize = 512 * 1024;
+
+tokio::task_local! {
+    /// The hook that the task works at.
+    pub(super) static HOOK: u64;
+}
 
 /// Calls that wait for their reply.
 pub(super) struct Calls {
@@ -123,7 +129,9 @@ impl Remote {
         read: impl FnOnce(Value) -> Result<T, ServiceError> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, ServiceError>> {
         let calls = self.calls.clone();
-        Box::pin(async move { read(calls.call(None, method, params).await?) })
+        // What works on behind a deferred answer, or without a hook, belongs to none.
+        let hook = HOOK.try_with(|id| *id).ok();
+        Box::pin(async move { read(calls.call(hook, method, params).await?) })
     }
 }
 
@@ -198,6 +206,19 @@ impl Services for Remote {
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
         self.ask("config", vec![("name", name.into())], |ok| {
             Ok(texts(ok.get("values")))
+        })
+    }
+
+    fn recipient_valid(
+        &self,
+        address: &Address,
+    ) -> BoxFuture<'static, Result<Validity, ServiceError>> {
+        let params = vec![("address", address.as_str().into())];
+        self.ask("recipient/valid", params, |ok| {
+            let validity = ok.get("validity").and_then(Value::as_text);
+            validity
+                .and_then(Validity::from_name)
+                .ok_or_else(|| odd("known validity"))
         })
     }
 

@@ -48,6 +48,7 @@ impl Plugin for Parrot {
             Hook::Rcpt,
             Hook::DataPost,
             Hook::QueuePre,
+            Hook::RecipientValid,
             Hook::Deny,
             Hook::Disconnect,
         ];
@@ -69,6 +70,11 @@ impl Plugin for Parrot {
                 &format!("{word} heard {}", call.hook.name()),
             );
             return Outcome::declined().into();
+        }
+        if call.hook == Hook::RecipientValid {
+            let address = call.args.address().unwrap();
+            let asked = self.init.services.recipient_valid(address);
+            return Answer::later(async { Outcome::skip(asked.await.unwrap().name()) });
         }
         if call.hook == Hook::QueuePre {
             let bob = Address::parse("bob@example.org").unwrap();
@@ -307,6 +313,33 @@ async fn outcomes_for_single_recipients_end_the_segment() {
         reply: Some(vec!["no".to_owned(), "room".to_owned()]),
     };
     assert_eq!(entry.recipients, Some(vec![bob]));
+}
+
+#[tokio::test]
+async fn a_call_names_the_hook_it_belongs_to() {
+    let mut core = Core::start().await;
+    let address = Address::parse("bob@example.org").unwrap();
+    let args = wire::ArgsMessage {
+        address: Some(std::borrow::Cow::Owned(address)),
+        ..wire::ArgsMessage::default()
+    };
+    core.send(&wire::HookMessage {
+        id: Some(17),
+        args,
+        ..Core::message("recipient_valid", &["parrot"], &[])
+    });
+    let call: wire::CallMessage = core.receive().await;
+    assert_eq!((call.hook, &*call.method), (Some(17), "recipient/valid"));
+    let address = call.params.get("address").and_then(Value::as_text);
+    assert_eq!(address, Some("bob@example.org"));
+    let validity = [("validity".to_owned(), Value::from("invalid"))];
+    core.send(&wire::ReplyMessage {
+        id: call.id,
+        ok: Some(Value::Map(validity.into())),
+        error: None,
+    });
+    let result: wire::ResultMessage = core.receive().await;
+    assert_eq!(result.results[0].message.as_deref(), Some("invalid"));
 }
 
 #[tokio::test]

@@ -146,6 +146,12 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
         },
         Hook::ReceivedLine => Args::Default(text(&message.default)),
         Hook::Config => Args::Name(text(&message.name)),
+        Hook::RecipientValid => Args::Recipient(
+            message
+                .address
+                .as_deref()
+                .map_or(Cow::Owned(Address::null()), Cow::Borrowed),
+        ),
         _ => Args::None,
     }
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
 use super::plugins::Plugins;
-use super::remote::{Calls, Remote, RemoteMessage};
+use super::remote::{Calls, HOOK, Remote, RemoteMessage};
 use super::view;
 use crate::channel::{FrameWriter, Payload};
 use crate::frame::{self, Kind};
@@ -161,7 +161,7 @@ impl Worker {
             let mut results = Vec::new();
             tokio::select! {
                 biased;
-                () = worker.segment(id, &message, &running, &mut results) => {}
+                () = HOOK.scope(id, worker.segment(id, &message, &running, &mut results)) => {}
                 () = running.cancelled.notified() => {}
             }
             worker.running().remove(&id);

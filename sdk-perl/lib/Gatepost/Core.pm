@@ -26,6 +26,13 @@ sub dns {
 }
 
 sub config       { @{call('config', name => $_[0])->{values} // []} }
+# Whether an address, as text or as Qpsmtpd::Address, is one of ours: `valid`, `invalid`, or `unknown` where no plugin
+# answers for it. Dies with code `temporary` when that is not known now.
+sub recipient_valid {
+    my ($address) = "$_[0]" =~ /\A<?(.*?)>?\z/s;
+    return call('recipient/valid', address => $address)->{validity};
+}
+
 sub state_get    { call('state/get', key => $_[0])->{value} }
 sub state_set    { call('state/set', key => $_[0], value => $_[1], ttl_ms => $_[2]); return }
 sub state_add    { call('state/add', key => $_[0], add => $_[1], ttl_ms => $_[2])->{value} }

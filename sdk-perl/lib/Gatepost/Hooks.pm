@@ -74,6 +74,7 @@ our %HOOK = (
     ok                   => [[],         $judged, 1],
     received_line        => [\@envelope, sub { _protocol($_[1]->connection) }],
     config               => [[],         sub { $_[0]{name} }],
+    recipient_valid      => [[],         $address],
 );
 
 # As qpsmtpd has it: the protocol (RFC 3848), how the client authenticated, how the connection is encrypted.
@@ -91,13 +92,13 @@ our @UNSERVED = qw(
     auth-cram-md5 rcpt_parse mail_parse post-connection
 );
 
-# qpsmtpd's order, in which the hook_* methods of a plugin are found.
+# qpsmtpd's order, and what is ours, in which the hook_* methods of a plugin are found.
 our @ORDER = (qw(
     logging config user_config post-fork pre-connection connect ehlo_parse ehlo helo_parse helo auth_parse auth
     auth-plain auth-login auth-cram-md5 rcpt_parse rcpt_pre rcpt mail_parse mail mail_pre data data_headers_end
     data_post_headers data_post queue_pre queue queue_post vrfy noop quit reset_transaction disconnect
     post-connection unrecognized_command deny ok received_line help
-), 'rset');
+), 'rset', 'recipient_valid');
 
 my %known = map { $_ => 1 } @ORDER;
 

@@ -3,7 +3,7 @@ package Gatepost::Memory;
 # A core that lives in a hash: the backend of Gatepost::Core in tests of plugins.
 #
 # new(config => {NAME => \@lines}, dns => {"NAME TYPE" => \@records or 'temporary'}, message => $bytes,
-#     client_gone => whether the client hung up)
+#     recipients => {ADDRESS => 'valid', 'invalid' or 'temporary'}, client_gone => whether the client hung up)
 
 use strict;
 use warnings;
@@ -34,6 +34,12 @@ my %method = (
         return {status => @$records ? 'found' : 'no_records', records => $records};
     },
     'config'       => sub { {values => $_[0]{config}{$_[1]{name}} // []} },
+    'recipient/valid' => sub {
+        my ($self, $params) = @_;
+        my $validity = $self->{recipients}{$params->{address}} // 'unknown';
+        die Gatepost::Core::Error->new('temporary', 'a plugin cannot tell now') if $validity eq 'temporary';
+        return {validity => $validity};
+    },
     'state/get'    => sub { {value => $_[0]{state}{$_[1]{key}}} },
     'state/set'    => sub { $_[0]{state}{$_[1]{key}} = $_[1]{value}; {} },
     'state/add'    => sub { {value => $_[0]{state}{$_[1]{key}} += $_[1]{add}} },

@@ -122,7 +122,7 @@ my $params = record(
     name => text(), type => text(), key => text(), value => bytes(), ttl_ms => integer(), add => integer(),
     sender => text(), recipients => list_of(text()), recipient => text(), text => text(), code => integer(),
     enhanced => text(), message => bytes(),
-    offset => integer(), length => integer(), ms => integer(),
+    offset => integer(), length => integer(), ms => integer(), address => text(),
 );
 
 *message_hello = message(

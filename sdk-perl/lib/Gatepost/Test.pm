@@ -9,7 +9,7 @@ package Gatepost::Test;
 #   my $result = $test->hook(rcpt => address => 'spam@example.org');
 #   is $result->verdict, 'deny';
 #
-# new(%args): plugin (the file), name, args (list), settings (hash); config, dns as in Gatepost::Memory; connection,
+# new(%args): plugin (the file), name, args (list), settings (hash); config, dns, recipients as in Gatepost::Memory; connection,
 # transaction (hashes of the protocol's fields, to begin with), notes => {connection => {...}, transaction => {...}};
 # message (the whole message, as text or bytes); client_gone (true for a client that hangs up during queue).
 # Dies with the reasons if the plugin does not load.
@@ -32,7 +32,7 @@ sub new {
     my ($class, %args) = @_;
     my @plugins = @{$args{plugins} // [{map { $_ => $args{$_} } qw(plugin name args settings)}]};
     my $self = bless {
-        memory => Gatepost::Memory->new(client_gone => $args{client_gone}, map { $_ => $args{$_} // {} } qw(config dns)),
+        memory => Gatepost::Memory->new(client_gone => $args{client_gone}, map { $_ => $args{$_} // {} } qw(config dns recipients)),
         host   => Gatepost::Host->new,
         connection => {
             remote_ip => '192.0.2.1', remote_port => 50000, local_ip => '192.0.2.25', local_port => 25,

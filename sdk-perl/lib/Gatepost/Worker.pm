@@ -165,8 +165,8 @@ sub client_gone {
     return $self->{departed}{$current} // 0;
 }
 
-# Blocks until the core answers. What comes meanwhile waits for its turn, but for a config hook: it may be this very
-# call that the core asks our plugins about.
+# Blocks until the core answers. What comes meanwhile waits for its turn, but for a hook of no session: it may be this
+# very call that the core asks our plugins about.
 sub call {
     my ($self, $method, $params) = @_;
     die Gatepost::Core::Error->new('failed', "$method: a plugin's child process cannot ask the core")
@@ -189,7 +189,7 @@ sub call {
         elsif ($kind eq 'cancel' && defined $current && ($message->{id} // '') eq $current) {
             $self->_cancel_current($message, $method);
         }
-        elsif ($kind eq 'hook' && ($message->{hook} // '') eq 'config') {
+        elsif ($kind eq 'hook' && ($message->{session} // '') eq '') {
             # The plugin that called goes on afterwards.
             my @outer = ($Gatepost::Host::running, $Gatepost::Host::running_hook);
             my $hook = $self->{hook};

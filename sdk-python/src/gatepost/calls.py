@@ -1,4 +1,4 @@
-"""Calls to the server (docs/protocol.md section 8): dns, config, state, message/read, message/submit, message/bounce, more_time.
+"""Calls to the server (docs/protocol.md section 8): dns, config, recipient/valid, state, message/read, message/submit, message/bounce, more_time.
 
 Every call is sent at once and returns a `Call`. A plain function waits with ``.result()``, a coroutine with
 ``await``; a function that makes several calls before it waits for the first has them run side by side.
@@ -10,6 +10,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Callable, Dict, Generator, Generic, Iterable, List, NamedTuple, Optional, Tuple, TypeVar, Union
 
+from .address import Address
 from .hooks import text
 
 if TYPE_CHECKING:
@@ -162,6 +163,13 @@ class Core:
     def config(self, name: str) -> Call[List[str]]:
         """The lines of a flat file, without comments; empty if there is none."""
         return self._call(lambda ok: _lines(ok, "values"), "config", name=name)
+
+    def recipient_valid(self, address: Union[str, Address]) -> Call[str]:
+        """Whether an address is one of ours: ``valid``, ``invalid``, or ``unknown`` where no plugin answers for it.
+
+        What may be known later is a CallError with the code ``temporary``.
+        """
+        return self._call(lambda ok: text(ok.get("validity")), "recipient/valid", address=str(address))
 
     def state_get(self, key: str) -> Call[Optional[bytes]]:
         """A value out of the state that all workers share; None if there is none."""

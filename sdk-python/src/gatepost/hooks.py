@@ -73,6 +73,7 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "ok": {"plugin": text, "hook": text, "verdict": text, "message": text},
     "received_line": {"default": text},
     "config": {"name": text},
+    "recipient_valid": {"address": _address},
 }
 
 EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post"])

@@ -80,6 +80,9 @@ class Runner:
     def take(self, message: Map) -> None:
         """A `hook` or an `event`, in the order of the conversation."""
         session = text(message.get("session"))
+        if not session:
+            # What belongs to no connection is not in the order of one.
+            return self._begin(message, Conversation())
         conversation = self._conversations.get(session)
         if conversation is None:
             conversation = self._conversations[session] = Conversation()

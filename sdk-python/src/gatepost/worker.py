@@ -141,12 +141,25 @@ class Worker:
         self.flush()
 
     def read_until(self, call: Call[Any], turn: Optional[Turn]) -> None:
-        """Read until the reply to ``call`` is there, its hook is cancelled or the channel ends. Other hooks wait."""
+        """Read until the reply to ``call`` is there, its hook is cancelled or the channel ends.
+
+        Other hooks wait, but for those of no session: it may be this very call that the server asks our plugins about.
+        """
         while not call.done and not self._ended and (turn is None or turn.cancelled is None):
+            self._take_sessionless()
             self.flush()
             self._receive(self._channel.read())
         if self.loop is not None:
             self.loop.call_soon(self._readable, True)
+
+    def _take_sessionless(self) -> None:
+        while True:
+            sessionless = (message for message in self._inbox if message["kind"] == "hook" and not message.get("session"))
+            message = next(sessionless, None)
+            if message is None:
+                return
+            self._inbox.remove(message)
+            self._runner.take(message)
 
     def look(self) -> None:
         """Take in what the server sent already; for the thread that reads. Hooks among it wait."""

@@ -8,7 +8,7 @@ use gatepost_protocol::plugin::{Subscription, Wants};
 use gatepost_protocol::{Field, FieldSet, Hook, Plugin};
 
 use super::profile::{Distinctions, Profiles};
-use super::{Chain, DEADLINE, Farewell, MESSAGE_DEADLINE, Member, Rules, Step};
+use super::{Chain, DEADLINE, Farewell, MESSAGE_DEADLINE, Member, Origins, Rules, Step};
 use crate::config::When;
 
 /// A plugin and what is in force for it.
@@ -20,6 +20,8 @@ pub struct Entry {
     pub plugin: Arc<dyn Plugin>,
     /// The uniform settings.
     pub rules: Rules,
+    /// Where its settings come from.
+    pub origins: Arc<Origins>,
     /// The condition under which it is asked.
     pub when: Option<When>,
 }
@@ -73,6 +75,7 @@ impl Chain {
             name,
             plugin,
             rules,
+            origins,
             when,
         } in entries
         {
@@ -100,6 +103,7 @@ impl Chain {
                 name,
                 plugin,
                 rules,
+                origins,
                 when,
                 hooks,
             });

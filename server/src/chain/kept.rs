@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, Disposition, Hook, Outcome};
+use gatepost_protocol::{Args, Disposition, Hook, Outcome, Verdict};
 
 use super::policy::{Finding, Mark};
 use super::visit::{Decision, Visit};
@@ -40,9 +40,13 @@ impl Chain {
 
     /// Makes an answer count that was deferred until RCPT: for every recipient, by its own settings.
     pub(super) fn keep_for_all(&self, visit: &mut Visit, at: usize, mut outcome: Outcome) {
-        self.apply(visit, at, &mut outcome);
+        if self.is_shadow(visit, at) {
+            return self.note_shadow(visit, Hook::Rcpt, at, outcome);
+        }
+        self.apply(visit, Hook::Rcpt, at, &mut outcome);
         let finding = Finding::from(outcome);
         if costs(&finding) {
+            self.trace_kept(visit, Hook::Rcpt, at, &finding);
             visit.kept.push(Kept {
                 chain: self.id,
                 member: at,
@@ -52,6 +56,18 @@ impl Chain {
             });
         } else {
             self.decide(visit, Hook::Rcpt, at, &finding);
+        }
+    }
+
+    /// Notes what was found and waits for the recipients to judge it.
+    fn trace_kept(&self, visit: &mut Visit, hook: Hook, at: usize, finding: &Finding) {
+        if visit.trace.is_some() {
+            let mut judgement = self.rules(visit, at).judge(finding);
+            if costs(finding) {
+                judgement.verdict = Verdict::Declined;
+                judgement.mark = Mark::Kept;
+            }
+            self.trace(visit, hook, at, &judgement, finding);
         }
     }
 
@@ -81,6 +97,9 @@ impl Chain {
         let mut decision = None;
         for kept in &kept {
             if decision.is_none() && due(kept.hook) && self.concerns(visit, kept) {
+                if let Some(trace) = &mut visit.trace {
+                    trace.found_at(kept.hook);
+                }
                 decision = self.decide(visit, hook, kept.member, &kept.finding);
             }
         }
@@ -132,6 +151,9 @@ impl Chain {
                 }
                 visit.asked_late.push((own.id, hook));
                 let timeout = variant.rules.timeout.unwrap_or(DEADLINE);
+                if let Some(trace) = &mut visit.trace {
+                    trace.ask();
+                }
                 let mut outcome = self.consult(visit, hook, &args, None, at, timeout).await;
                 if let Some(deferred) = outcome.defer.take() {
                     let late = tokio::time::timeout(timeout, deferred.outcome).await;
@@ -139,8 +161,13 @@ impl Chain {
                         Outcome::error("the deferred answer did not come in time")
                     });
                 }
-                self.apply(visit, at, &mut outcome);
+                if self.is_shadow(visit, at) {
+                    self.note_shadow(visit, hook, at, outcome);
+                    continue;
+                }
+                self.apply(visit, hook, at, &mut outcome);
                 let finding = Finding::from(outcome);
+                self.trace_kept(visit, hook, at, &finding);
                 if costs(&finding) {
                     visit.kept.push(Kept {
                         chain: self.id,

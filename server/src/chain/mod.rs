@@ -2,6 +2,7 @@
 
 mod build;
 mod kept;
+mod origins;
 mod policy;
 mod profile;
 mod settle;
@@ -23,6 +24,8 @@ use crate::config::When;
 
 pub use build::Entry;
 use build::HookSet;
+pub use origins::Origins;
+use policy::Finding;
 pub use policy::Rules;
 use profile::Profiles;
 pub use profile::{Distinct, Distinctions, Made, Profile, Special, agree};
@@ -58,6 +61,7 @@ struct Member {
     name: Arc<str>,
     plugin: Arc<dyn Plugin>,
     rules: Rules,
+    origins: Arc<Origins>,
     when: Option<When>,
     /// Where it takes part with the site's settings.
     hooks: HookSet,
@@ -170,6 +174,11 @@ impl Chain {
         message: Option<&dyn Message>,
     ) -> Decision {
         self.tell(visit, hook, args);
+        if hook == Hook::Rcpt
+            && let Some(trace) = &mut visit.trace
+        {
+            trace.concern(args.address().map(std::slice::from_ref));
+        }
         if !visit.kept.is_empty() || !visit.asked_late.is_empty() {
             self.forget(visit, hook);
         }
@@ -197,6 +206,9 @@ impl Chain {
             && let Some(decision) = self.recall(visit, hook).await
         {
             return Some(decision);
+        }
+        if visit.rehearsal && matches!(hook, Hook::Queue | Hook::QueuePost) {
+            return self.rehearse(visit, hook);
         }
         for step in &self.steps[hook as usize] {
             if visit.departure.has_happened() {
@@ -228,6 +240,18 @@ impl Chain {
             }
         }
         None
+    }
+
+    /// Names who would be asked first to keep the message, in the place of its answer.
+    fn rehearse(&self, visit: &mut Visit, hook: Hook) -> Option<Decision> {
+        if hook != Hook::Queue {
+            return None;
+        }
+        let steps = self.steps[hook as usize].iter();
+        let mut members = steps.flat_map(Step::members).copied();
+        let at = members.find(|at| self.takes_part(visit, hook, *at))?;
+        let finding = Finding::from(Outcome::ok("not asked; it would be the first to be"));
+        self.decide(visit, hook, at, &finding)
     }
 
     /// Tells the observers of a hook; nobody waits for them.
@@ -320,6 +344,9 @@ impl Chain {
             return None;
         }
         let timeout = self.rules(visit, at).timeout.unwrap_or(timeout);
+        if let Some(trace) = &mut visit.trace {
+            trace.ask();
+        }
         let outcome = self.consult(visit, hook, args, message, at, timeout).await;
         self.settle(visit, hook, at, timeout, outcome)
     }
@@ -368,6 +395,17 @@ impl Chain {
         variant.map_or(self.members[at].rules, |variant| variant.rules)
     }
 
+    /// Where the settings come from that are in force for the recipients at hand.
+    fn origins(&self, visit: &Visit, at: usize) -> Arc<Origins> {
+        let variant = visit
+            .profile
+            .as_ref()
+            .and_then(|profile| profile.variant(at));
+        variant
+            .map_or(&self.members[at].origins, |variant| &variant.origins)
+            .clone()
+    }
+
     /// Whether a plugin is to be asked at a hook, as the recipients at hand have it.
     fn takes_part(&self, visit: &Visit, hook: Hook, at: usize) -> bool {
         let variant = visit
@@ -376,7 +414,10 @@ impl Chain {
             .and_then(|profile| profile.variant(at));
         let own = variant.and_then(|variant| variant.own.as_ref());
         let member = &self.members[at];
-        own.map_or(member.hooks, |own| own.hooks).has(hook) && member.is_wanted(visit)
+        own.map_or(member.hooks, |own| own.hooks).has(hook)
+            && member.is_wanted(visit)
+            // Whoever keeps a message keeps it, whether that counts or not.
+            && (hook != Hook::Queue || !self.is_shadow(visit, at))
     }
 
     /// Asks a segment; where the policy lets a failure pass, what stands behind it is asked in its turn.
@@ -389,6 +430,9 @@ impl Chain {
     ) -> Option<Decision> {
         let mut left: Vec<usize> = self.taking_part(visit, request.hook, members).collect();
         while !left.is_empty() && !visit.departure.has_happened() {
+            if let Some(trace) = &mut visit.trace {
+                trace.ask();
+            }
             let outcomes = {
                 let names: Vec<&str> = left.iter().map(|at| &*self.members[*at].name).collect();
                 let Request {

@@ -1,12 +1,13 @@
 //! The operator's policy: from what a plugin found to what the client is told (docs/protocol.md §6.2).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use gatepost_protocol::{
     Disposition, EnhancedCode, Level, OnError, Outcome, Policy, Reject, RejectType, Verdict,
 };
 
-use crate::config::LevelChange;
+use crate::config::{LevelChange, Shadow};
 
 /// The longest line of plugin text in a reply: with its codes it stays within the 512 octets of RFC 5321 §4.5.3.1.5.
 const MAX_REPLY_LINE: usize = 480;
@@ -22,6 +23,7 @@ pub struct Rules {
     default_type: RejectType,
     on_error: OnError,
     loglevel: Option<LevelChange>,
+    shadow: Shadow,
     /// The operator's deadline.
     pub timeout: Option<Duration>,
 }
@@ -61,6 +63,21 @@ pub enum Mark {
     Naughty,
     /// Each recipient answers for itself.
     Kept,
+    /// `shadow = true`, or not one of `canary`.
+    Shadow,
+}
+
+impl Mark {
+    /// How the log and the journal say it.
+    pub const fn text(self) -> Option<&'static str> {
+        match self {
+            Mark::None => None,
+            Mark::Tolerated => Some("tolerated"),
+            Mark::Naughty => Some("NAUGHTY"),
+            Mark::Kept => Some("kept for the recipients"),
+            Mark::Shadow => Some("shadow"),
+        }
+    }
 }
 
 /// An outcome, judged.
@@ -95,7 +112,24 @@ impl Rules {
                 .or(plugin.on_error)
                 .unwrap_or(OnError::TempFail),
             loglevel,
+            shadow: Shadow::Off,
             timeout,
+        }
+    }
+
+    /// The same, but what is found counts for some clients only, or for none.
+    #[must_use]
+    pub fn shadowed(self, shadow: Shadow) -> Rules {
+        Rules { shadow, ..self }
+    }
+
+    /// Whether what `plugin` finds about a client is only written down. Of a plugin and a client it is always the same; a client without an address is
+    /// no canary.
+    pub fn is_shadow(&self, plugin: &str, client: Option<IpAddr>) -> bool {
+        match (self.shadow, client) {
+            (Shadow::Off, _) => false,
+            (Shadow::Canary(share), Some(client)) => lot(plugin, client) >= share,
+            (Shadow::On | Shadow::Canary(_), _) => true,
         }
     }
 
@@ -165,6 +199,20 @@ impl Rules {
             Some(LevelChange::Shift(by)) => level.shifted(by),
         }
     }
+}
+
+/// A number below 10000 for a client, by which canaries are chosen: another one for each plugin, and the same in every process. 64-bit FNV-1a, its bits mixed.
+fn lot(plugin: &str, client: IpAddr) -> u16 {
+    let octets = match client.to_canonical() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let bytes = plugin.bytes().chain([0]).chain(octets);
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mixed = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    u16::try_from(mixed % 10_000).expect("a rest of 10000 is below it")
 }
 
 /// Makes a plugin's text safe for a reply: printable, bounded in length and number of lines. Empty lines at the end go. What is not ASCII
@@ -385,5 +433,40 @@ mod tests {
         assert_eq!(fitting_code(Verdict::DenySoft, Some(550)), None);
         assert_eq!(fitting_code(Verdict::Ok, Some(550)), None);
         assert_eq!(fitting_code(Verdict::Done, Some(502)), Some(502));
+    }
+
+    #[test]
+    fn canaries_are_about_their_share_and_stay_the_same() {
+        let rules = rules(Policy::default());
+        let clients = || (0..20_000u32).map(|n| IpAddr::from((0xc000_0000 + n * 7).to_be_bytes()));
+        let chosen = |plugin: &str, share| {
+            let rules = rules.shadowed(Shadow::share(share).unwrap());
+            clients()
+                .filter(|client| !rules.is_shadow(plugin, Some(*client)))
+                .collect::<Vec<_>>()
+        };
+        for (share, least, most) in [
+            ("5%", 900, 1100),
+            ("0.5%", 70, 130),
+            ("100%", 20_000, 20_000),
+        ] {
+            let number = chosen("dnsbl", share).len();
+            assert!((least..=most).contains(&number), "{share}: {number}");
+        }
+        let five = chosen("dnsbl", "5%");
+        assert_eq!(five, chosen("dnsbl", "5%"));
+        let ten = chosen("dnsbl", "10%");
+        assert!(
+            five.iter().all(|client| ten.contains(client)),
+            "a greater share has all of a smaller one"
+        );
+        assert_ne!(five, chosen("helo", "5%"));
+        assert!(
+            rules
+                .shadowed(Shadow::Canary(10_000))
+                .is_shadow("dnsbl", None)
+        );
+        // What was chosen by an earlier version stays chosen.
+        assert_eq!(lot("dnsbl", "192.0.2.1".parse().unwrap()), 3050);
     }
 }

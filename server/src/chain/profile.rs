@@ -7,7 +7,7 @@ use std::sync::Arc;
 use gatepost_protocol::plugin::{InForce, Subscription};
 use gatepost_protocol::{Address, Hook, Plugin, Reject, Value};
 
-use super::{Chain, HookSet, Member, Rules};
+use super::{Chain, HookSet, Member, Origins, Rules};
 
 /// A plugin of the chain with settings that are not the site's.
 pub struct Special {
@@ -15,6 +15,8 @@ pub struct Special {
     pub plugin: Arc<str>,
     /// The uniform settings in force.
     pub rules: Rules,
+    /// Where its settings come from.
+    pub origins: Arc<Origins>,
     /// Its own settings in force, where they are not the site's.
     pub made: Option<Made>,
 }
@@ -84,6 +86,7 @@ pub struct Profile {
 /// A plugin as one profile has it.
 pub(super) struct Variant {
     pub rules: Rules,
+    pub origins: Arc<Origins>,
     pub own: Option<Own>,
 }
 
@@ -198,6 +201,7 @@ impl Maker<'_> {
         for Special {
             plugin,
             rules,
+            origins,
             made,
         } in distinct.specials
         {
@@ -221,7 +225,12 @@ impl Maker<'_> {
                     settings: made.settings,
                 }
             });
-            variants.insert(member, Variant { rules, own });
+            let variant = Variant {
+                rules,
+                origins,
+                own,
+            };
+            variants.insert(member, variant);
         }
         self.profiles.max_size = self.profiles.max_size.max(distinct.max_size);
         let group = self.group(&variants, distinct.own.as_ref());

@@ -12,6 +12,7 @@ use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
 use super::visit::{Decision, Owed, Visit};
 use super::{Chain, Member};
 use crate::report;
+use crate::report::journal::Turn;
 
 impl Chain {
     /// Makes an outcome count. `Some` where it ends the walk.
@@ -23,8 +24,12 @@ impl Chain {
         timeout: Duration,
         mut outcome: Outcome,
     ) -> Option<Decision> {
-        self.apply(visit, at, &mut outcome);
+        let is_shadow = self.is_shadow(visit, at);
+        if !is_shadow {
+            self.apply(visit, hook, at, &mut outcome);
+        }
         if let Some(deferred) = outcome.defer.take() {
+            self.trace_deferred(visit, hook, at, deferred.until);
             let answer = AbortOnDropHandle::new(tokio::spawn(deferred.outcome));
             visit.owed.push(Owed {
                 chain: self.id,
@@ -33,6 +38,10 @@ impl Chain {
                 answer,
                 deadline: Instant::now() + timeout,
             });
+            return None;
+        }
+        if is_shadow {
+            self.note_shadow(visit, hook, at, outcome);
             return None;
         }
         let mut spared = Vec::new();
@@ -72,6 +81,7 @@ impl Chain {
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Kept;
         self.log(visit, hook, at, &judgement, &finding.message);
+        self.trace(visit, hook, at, &judgement, &finding);
         self.announce(visit, hook, member, &judgement, &finding.message);
         visit.kept.push(Kept {
             chain: self.id,
@@ -82,12 +92,49 @@ impl Chain {
         });
     }
 
+    /// Whether what a plugin finds about this client does not count.
+    pub(super) fn is_shadow(&self, visit: &Visit, at: usize) -> bool {
+        let client = visit.session.connection.remote.map(|remote| remote.ip());
+        self.rules(visit, at)
+            .is_shadow(&self.members[at].name, client)
+    }
+
+    /// Writes down what would have become of an outcome, and leaves everything as it is.
+    pub(super) fn note_shadow(&self, visit: &mut Visit, hook: Hook, at: usize, outcome: Outcome) {
+        let mut outcome = outcome;
+        if let Some(trace) = &mut visit.trace {
+            for change in &outcome.changes {
+                trace.changed(hook, change);
+            }
+        }
+        for (address, own) in std::mem::take(&mut outcome.recipients) {
+            if let Some(trace) = &mut visit.trace {
+                trace.single_out(&address);
+            }
+            let mut own = Finding::from(own);
+            own.message = format!("{}: {}", address.as_str(), own.message);
+            self.note_finding_in_shadow(visit, hook, at, &own);
+        }
+        self.note_finding_in_shadow(visit, hook, at, &Finding::from(outcome));
+    }
+
+    fn note_finding_in_shadow(&self, visit: &mut Visit, hook: Hook, at: usize, finding: &Finding) {
+        let mut judgement = self.rules(visit, at).judge(finding);
+        judgement.verdict = Verdict::Declined;
+        judgement.mark = Mark::Shadow;
+        self.log(visit, hook, at, &judgement, &finding.message);
+        self.trace(visit, hook, at, &judgement, finding);
+    }
+
     /// Makes the changes that an outcome asks for. One that is refused makes it an error; those before it stand.
-    pub(super) fn apply(&self, visit: &mut Visit, at: usize, outcome: &mut Outcome) {
+    pub(super) fn apply(&self, visit: &mut Visit, hook: Hook, at: usize, outcome: &mut Outcome) {
         for change in std::mem::take(&mut outcome.changes) {
             if let Err(error) = change.apply(&mut visit.session, &self.members[at].name) {
                 *outcome = Outcome::error(error.to_string());
                 return;
+            }
+            if let Some(trace) = &mut visit.trace {
+                trace.changed(hook, &change);
             }
         }
     }
@@ -110,6 +157,9 @@ impl Chain {
         for (address, own) in std::mem::take(&mut outcome.recipients) {
             if !visit.session.transaction.recipients.contains(&address) {
                 continue;
+            }
+            if let Some(trace) = &mut visit.trace {
+                trace.single_out(&address);
             }
             let mut own = Finding::from(own);
             let said = std::mem::take(&mut own.message);
@@ -145,6 +195,7 @@ impl Chain {
             visit.session.connection.naughty = Some(naughty);
         }
         self.log(visit, hook, at, &judgement, &finding.message);
+        self.trace(visit, hook, at, &judgement, finding);
         self.announce(visit, hook, member, &judgement, &finding.message);
         if judgement.verdict == Verdict::Declined {
             return None;
@@ -194,21 +245,66 @@ impl Chain {
         };
         let level = self.rules(visit, at).level(level);
         if report::enabled(level) {
-            let mark = match judgement.mark {
-                Mark::None => None,
-                Mark::Tolerated => Some("tolerated"),
-                Mark::Naughty => Some("NAUGHTY"),
-                Mark::Kept => Some("kept for the recipients"),
-            };
             report::disposition(
                 level,
                 &visit.session.id,
                 hook,
                 &self.members[at].name,
                 judgement.disposition,
-                mark,
+                judgement.mark.text(),
                 message,
             );
+        }
+    }
+
+    /// Notes a plugin's turn, where somebody may ask why.
+    pub(super) fn trace(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        at: usize,
+        judgement: &Judgement,
+        finding: &Finding,
+    ) {
+        if visit.trace.is_none() {
+            return;
+        }
+        let origins = self.origins(visit, at);
+        let behind = origins.behind(finding, judgement);
+        let verdict = |verdict: Verdict| match verdict {
+            Verdict::Declined => "",
+            verdict => verdict.name(),
+        };
+        let turn = Turn {
+            hook: hook.name().into(),
+            plugin: (&*self.members[at].name).into(),
+            found: (!judgement.silent).then_some(judgement.disposition),
+            message: finding.message.as_str().into(),
+            wanted: match judgement.wanted == judgement.verdict {
+                true => "",
+                false => verdict(judgement.wanted),
+            }
+            .into(),
+            verdict: verdict(judgement.verdict).into(),
+            mark: judgement.mark.text().unwrap_or_default().into(),
+            because: behind.map(Into::into).collect(),
+            ..Turn::default()
+        };
+        if let Some(trace) = &mut visit.trace {
+            trace.turn(&visit.session, turn);
+        }
+    }
+
+    /// The same for an answer that comes later.
+    fn trace_deferred(&self, visit: &mut Visit, hook: Hook, at: usize, until: Hook) {
+        if let Some(trace) = &mut visit.trace {
+            let turn = Turn {
+                hook: hook.name().into(),
+                plugin: (&*self.members[at].name).into(),
+                message: format!("will answer at {until}").into(),
+                ..Turn::default()
+            };
+            trace.turn(&visit.session, turn);
         }
     }
 

@@ -89,6 +89,7 @@ fn entry(name: &str, plugin: Small, policy: Policy) -> Entry {
         name: name.into(),
         plugin: Arc::new(plugin),
         rules,
+        origins: Default::default(),
         when: None,
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::Chain;
 use super::kept::Kept;
 use super::profile::Profile;
+use crate::report::journal::Trace;
 
 /// A session on its way through the chain: what plugins see of it, and what they still owe.
 #[derive(Default)]
@@ -27,6 +28,10 @@ pub struct Visit {
     pub departure: Arc<Departure>,
     /// Chains of single recipients that took part in the session.
     pub(super) met: Vec<Arc<Chain>>,
+    /// Nothing is to be delivered: queue plugins are named, and not asked.
+    pub rehearsal: bool,
+    /// Notes of what happens, where somebody may ask why.
+    pub trace: Option<Box<Trace>>,
     /// Answers that were deferred. They work on while the session goes on, and end with it.
     pub(super) owed: Vec<Owed>,
     /// What waits for the recipients.

@@ -1,22 +1,26 @@
 //! Puts the rooms together: from a configuration to a chain whose plugins all run.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use gatepost_protocol::settings::parse_duration;
 use gatepost_protocol::{
-    Args, Definition, Hook, Init, Plugin, Policy, Services, SettingError, Settings, Value, Verdict,
+    Address, Args, Definition, Hook, Init, Plugin, Policy, ServiceError, Services, SettingError,
+    Settings, Validity, Value, Verdict,
 };
 use tokio::runtime::Runtime;
 
+use super::origins::origins;
 use super::{FAILED, MISTAKE, distinctions};
 use crate::chain::{Chain, Entry, Rules, Visit};
 use crate::config::{self, Config, FlatFiles, LevelChange, Mistakes, PluginConfig, PluginKind};
 use crate::host::{self, Declared, Processes, StartError, Started};
 use crate::listen::tls::Credentials;
-use crate::services::{Core, DnsConfig};
+use crate::services::{Core, DnsConfig, Told};
 use crate::{plugins, report};
 
 /// A chain whose plugins run, and all it stands on.
@@ -175,6 +179,12 @@ async fn assemble(
                     Box::pin(ask_for_file(chain.clone(), name.to_owned()))
                 }));
             }
+            if chain.asks(Hook::RecipientValid) {
+                let chain = Arc::downgrade(&chain);
+                core_services.ask_about_recipients(Box::new(move |address| {
+                    Box::pin(ask_about_recipient(chain.clone(), address.clone()))
+                }));
+            }
             Ok((chain, processes))
         }
         (chain, processes) => {
@@ -206,6 +216,33 @@ async fn ask_for_file(chain: Weak<Chain>, name: String) -> Option<Vec<String>> {
     let mut visit = Visit::default();
     let decision = chain.run(&mut visit, Hook::Config, &args, None).await;
     (decision.verdict == Verdict::Ok).then_some(decision.values)
+}
+
+/// The hook `recipient_valid`: it belongs to no session; the settings are those in force for the address.
+async fn ask_about_recipient(chain: Weak<Chain>, address: Address) -> Result<Told, ServiceError> {
+    let gone = || ServiceError::temporary("the server is shutting down");
+    let chain = chain.upgrade().ok_or_else(gone)?;
+    let mut visit = Visit::default();
+    visit.profile = chain.profile(&address).cloned();
+    let args = Args::Recipient(Cow::Borrowed(&address));
+    let hook = Hook::RecipientValid;
+    let decision = chain.run(&mut visit, hook, &args, None).await;
+    let validity = match decision.verdict {
+        Verdict::Ok => Validity::Valid,
+        verdict if verdict.is_denial() && verdict.is_soft() => {
+            let plugin = decision.plugin.as_deref().unwrap_or_default();
+            let why = format!(
+                "{plugin} cannot tell now whether {} is ours",
+                address.as_str()
+            );
+            return Err(ServiceError::temporary(why));
+        }
+        verdict if verdict.is_denial() => Validity::Invalid,
+        _ => Validity::Unknown,
+    };
+    let keep = decision.values.first();
+    let keep = keep.and_then(|text| parse_duration(text));
+    Ok(Told { validity, keep })
 }
 
 fn services(config: &Config) -> Arc<Core> {
@@ -325,7 +362,9 @@ fn entry(
             own,
             plugin.loglevel.or(own_level),
             plugin.timeout,
-        ),
+        )
+        .shadowed(plugin.shadow),
+        origins: origins(plugin, &[], own),
         when: plugin.when.clone(),
     }
 }

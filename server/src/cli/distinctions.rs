@@ -6,6 +6,7 @@ use std::sync::Arc;
 use gatepost_protocol::{Policy, SettingError, Settings, Value};
 
 use super::assemble::{Running, Workshop};
+use super::origins::origins;
 use crate::chain::{Chain, Distinct, Distinctions, Made, Rules, Special};
 use crate::config::{Mistakes, Override, PluginConfig, PluginKind, Scope};
 
@@ -123,7 +124,8 @@ impl Bench<'_> {
         };
         Ok(Special {
             plugin: plugin.name.clone(),
-            rules: Rules::new(policy, running.policy, loglevel, timeout),
+            rules: Rules::new(policy, running.policy, loglevel, timeout).shadowed(plugin.shadow),
+            origins: origins(plugin, overrides, running.policy),
             made,
         })
     }

@@ -3,6 +3,8 @@
 mod assemble;
 mod check;
 mod distinctions;
+mod explain;
+mod origins;
 mod outbox;
 mod plugin_test;
 mod run;
@@ -47,6 +49,13 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigArgument,
+    },
+    /// Say why a message was decided as it was, or how one would be that is on standard input
+    Explain {
+        #[command(flatten)]
+        config: ConfigArgument,
+        #[command(flatten)]
+        question: explain::Question,
     },
     /// Begin, test or host plugins
     #[command(subcommand)]
@@ -111,6 +120,9 @@ pub fn main() -> ExitCode {
         }
         Command::Run { config, .. } => run::run(config.config.as_deref()),
         Command::Check { config } => check::check(config.config.as_deref()),
+        Command::Explain { config, question } => {
+            explain::explain(config.config.as_deref(), question)
+        }
         Command::Plugin(PluginCommand::New { lang, name }) => {
             match scaffold::create(lang, &name, config::parts::find) {
                 Ok(next) => {

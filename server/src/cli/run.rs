@@ -13,12 +13,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::assemble::{self, Assembled};
 use super::{FAILED, MISTAKE};
-use crate::config::ListenTls;
+use crate::config::{Config, ListenTls};
 use crate::dialog::{Apart, Shared};
 use crate::listen::Listeners;
 use crate::message::Spool;
 use crate::outbox::Outbox;
 use crate::report;
+use crate::report::journal::{self, Journal};
 use crate::services::Outgoing;
 
 /// Whose lines these are in the log.
@@ -65,18 +66,23 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             services.send_through(Box::new(ByOutbox(outbox.clone())));
             let delivering = outbox.clone().run(chain.clone(), stop.clone());
             let delivering = tokio::spawn(delivering);
+            let journal = journal(&config).map_err(|error| (MISTAKE, error))?;
             let shared = Arc::new(Shared {
                 config,
                 chain,
-                spool: Arc::new(spool),
-                outbox,
-                apart: Apart::default(),
                 services,
+                spool: Arc::new(spool),
+                outbox: Some(outbox),
+                journal: journal.clone(),
+                apart: Apart::default(),
             });
             let _telling = AbortOnDropHandle::new(tokio::spawn(tell_limits()));
             listeners.run(shared, stop).await;
             // What does not get to its end is still in the outbox.
             let _ = tokio::time::timeout(GRACE, delivering).await;
+            if let Some(journal) = journal {
+                journal.flush();
+            }
             Ok(())
         };
         let served: Result<(), (u8, String)> = served.await;
@@ -94,6 +100,20 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             eprintln!("{error}");
             ExitCode::from(code)
         }
+    }
+}
+
+fn journal(config: &Config) -> Result<Option<Arc<Journal>>, String> {
+    if config.journal == 0 {
+        return Ok(None);
+    }
+    let folder = journal::folder(&config.spool_dir);
+    match Journal::open(&folder, config.journal) {
+        Ok(journal) => Ok(Some(Arc::new(journal))),
+        Err(error) => Err(format!(
+            "the journal {}: {error}; let the user that Gatepost runs as write there, or set `journal = 0`",
+            folder.display()
+        )),
     }
 }
 

@@ -17,6 +17,9 @@ const MB: usize = 1 << 20;
 /// The biggest `max_size` that can be set, in bytes.
 pub(super) const MAX_SIZE: u64 = 1 << 40;
 
+/// The smallest journal: the longest record fits many times.
+const MIN_JOURNAL: u64 = 8 * MB as u64;
+
 /// RFC 1035 §4.2.
 const DNS_PORT: u16 = 53;
 
@@ -65,6 +68,10 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         localiphost,
         state: state.unwrap_or_else(|| spool_dir.join("state")),
         spool_dir,
+        journal: keys
+            .get("journal")
+            .and_then(|item| journal(reader, item))
+            .unwrap_or_default(),
         dns_server: keys
             .get("dns_server")
             .and_then(|item| dns_server(reader, item)),
@@ -120,6 +127,16 @@ fn dns_server(reader: &mut Reader, item: &Item<'_>) -> Option<SocketAddr> {
         );
     }
     server
+}
+
+fn journal(reader: &mut Reader, item: &Item<'_>) -> Option<u64> {
+    let size = reader.number(item, Kind::Size, 0, MAX_SIZE, " bytes")?;
+    if (1..MIN_JOURNAL).contains(&size) {
+        let message = format!("must be 0, for no journal, or at least {MIN_JOURNAL} bytes");
+        reader.mistake(item.span(), message);
+        return None;
+    }
+    Some(size)
 }
 
 fn hostname(reader: &mut Reader, item: &Item<'_>) -> Option<String> {

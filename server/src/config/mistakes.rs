@@ -47,6 +47,8 @@ pub struct Spans {
     pub(super) source: Option<Arc<SourceText>>,
     pub(super) header: Range<usize>,
     pub(super) settings: BTreeMap<String, Span>,
+    /// The keys of the uniform settings.
+    pub(super) uniform: BTreeMap<&'static str, Range<usize>>,
 }
 
 /// Where one setting stands, and what it is made of.
@@ -153,6 +155,12 @@ impl Mistakes {
 }
 
 impl Spans {
+    /// Where a uniform setting, such as `reject`, was set; `None`: it was not.
+    pub fn location_of(&self, key: &str) -> Option<Location> {
+        let span = self.uniform.get(key)?;
+        Some(self.source.as_ref()?.location(span.start))
+    }
+
     fn mistake(&self, header: &Location, error: SettingError) -> Mistake {
         let Some(source) = &self.source else {
             return Mistake {

@@ -10,7 +10,7 @@ use gatepost_protocol::{Definition, OnError, Policy, Reject, RejectType, Setting
 use super::mistakes::Spans;
 use super::program;
 use super::reader::{Item, Keys, Reader, integer};
-use super::types::{LevelChange, PluginConfig, PluginKind, Source};
+use super::types::{LevelChange, PluginConfig, PluginKind, Shadow, Source};
 use super::when::When;
 
 /// The keys that mean the same on every plugin, or say where it runs. All others are the plugin's own.
@@ -30,8 +30,13 @@ pub(super) const CORE_KEYS: &[&str] = &[
     "loglevel",
     "on_error",
     "timeout",
+    "shadow",
+    "canary",
     "when",
 ];
+
+/// Those of them that decide what becomes of what a plugin finds.
+const UNIFORM_KEYS: [&str; 5] = ["reject", "reject_type", "on_error", "shadow", "canary"];
 
 /// The keys that say where a plugin runs; it has one of them at most.
 const KINDS: [&str; 3] = ["run", "attach", "qpsmtpd"];
@@ -78,6 +83,7 @@ impl<'a> Chain<'a> {
         }
         let (settings, spans) = own_settings(reader, &keys, header.clone());
         let uniform = Uniform::read(reader, &mut keys);
+        let shadow = shadow(reader, &mut keys);
         let kind_key = one_kind(reader, &keys)?;
         let described = match kind_key {
             Some("run") => program::run(reader, &mut keys),
@@ -101,6 +107,7 @@ impl<'a> Chain<'a> {
             policy: uniform.policy,
             loglevel: uniform.loglevel,
             timeout: uniform.timeout,
+            shadow,
             when: uniform.when,
             location: reader.source.location(header.start),
             spans,
@@ -242,6 +249,10 @@ pub(super) fn own_settings(
         source: Some(reader.source.clone()),
         header,
         settings: BTreeMap::new(),
+        uniform: UNIFORM_KEYS
+            .iter()
+            .filter_map(|key| Some((*key, keys.key_span(key)?)))
+            .collect(),
     };
     for (key, span, item) in keys.rest() {
         let (value, span) = reader.setting(span, item);
@@ -302,6 +313,26 @@ impl Uniform {
             when: keys.get("when").and_then(|item| when(reader, item)),
         }
     }
+}
+
+fn shadow(reader: &mut Reader, keys: &mut Keys<'_>) -> Shadow {
+    let always = keys.get("shadow").and_then(|item| reader.boolean(item));
+    let Some(item) = keys.get("canary") else {
+        return match always {
+            Some(true) => Shadow::On,
+            _ => Shadow::Off,
+        };
+    };
+    if always.is_some() {
+        let message = "`canary` says for whom `shadow` is false: remove one of them";
+        reader.mistake(keys.key_span("canary").unwrap_or_default(), message);
+    }
+    let share = reader.text(item).map(Shadow::share);
+    if share == Some(None) {
+        let message = "expected a share of all clients, from \"0.01%\" to \"100%\"";
+        reader.mistake(item.span(), message);
+    }
+    share.flatten().unwrap_or_default()
 }
 
 fn level_change(reader: &mut Reader, item: &Item<'_>) -> Option<LevelChange> {

@@ -32,6 +32,8 @@ pub struct Scope {
 /// Settings for a plugin of the chain, over those that it has there.
 #[derive(Clone, Debug)]
 pub struct Override {
+    /// Whose settings they are: `user."bob@example.org"`.
+    pub owner: Arc<str>,
     /// The plugin's name in the chain.
     pub plugin: Arc<str>,
     /// Its own settings.
@@ -84,25 +86,38 @@ pub(super) fn read(
         definitions,
     };
     if let Some(item) = keys.get("domain") {
-        within.read(reader, item, &mut scopes.domains, |reader, name, span| {
-            if address::is_domain_utf8(name) {
-                return true;
-            }
-            let message = format!("`{name}` is no domain; write one like [domain.\"example.org\"]");
-            reader.mistake(span, message);
-            false
-        });
+        within.read(
+            reader,
+            "domain",
+            item,
+            &mut scopes.domains,
+            |reader, name, span| {
+                if address::is_domain_utf8(name) {
+                    return true;
+                }
+                let message =
+                    format!("`{name}` is no domain; write one like [domain.\"example.org\"]");
+                reader.mistake(span, message);
+                false
+            },
+        );
     }
     if let Some(item) = keys.get("user") {
-        within.read(reader, item, &mut scopes.users, |reader, name, span| {
-            if Address::parse_utf8(name).is_ok_and(|address| address.domain().is_some()) {
-                return true;
-            }
-            let message =
-                format!("`{name}` is no address; write one like [user.\"bob@example.org\"]");
-            reader.mistake(span, message);
-            false
-        });
+        within.read(
+            reader,
+            "user",
+            item,
+            &mut scopes.users,
+            |reader, name, span| {
+                if Address::parse_utf8(name).is_ok_and(|address| address.domain().is_some()) {
+                    return true;
+                }
+                let message =
+                    format!("`{name}` is no address; write one like [user.\"bob@example.org\"]");
+                reader.mistake(span, message);
+                false
+            },
+        );
     }
     scopes
 }
@@ -118,6 +133,7 @@ impl Within<'_> {
     fn read(
         &mut self,
         reader: &mut Reader,
+        kind: &str,
         item: &Item<'_>,
         scopes: &mut BTreeMap<String, Scope>,
         is_name: impl Fn(&mut Reader, &str, Range<usize>) -> bool,
@@ -129,7 +145,8 @@ impl Within<'_> {
             if !is_name(reader, name, span.clone()) {
                 continue;
             }
-            let Some(scope) = self.scope(reader, name, item) else {
+            let owner = format!("{kind}.\"{name}\"").into();
+            let Some(scope) = self.scope(reader, name, &owner, item) else {
                 continue;
             };
             if scopes.insert(name.to_lowercase(), scope).is_some() {
@@ -140,7 +157,13 @@ impl Within<'_> {
         }
     }
 
-    fn scope(&mut self, reader: &mut Reader, name: &str, item: &Item<'_>) -> Option<Scope> {
+    fn scope(
+        &mut self,
+        reader: &mut Reader,
+        name: &str,
+        owner: &Arc<str>,
+        item: &Item<'_>,
+    ) -> Option<Scope> {
         let mut keys = reader.table(item)?;
         let mut scope = Scope {
             max_size: keys
@@ -150,10 +173,10 @@ impl Within<'_> {
         };
         if let Some(item) = keys.get("plugin") {
             if item.get_ref().is_array() {
-                self.list(reader, name, item, &mut scope);
+                self.list(reader, name, owner, item, &mut scope);
             } else if let Some(table) = reader.table(item) {
                 for (plugin, span, item) in table.rest() {
-                    let found = self.overriding(reader, plugin, span, item);
+                    let found = self.overriding(reader, owner, plugin, span, item);
                     scope.overrides.extend(found);
                 }
             }
@@ -163,7 +186,14 @@ impl Within<'_> {
     }
 
     /// `[[user."…".plugin]]`: a plugin of the user's own, or settings for one of the chain, where it has that name.
-    fn list(&mut self, reader: &mut Reader, owner: &str, item: &Item<'_>, scope: &mut Scope) {
+    fn list(
+        &mut self,
+        reader: &mut Reader,
+        whose: &str,
+        owner: &Arc<str>,
+        item: &Item<'_>,
+        scope: &mut Scope,
+    ) {
         let mut own = plugin::Chain::new(self.sdk_perl, self.definitions);
         for table in reader.tables("plugin", item) {
             let name = table
@@ -173,12 +203,12 @@ impl Within<'_> {
             let name = name.and_then(|name| name.get_ref().as_str());
             match name {
                 Some(name) if self.in_chain(name).is_some() => {
-                    let found = self.overriding(reader, name, table.span(), table);
+                    let found = self.overriding(reader, owner, name, table.span(), table);
                     scope.overrides.extend(found);
                 }
                 _ => {
                     if let Some(mut plugin) = own.plugin(reader, table) {
-                        plugin.name = format!("{}:{}", plugin.name, owner.to_lowercase()).into();
+                        plugin.name = format!("{}:{}", plugin.name, whose.to_lowercase()).into();
                         scope.plugins.push(plugin);
                     }
                 }
@@ -193,6 +223,7 @@ impl Within<'_> {
     fn overriding(
         &self,
         reader: &mut Reader,
+        owner: &Arc<str>,
         name: &str,
         span: Range<usize>,
         item: &Item<'_>,
@@ -230,6 +261,7 @@ impl Within<'_> {
             ..
         } = Uniform::read(reader, &mut keys);
         Some(Override {
+            owner: owner.clone(),
             plugin: plugin.name.clone(),
             settings,
             policy,

@@ -118,6 +118,7 @@ fn spans(reader: &mut Reader, item: &Item<'_>, keys: &Keys<'_>) -> Spans {
     });
     let settings = places.collect();
     Spans {
+        uniform: Default::default(),
         source: Some(reader.source.clone()),
         header: item.span(),
         settings,

@@ -18,6 +18,8 @@ pub struct Config {
     pub localiphost: Option<String>,
     /// Where messages wait while they come in.
     pub spool_dir: PathBuf,
+    /// The most bytes that the journal takes, in a folder of `spool_dir`; 0: there is none.
+    pub journal: u64,
     /// The file of the embedded state store.
     pub state: PathBuf,
     /// The DNS server to ask; `None`: those of the system.
@@ -356,6 +358,8 @@ pub struct PluginConfig {
     pub loglevel: Option<LevelChange>,
     /// The operator's deadline for one hook.
     pub timeout: Option<Duration>,
+    /// Whether what it finds counts.
+    pub shadow: Shadow,
     /// Only ask it where this holds.
     pub when: Option<super::When>,
     /// Where it stands in the file, to say so in errors.
@@ -397,6 +401,41 @@ pub struct Source {
     pub dirs: Vec<PathBuf>,
     /// Arguments of a plugin line.
     pub args: Vec<String>,
+}
+
+/// Whether a plugin is asked only to write down what it would have done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shadow {
+    /// What it finds counts.
+    #[default]
+    Off,
+    /// It does not.
+    On,
+    /// It does for so many clients of 10000.
+    Canary(u16),
+}
+
+impl Shadow {
+    /// Reads a share such as `5%` or `0.25%`, more than none and at most all.
+    pub fn share(text: &str) -> Option<Shadow> {
+        let (whole, part) = match text.strip_suffix('%')?.split_once('.') {
+            Some((whole, part)) => (whole, part),
+            None => (text.strip_suffix('%')?, "0"),
+        };
+        let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number(whole) || !is_number(part) || !(1..=2).contains(&part.len()) {
+            return None;
+        }
+        let hundredths: u16 = format!("{part:0<2}").parse().ok()?;
+        let share = whole
+            .parse::<u16>()
+            .ok()?
+            .checked_mul(100)?
+            .checked_add(hundredths)?;
+        (1..=10_000)
+            .contains(&share)
+            .then_some(Shadow::Canary(share))
+    }
 }
 
 /// The `loglevel` of a plugin.

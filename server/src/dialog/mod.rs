@@ -19,6 +19,7 @@ use crate::chain::Chain;
 use crate::config::{Config, Listen};
 use crate::message::Spool;
 use crate::outbox::Outbox;
+use crate::report::journal::Journal;
 
 pub use apart::Apart;
 pub use engine::{Next, Protocol, converse};
@@ -37,14 +38,16 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The plugins.
     pub chain: Arc<Chain>,
+    /// What plugins may ask; VRFY asks it, too, and flat files of our own are read by it.
+    pub services: Arc<dyn Services>,
     /// Where messages wait while they come in.
     pub spool: Arc<Spool>,
-    /// What recipients are owed of whom the client does not hear.
-    pub outbox: Arc<Outbox>,
+    /// What recipients are owed of whom the client does not hear. `None`: nothing is to be delivered, and queue plugins are not asked.
+    pub outbox: Option<Arc<Outbox>>,
+    /// Why messages were decided as they were, where that is written down.
+    pub journal: Option<Arc<Journal>>,
     /// Recipients that have to come in a transaction of their own.
     pub apart: Apart,
-    /// Where flat files are read.
-    pub services: Arc<dyn Services>,
 }
 
 /// Who is at the other end.
@@ -58,6 +61,8 @@ pub struct Client {
     pub local: Option<SocketAddr>,
     /// Where it came in.
     pub listen: Arc<Listen>,
+    /// Who it has authenticated as already.
+    pub user: Option<String>,
     /// How the connection is encrypted already.
     pub secured: Option<Box<Secured>>,
     /// They may say XCLIENT.

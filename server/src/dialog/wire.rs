@@ -106,6 +106,8 @@ pub struct Wire<S> {
     clock: Clock,
     input: Input,
     output: Vec<u8>,
+    /// Bytes of replies that were sent.
+    sent: u64,
 }
 
 impl<S: Stream> Wire<S> {
@@ -123,6 +125,7 @@ impl<S: Stream> Wire<S> {
             stop,
             input: Input::default(),
             output: Vec::new(),
+            sent: 0,
         }
     }
 
@@ -324,6 +327,7 @@ impl<S: Stream> Wire<S> {
             self.output.drain(..sent);
             return Err(end);
         }
+        self.sent += sent as u64;
         self.output.clear();
         self.output.shrink_to(IDLE_BUFFER);
         if sent > 0 && self.stream.is_secure() {
@@ -340,6 +344,17 @@ impl<S: Stream> Wire<S> {
             })?;
         }
         Ok(())
+    }
+
+    /// Bytes of replies so far, sent or not.
+    pub fn written(&self) -> u64 {
+        self.sent + self.output.len() as u64
+    }
+
+    /// The replies from there on, where they are not sent yet.
+    pub fn written_since(&self, from: u64) -> &[u8] {
+        let from = usize::try_from(from.saturating_sub(self.sent)).unwrap_or(usize::MAX);
+        self.output.get(from..).unwrap_or_default()
     }
 
     /// Sends what waits and closes our side. With `linger`, reads on for a moment: closing on unread input would reset the connection, and

@@ -102,6 +102,13 @@ impl Calls {
                 let values = services.config(params.text("name")?);
                 Box::pin(async move { Ok(map([("values", texts(values.await?))])) })
             }
+            "recipient/valid" => {
+                let validity = services.recipient_valid(&params.address("address")?);
+                Box::pin(async move {
+                    let validity = Value::from(validity.await?.name());
+                    Ok(map([("validity", validity)]))
+                })
+            }
             "state/get" => {
                 let value = services.state_get(params.text("key")?);
                 Box::pin(async move {

@@ -260,6 +260,7 @@ impl Door {
                     remote: None,
                     local: None,
                     listen: Arc::clone(listen),
+                    user: None,
                     secured: None,
                     may_xclient: false,
                     may_xforward: false,

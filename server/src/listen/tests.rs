@@ -40,7 +40,8 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
         spool: Arc::new(Spool::open(&config).unwrap()),
         services: Arc::new(FakeServices::default()),
         chain: Arc::new(Chain::new(Vec::new())),
-        outbox: Outbox::open(&config).unwrap(),
+        outbox: Some(Outbox::open(&config).unwrap()),
+        journal: None,
         apart: Apart::default(),
         config: Arc::new(config),
     });

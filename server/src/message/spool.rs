@@ -159,6 +159,7 @@ pub(crate) mod tests {
             hostname: "mx.example.org".to_owned(),
             localiphost: None,
             spool_dir: dir.to_owned(),
+            journal: 0,
             state: dir.join("state"),
             dns_server: None,
             flat_files: None,

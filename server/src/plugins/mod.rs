@@ -5,6 +5,7 @@
 mod auth;
 mod badmailfrom;
 mod badrcptto;
+mod conversation;
 mod date;
 mod dnsbl;
 mod earlytalker;
@@ -15,13 +16,14 @@ mod naughty;
 mod patterns;
 mod queue;
 mod rcpt_ok;
+mod recipients;
 mod relay;
 #[cfg(test)]
 mod testing;
 
 use std::task::{Context, Poll, Waker};
 
-use gatepost_protocol::{Answer, Definition, Outcome, Session};
+use gatepost_protocol::{Address, Answer, Definition, Outcome, Session};
 
 /// Every built-in.
 pub fn all() -> Vec<Definition> {
@@ -34,6 +36,7 @@ pub fn all() -> Vec<Definition> {
         badmailfrom::DEFINITION,
         badrcptto::DEFINITION,
         rcpt_ok::DEFINITION,
+        recipients::DEFINITION,
         naughty::DEFINITION,
         headers::DEFINITION,
         queue::maildir::DEFINITION,
@@ -49,6 +52,11 @@ fn immunity(session: &Session) -> Option<Outcome> {
         return Some(Outcome::skip("relay client"));
     }
     connection.immune.as_deref().map(Outcome::skip)
+}
+
+/// Whether it is the one that every domain has (RFC 5321 §4.5.1).
+fn is_postmaster(address: &Address) -> bool {
+    address.local().eq_ignore_ascii_case("postmaster")
 }
 
 /// The answer of a future that mostly has nothing to wait for, because the lists it reads are at hand: then it is an answer now.

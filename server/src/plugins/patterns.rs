@@ -1,6 +1,6 @@
-//! The entries of qpsmtpd's lists: mailboxes with a reason, and networks.
+//! The entries of qpsmtpd's lists: mailboxes with a reason, domains, and networks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use gatepost_protocol::Address;
@@ -93,6 +93,35 @@ impl Mailboxes {
             .find(|(_, regex)| regex.is_match(&address))
             .map(|(index, _)| *index);
         by_regex.or(first).map(|index| &self.entries[index])
+    }
+}
+
+/// Domains, and suffixes with their dot, in lower case.
+#[derive(Clone, Default)]
+pub struct Domains(HashSet<String>);
+
+impl Entries for Domains {
+    fn add(&mut self, entry: &str) -> Result<(), String> {
+        // Behind the domain qpsmtpd's files may hold a remark.
+        let entry = entry.split_whitespace().next().unwrap_or_default();
+        let domain = entry.strip_prefix('.').unwrap_or(entry);
+        if !gatepost_protocol::address::is_domain_utf8(domain)
+            && !gatepost_protocol::address::is_literal(domain)
+        {
+            return Err("expected a domain, such as example.org or .example.org".to_owned());
+        }
+        self.0.insert(entry.to_lowercase());
+        Ok(())
+    }
+}
+
+impl Domains {
+    /// Whether a domain in lower case is one of them.
+    pub fn has(&self, domain: &str) -> bool {
+        self.0.contains(domain)
+            || domain
+                .match_indices('.')
+                .any(|(dot, _)| self.0.contains(&domain[dot..]))
     }
 }
 

@@ -1,14 +1,16 @@
-//! `rcpt_ok`: for which domains we take mail. It stands last of the plugins that take part in `rcpt`: without its `ok` nobody accepts a recipient.
+//! `rcpt_ok`: for which domains we take mail, and for whom in them, where anybody knows that. It stands last of the plugins that take part in
+//! `rcpt`: without its `ok` nobody accepts a recipient.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gatepost_protocol::{
-    Answer, Built, Call, Definition, EnhancedCode, Field, Hook, Init, Outcome, Plugin, Setting,
-    Subscription,
+    Address, Answer, Built, Call, Change, Definition, EnhancedCode, Field, Hook, Init, Outcome,
+    Plugin, Services, Setting, Subscription, Validity,
 };
 
-use super::lists::{Entries, List};
+use super::lists::List;
+use super::patterns::Domains;
 
 pub const DEFINITION: Definition = Definition {
     name: "rcpt_ok",
@@ -22,52 +24,28 @@ pub const DEFINITION: Definition = Definition {
     build,
 };
 
-/// Domains, and suffixes with their dot, in lower case.
-#[derive(Clone, Default)]
-struct Domains(HashSet<String>);
-
-impl Entries for Domains {
-    fn add(&mut self, entry: &str) -> Result<(), String> {
-        // Behind the domain qpsmtpd's files may hold a remark.
-        let entry = entry.split_whitespace().next().unwrap_or_default();
-        let domain = entry.strip_prefix('.').unwrap_or(entry);
-        if !gatepost_protocol::address::is_domain_utf8(domain)
-            && !gatepost_protocol::address::is_literal(domain)
-        {
-            return Err("expected a domain, such as example.org or .example.org".to_owned());
-        }
-        self.0.insert(entry.to_lowercase());
-        Ok(())
-    }
-}
-
-impl Domains {
-    fn has(&self, domain: &str) -> bool {
-        self.0.contains(domain)
-            || domain
-                .match_indices('.')
-                .any(|(dot, _)| self.0.contains(&domain[dot..]))
-    }
-}
+/// Whoever is asked for a recipient has an answer or an error by then, and the client waits five minutes (RFC 5321 §4.5.3.2.3).
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 struct RcptOk {
     hostname: String,
     hosts: List<Domains>,
+    services: Arc<dyn Services>,
 }
 
 fn build(init: Init) -> Built {
     Ok(Arc::new(RcptOk {
         hostname: init.hostname.to_ascii_lowercase(),
         hosts: List::new(&init, "hosts", &["rcpthosts", "morercpthosts"])?,
+        services: Arc::clone(&init.services),
     }))
 }
 
 impl Plugin for RcptOk {
     fn subscriptions(&self) -> Vec<Subscription> {
-        vec![Subscription::to(
-            Hook::Rcpt,
-            &[Field::RelayClient, Field::Immune],
-        )]
+        let mut rcpt = Subscription::to(Hook::Rcpt, &[Field::RelayClient, Field::Immune]);
+        rcpt.timeout = Some(TIMEOUT);
+        vec![rcpt]
     }
 
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
@@ -81,11 +59,35 @@ impl Plugin for RcptOk {
             // RFC 5321 §4.5.1: postmaster is always here, with a domain or without.
             return Outcome::ok("no domain").into();
         };
-        let domain = domain.to_lowercase();
-        if domain == self.hostname || self.hosts.own().has(&domain) {
-            return ours(&domain).into();
+        super::now_or_later(self.judge(recipient, domain.to_lowercase()))
+    }
+}
+
+impl RcptOk {
+    async fn judge(&self, recipient: &Address, domain: String) -> Outcome {
+        if domain != self.hostname && !self.hosts.own().has(&domain) {
+            match self.hosts.entries().await {
+                Ok(hosts) if hosts.has(&domain) => {}
+                Ok(_) => {
+                    return Outcome::fail("Relaying denied").with_enhanced(EnhancedCode(5, 7, 1));
+                }
+                Err(error) => return Outcome::error(error.to_string()),
+            }
         }
-        super::now_or_later(self.judge(domain))
+        // RFC 5321 §4.5.1.
+        if super::is_postmaster(recipient) {
+            return ours(&domain);
+        }
+        match self.services.recipient_valid(recipient).await {
+            Ok(Validity::Valid | Validity::Unknown) => ours(&domain),
+            Ok(Validity::Invalid) => Outcome::fail("no such user here")
+                .with_enhanced(EnhancedCode(5, 1, 1))
+                .with_change(Change::Karma { add: -1 }),
+            // RFC 3463 §3.5: a directory that is away.
+            Err(error) => Outcome::error(error.to_string())
+                .with_code(450, EnhancedCode(4, 4, 3))
+                .with_reply("Cannot tell now whether there is such a user here; try again later"),
+        }
     }
 }
 
@@ -93,21 +95,11 @@ fn ours(domain: &str) -> Outcome {
     Outcome::ok(format!("{domain} in rcpthosts"))
 }
 
-impl RcptOk {
-    async fn judge(&self, domain: String) -> Outcome {
-        match self.hosts.entries().await {
-            Ok(hosts) if hosts.has(&domain) => ours(&domain),
-            Ok(_) => Outcome::fail("Relaying denied").with_enhanced(EnhancedCode(5, 7, 1)),
-            Err(error) => Outcome::error(error.to_string()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plugins::testing::{FakeServices, ask_address, built, line, plugin, session};
-    use gatepost_protocol::Verdict;
+    use crate::plugins::testing::{FakeServices, ask_address, built, karma, line, plugin, session};
+    use gatepost_protocol::{ServiceError, Verdict};
 
     #[tokio::test]
     async fn our_domains() {
@@ -162,6 +154,38 @@ mod tests {
             (line(&outcome).as_str(), outcome.verdict),
             ("pass, relay client", Some(Verdict::Ok))
         );
+    }
+
+    #[tokio::test]
+    async fn recipients_in_our_domains() {
+        let services = FakeServices::new();
+        services.recipient("bob@example.org", Ok(Validity::Valid));
+        services.recipient("gone@example.org", Ok(Validity::Invalid));
+        services.recipient("postmaster@example.org", Ok(Validity::Invalid));
+        services.recipient("gone@elsewhere.example", Ok(Validity::Valid));
+        let away = ServiceError::temporary("the directory is away");
+        services.recipient("away@example.org", Err(away));
+        let rcpt_ok = plugin(&DEFINITION, &services, [("hosts", ["example.org"].into())]);
+        let mut client = session("192.0.2.1");
+        for (recipient, said, cost) in [
+            ("bob@example.org", "pass, example.org in rcpthosts", 0),
+            ("carol@example.org", "pass, example.org in rcpthosts", 0),
+            ("gone@example.org", "fail, no such user here", -1),
+            (
+                "PostMaster@example.org",
+                "pass, example.org in rcpthosts",
+                0,
+            ),
+            ("away@example.org", "error, the directory is away", 0),
+            ("gone@elsewhere.example", "fail, Relaying denied", 0),
+        ] {
+            let outcome = ask_address(&rcpt_ok, Hook::Rcpt, &client, recipient).await;
+            assert_eq!(line(&outcome), said, "{recipient}");
+            assert_eq!(karma(&outcome), cost, "{recipient}");
+        }
+        client.connection.relay_client = true;
+        let outcome = ask_address(&rcpt_ok, Hook::Rcpt, &client, "gone@example.org").await;
+        assert_eq!(line(&outcome), "pass, relay client");
     }
 
     #[test]

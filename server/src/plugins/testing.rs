@@ -8,7 +8,7 @@ use bytes::Bytes;
 use gatepost_protocol::{
     Address, Answer, Args, Bounce, BoxFuture, Call, Change, Departure, Disposition, DnsAnswer,
     DnsStatus, HeaderBlock, Hook, Init, Level, Message, Outcome, Plugin, RecordType, ServiceError,
-    Services, Session, Settings, Submission, Value,
+    Services, Session, Settings, Submission, Validity, Value,
 };
 
 /// What the DNS says in a test.
@@ -24,6 +24,7 @@ pub struct FakeServices {
     files: Mutex<HashMap<String, Vec<String>>>,
     dns: Mutex<HashMap<(String, &'static str), Dns>>,
     asked: Mutex<Vec<String>>,
+    recipients: Mutex<HashMap<String, Result<Validity, ServiceError>>>,
     logged: Mutex<Vec<String>>,
 }
 
@@ -48,6 +49,12 @@ impl FakeServices {
     pub fn answer(&self, name: &str, kind: RecordType, answer: Dns) {
         let key = (name.to_owned(), type_name(kind));
         self.dns.lock().unwrap().insert(key, answer);
+    }
+
+    /// Sets what is said of an address.
+    pub fn recipient(&self, address: &str, answer: Result<Validity, ServiceError>) {
+        let mut recipients = self.recipients.lock().unwrap();
+        recipients.insert(address.to_lowercase(), answer);
     }
 
     /// The questions that were put to the DNS, sorted.
@@ -106,6 +113,19 @@ impl Services for FakeServices {
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
         let lines = self.files.lock().unwrap().get(name).cloned();
         Box::pin(std::future::ready(Ok(lines.unwrap_or_default())))
+    }
+
+    fn recipient_valid(
+        &self,
+        address: &Address,
+    ) -> BoxFuture<'static, Result<Validity, ServiceError>> {
+        let known = self
+            .recipients
+            .lock()
+            .unwrap()
+            .get(&address.to_lowercase())
+            .cloned();
+        Box::pin(std::future::ready(known.unwrap_or(Ok(Validity::Unknown))))
     }
 
     fn state_get(&self, _: &str) -> BoxFuture<'static, Result<Option<Vec<u8>>, ServiceError>> {

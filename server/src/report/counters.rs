@@ -78,6 +78,8 @@ limits! {
     PluginEvents "plugin_events",
     /// Log lines that wait for standard error.
     LogLines "log_lines",
+    /// Records that wait for the journal.
+    JournalRecords "journal_records",
 }
 
 /// A number for each limit.

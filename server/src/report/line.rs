@@ -163,6 +163,12 @@ impl Write for Clean<'_> {
     }
 }
 
+/// `2026-11-22T10:11:12.345Z`.
+pub(super) fn stamp(time: SystemTime) -> String {
+    let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:03}Z", utc(time.as_secs()), time.subsec_millis())
+}
+
 /// `2026-11-22T10:11:12` of a second since 1970, by the proleptic Gregorian calendar.
 fn utc(second: u64) -> String {
     let (days, rest) = (second / 86_400, second % 86_400);

@@ -1,14 +1,16 @@
 //! What happened: the log, on standard error, a line for each thing worth knowing.
 //!
 //! A line is written by the calling task into a bounded queue; a thread of its own carries the queue to standard error.
-//! Where that is stuck, lines are dropped and counted, and the daemon goes on. What clients do too much of is counted here as well ([`count`]).
+//! Where that is stuck, lines are dropped and counted, and the daemon goes on. Why a message was decided as it was is in the [`journal`]. What clients do too much of is counted here as well ([`count`]).
 
 mod counters;
+pub mod journal;
 mod library;
 mod line;
 mod queue;
 
 use std::fmt;
+use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -41,16 +43,40 @@ struct Log {
 pub fn start(level: Level, format: LogFormat) -> std::io::Result<()> {
     if LOG.get().is_none() {
         // Lives as long as the daemon.
-        let queue: &'static Queue = Box::leak(Box::default());
+        let queue: &'static Queue = Box::leak(Box::new(Queue::new(Limit::LogLines)));
         if LOG.set(Log { format, queue }).is_ok() {
             std::thread::Builder::new()
                 .name("log".to_owned())
-                .spawn(move || queue.carry(std::io::stderr(), format))?;
+                .spawn(move || queue.carry(write_lines(std::io::stderr(), format)))?;
             library::listen();
         }
     }
     LEVELS.store(level as u8 + 1, Ordering::Relaxed);
     Ok(())
+}
+
+/// Writes lines to `out`, and one about those that were dropped.
+fn write_lines(mut out: impl Write, format: LogFormat) -> impl FnMut(&[u8], u64) {
+    move |lines, dropped| {
+        // Nobody is left to be told that standard error does not take lines.
+        let _ = out.write_all(lines);
+        if dropped > 0 {
+            let text =
+                format_args!("{dropped} lines were dropped: standard error took them too slowly");
+            let line = Line {
+                level: Level::Warn,
+                session: "",
+                hook: None,
+                plugin: "report",
+                disposition: None,
+                text,
+            };
+            line::with(&line, format, |bytes| {
+                let _ = out.write_all(bytes);
+            });
+        }
+        let _ = out.flush();
+    }
 }
 
 /// Whether lines of a level are logged; costs next to nothing, for whoever would have to gather a text first.

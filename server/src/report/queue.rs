@@ -1,25 +1,22 @@
-//! The lines between the tasks that say them and standard error.
+//! Lines between the tasks that say them and the thread that writes them.
 
-use std::io::Write;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gatepost_protocol::Level;
+use super::Limit;
 
-use super::line::{self, Line};
-use crate::config::LogFormat;
-
-/// Bytes that may wait for a slow or stuck standard error; what comes then is dropped, and counted.
+/// Bytes that may wait for a slow or stuck writer; what comes then is dropped, and counted.
 const MAX_WAITING: usize = 1 << 20;
 /// How long lines gather between two writes: under load a write carries many, and no task pays for waking the writer.
 const GATHER: Duration = Duration::from_millis(2);
 
 /// A bounded queue of whole lines.
-#[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
     filled: Condvar,
     emptied: Condvar,
+    /// What a dropped line is counted as.
+    limit: Limit,
 }
 
 #[derive(Default)]
@@ -31,12 +28,22 @@ struct State {
 }
 
 impl Queue {
+    /// An empty one.
+    pub fn new(limit: Limit) -> Queue {
+        Queue {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+            limit,
+        }
+    }
+
     /// Adds a line, or drops it where there is no room. Never waits for the writer.
     pub fn push(&self, line: &[u8]) {
         let mut state = self.lock();
         if state.waiting.len() + line.len() > MAX_WAITING {
             state.dropped += 1;
-            super::count(super::Limit::LogLines);
+            super::count(self.limit);
             return;
         }
         state.waiting.extend_from_slice(line);
@@ -46,30 +53,12 @@ impl Queue {
         }
     }
 
-    /// Carries lines to `out`, for ever.
-    pub fn carry(&self, mut out: impl Write, format: LogFormat) {
+    /// Hands lines to `write`, for ever, and with them how many were dropped since the last time.
+    pub fn carry(&self, mut write: impl FnMut(&[u8], u64)) {
         let mut lines = Vec::new();
         loop {
             let dropped = self.take(&mut lines);
-            // Nobody is left to be told that standard error does not take lines.
-            let _ = out.write_all(&lines);
-            if dropped > 0 {
-                let text = format_args!(
-                    "{dropped} lines were dropped: standard error took them too slowly"
-                );
-                let line = Line {
-                    level: Level::Warn,
-                    session: "",
-                    hook: None,
-                    plugin: "report",
-                    disposition: None,
-                    text,
-                };
-                line::with(&line, format, |bytes| {
-                    let _ = out.write_all(bytes);
-                });
-            }
-            let _ = out.flush();
+            write(&lines, dropped);
             // A burst is not to fill the queue meanwhile.
             if lines.len() < MAX_WAITING / 4 {
                 std::thread::sleep(GATHER);
@@ -118,6 +107,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
+    use std::io::Write;
     use std::sync::Arc;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -140,7 +131,7 @@ mod tests {
     }
 
     fn gated() -> (Arc<Queue>, Sender<()>, Receiver<Vec<u8>>) {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(Limit::LogLines));
         let (leave, gate) = channel();
         let (written, seen) = channel();
         let carrier = queue.clone();
@@ -148,7 +139,8 @@ mod tests {
             leave: gate,
             written,
         };
-        std::thread::spawn(move || carrier.carry(gate, LogFormat::Text));
+        let write = super::super::write_lines(gate, LogFormat::Text);
+        std::thread::spawn(move || carrier.carry(write));
         (queue, leave, seen)
     }
 

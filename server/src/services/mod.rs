@@ -1,8 +1,10 @@
-//! What plugins may ask of the core: the log, the DNS, flat files and the state store (docs/protocol.md §8).
+//! What plugins may ask of the core: the log, the DNS, flat files, recipients and the state store (docs/protocol.md §8).
 //!
 //! [`Core`] answers built-ins directly; the host answers the calls of child processes with the same value.
 
 mod dns;
+pub mod question;
+mod recipients;
 mod state;
 #[cfg(test)]
 pub(crate) mod test_dns;
@@ -13,10 +15,12 @@ use std::time::Duration;
 
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::{
-    Bounce, BoxFuture, DnsAnswer, Level, RecordType, ServiceError, Services, Submission,
+    Address, Bounce, BoxFuture, DnsAnswer, Level, RecordType, ServiceError, Services, Submission,
+    Validity,
 };
 
 pub use dns::DnsConfig;
+pub use recipients::{RecipientHook, Told};
 
 /// Reads a flat file by name: its lines without comments, none where there is no such file, or what is wrong with it and where.
 pub type FlatFiles = Arc<dyn Fn(&str) -> Result<Vec<String>, String> + Send + Sync>;
@@ -44,6 +48,7 @@ pub struct Core {
     log: LogLine,
     config_hook: OnceLock<ConfigHook>,
     outgoing: OnceLock<Box<dyn Outgoing>>,
+    recipients: recipients::Recipients,
 }
 
 impl Core {
@@ -56,6 +61,7 @@ impl Core {
             log,
             config_hook: OnceLock::new(),
             outgoing: OnceLock::new(),
+            recipients: recipients::Recipients::default(),
         }
     }
 
@@ -75,6 +81,11 @@ impl Core {
         outgoing.map(|outgoing| &**outgoing).ok_or_else(|| {
             ServiceError::temporary("mail can be sent once the server runs, and not before")
         })
+    }
+
+    /// From now on plugins are asked whether an address is ours; before that nobody knows. Only the first call counts.
+    pub fn ask_about_recipients(&self, hook: RecipientHook) {
+        self.recipients.ask(hook);
     }
 }
 
@@ -105,6 +116,13 @@ impl Services for Core {
                 None => files(&name).map_err(failed),
             }
         })
+    }
+
+    fn recipient_valid(
+        &self,
+        address: &Address,
+    ) -> BoxFuture<'static, Result<Validity, ServiceError>> {
+        self.recipients.valid(address)
     }
 
     fn state_get(&self, key: &str) -> BoxFuture<'static, Result<Option<Vec<u8>>, ServiceError>> {

@@ -182,6 +182,7 @@ fn converse(settings: Settings, blocks: VecDeque<Vec<u8>>) -> (Vec<u8>, Kept) {
         }),
         rules: Rules::new(Policy::default(), Policy::default(), None, None),
         when: None,
+        origins: Default::default(),
     };
     let mut config = CONFIG.clone();
     config.bare_newlines = settings.newlines();
@@ -189,7 +190,8 @@ fn converse(settings: Settings, blocks: VecDeque<Vec<u8>>) -> (Vec<u8>, Kept) {
         config: Arc::new(config),
         chain: Arc::new(Chain::new(vec![taker])),
         spool: Arc::clone(&SPOOL),
-        outbox: Arc::clone(&OUTBOX),
+        outbox: Some(Arc::clone(&OUTBOX)),
+        journal: None,
         apart: Apart::default(),
         services: Arc::new(FakeServices::default()),
     };
@@ -206,6 +208,7 @@ fn converse(settings: Settings, blocks: VecDeque<Vec<u8>>) -> (Vec<u8>, Kept) {
         secured: None,
         may_xclient: settings.is_trusted(),
         may_xforward: settings.is_trusted(),
+        user: None,
     };
     let dialect = if settings.is_lmtp() { &LMTP } else { &SMTP };
     let told = Arc::new(Mutex::new(Vec::new()));

@@ -28,13 +28,21 @@ class Answers:
 
     ``dns``: from a name, or a pair of name and type, to the list of its records, or to ``"no_records"`` or
     ``"temporary"``; a name that is not there does not exist. ``config``: from a flat file's name to its lines.
+    ``recipients``: from an address to ``"valid"``, ``"invalid"`` or ``"temporary"``; of others nobody knows.
     ``state``: what the state holds, and will hold. ``message``: what message/read reads. ``submitted`` and ``bounced``:
     what message/submit and message/bounce were given.
     """
 
-    def __init__(self, dns: Optional[DnsAnswers] = None, config: Optional[Mapping[str, Sequence[str]]] = None, state: Optional[Dict[str, Any]] = None) -> None:
+    def __init__(
+        self,
+        dns: Optional[DnsAnswers] = None,
+        config: Optional[Mapping[str, Sequence[str]]] = None,
+        state: Optional[Dict[str, Any]] = None,
+        recipients: Optional[Mapping[str, str]] = None,
+    ) -> None:
         self.dns = dict(dns or {})
         self.config = dict(config or {})
+        self.recipients = dict(recipients or {})
         self.state: Dict[str, Any] = {} if state is None else state
         self.message = b""
         self.submitted: List[Map] = []
@@ -48,6 +56,11 @@ class Answers:
             return self._dns(params["name"], params.get("type", "A"))
         if method == "config":
             return {"ok": {"values": list(self.config.get(params["name"], ()))}}
+        if method == "recipient/valid":
+            validity = self.recipients.get(params["address"], "unknown")
+            if validity == "temporary":
+                return {"error": {"code": "temporary", "message": "a plugin cannot tell now"}}
+            return {"ok": {"validity": validity}}
         if method == "message/read":
             return {"ok": {"data": self.message[params["offset"] : params["offset"] + params["length"]]}}
         if method == "message/submit":

@@ -209,16 +209,17 @@ def load(
     args: Sequence[str] = (),
     dns: Optional[DnsAnswers] = None,
     config: Optional[Mapping[str, Sequence[str]]] = None,
+    recipients: Optional[Mapping[str, str]] = None,
     state: Optional[Dict[str, Any]] = None,
     codec: Optional[Codec] = None,
 ) -> Plugin:
     """Load the plugin file at ``path`` with these settings. Raises Refused where the server would not start.
 
-    ``dns``, ``config`` and ``state`` are what the plugin's calls find (see `Answers`).
+    ``dns``, ``config``, ``recipients`` and ``state`` are what the plugin's calls find (see `Answers`).
     """
     path = os.fspath(path)
     name = name or os.path.splitext(os.path.basename(path))[0]
-    core = FakeCore.around(loader.by_source, Answers(dns, config, state), codec)
+    core = FakeCore.around(loader.by_source, Answers(dns, config, state, recipients), codec)
     core.greet()
     answer = core.init([{"name": name, "source": path, "settings": dict(settings or {}), "args": list(args)}])
     if answer["kind"] == "init_error":

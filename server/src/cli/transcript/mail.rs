@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::pattern::show;
+use crate::report::journal;
 
 /// A folder of Maildirs, and which of its messages were looked at.
 pub struct Mailbox {
@@ -55,6 +56,13 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
         }
     }
     found.sort();
+    found
+}
+
+/// The files in a spool folder, without the journal.
+pub fn spooled(spool: &Path) -> Vec<PathBuf> {
+    let mut found = files(spool);
+    found.retain(|file| !file.starts_with(journal::folder(spool)));
     found
 }
 

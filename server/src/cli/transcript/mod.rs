@@ -18,6 +18,6 @@ mod tls;
 pub use daemon::{Daemon, perform};
 pub use head::{Head, Places};
 pub use log::{Log, text_of};
-pub use mail::{Mailbox, files};
+pub use mail::{Mailbox, files, spooled};
 pub use parse::{Dialogue, Mistake};
 pub use run::{Failure, Stage, never_logged, play};

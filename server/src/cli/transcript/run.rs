@@ -266,7 +266,7 @@ impl Play<'_> {
     async fn spool_empty(&self) -> Result<(), Difference> {
         let deadline = tokio::time::Instant::now() + self.stage.patience;
         loop {
-            let files = mail::files(&self.stage.spool);
+            let files = mail::spooled(&self.stage.spool);
             if files.is_empty() {
                 return Ok(());
             }

@@ -87,6 +87,7 @@ impl Mail {
         if !departed {
             self.tell_later(&mut delivery, each, &message).await;
         }
+        self.note_fates(&delivery, each);
         Ok(self.reply_to_each(wire.output(), each, &delivery))
     }
 
@@ -110,7 +111,9 @@ impl Mail {
         if !delivery.is_share_open(at) {
             return;
         }
+        let is_part = delivery.shares.len() > 1;
         self.enter(&mut delivery.shares[at]);
+        self.note_share(is_part);
         if hook == Hook::DataPost {
             self.add_trace(message).await;
         }
@@ -154,11 +157,13 @@ impl Mail {
         }
         let share = &mut delivery.shares[at];
         let parts = by_route(std::mem::take(&mut share.transaction));
+        let is_part = delivery.shares.len() > 1 || parts.len() > 1;
         let mut last = None;
         for part in parts {
             let share = &mut delivery.shares[at];
             share.transaction = part;
             self.enter(share);
+            self.note_share(is_part);
             let decision = self.put_while_there(wire, Hook::Queue, message).await;
             if decision.verdict == Verdict::Ok {
                 self.ask(Hook::QueuePost, &Args::None, Some(message)).await;
@@ -255,9 +260,10 @@ impl Mail {
         if !delivery.is_taken() {
             return;
         }
-        let mut untold = std::mem::take(&mut delivery.strays)
-            .into_iter()
-            .map(|(recipient, fate)| (recipient, Parameters::new(), fate))
+        let mut untold = delivery
+            .strays
+            .iter()
+            .map(|(recipient, fate)| (recipient.clone(), Parameters::new(), fate.clone()))
             .collect::<Vec<_>>();
         if each == Each::No {
             let members = self.accepted.iter().zip(delivery.fates.iter().flatten());
@@ -300,7 +306,9 @@ impl Mail {
         message: &dyn Message,
     ) -> std::io::Result<()> {
         let discards = self.shared.config.mixed == Mixed::Discard;
-        let outbox = self.shared.outbox.clone();
+        let Some(outbox) = self.shared.outbox.clone() else {
+            return Ok(());
+        };
         let mut failures = Vec::new();
         let mut again = Vec::new();
         for (recipient, parameters, fate) in untold {

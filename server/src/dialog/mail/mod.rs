@@ -14,6 +14,7 @@ mod repair;
 mod replies;
 mod shares;
 mod tls;
+mod traced;
 mod verdict;
 mod xclient;
 
@@ -183,14 +184,19 @@ impl Mail {
             remote: client.remote,
             local: client.local,
             direction: client.listen.direction,
+            // As after AUTH.
+            relay_client: client.user.is_some(),
+            authenticated: client.user,
             tls: tls.map(Box::new),
             ..Connection::default()
         };
-        let visit = Visit::new(Session {
+        let mut visit = Visit::new(Session {
             id: client.session,
             connection,
             ..Session::default()
         });
+        visit.rehearsal = shared.outbox.is_none();
+        visit.trace = shared.journal.as_ref().map(|_| Box::default());
         Mail {
             dialect,
             listen: client.listen,
@@ -249,6 +255,7 @@ impl Mail {
         self.forwarded.clear();
         if self.visit.session.transaction.number > 0 {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
+            self.close_record();
             self.visit.session.transaction = Transaction::default();
             self.visit.utf8 = false;
             self.visit.profile = None;
@@ -324,6 +331,8 @@ impl Protocol for Mail {
     async fn start<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<Next, End> {
         self.can_secure = wire.can_secure();
         let next = self.connect(wire, true).await?;
+        let said = wire.written_since(0);
+        self.note_said("", said);
         wire.expect_within(Some(self.shared.config.limits.hello_timeout));
         Ok(next)
     }
@@ -337,6 +346,7 @@ impl Protocol for Mail {
     ) -> Result<Next, End> {
         let is_first = std::mem::take(&mut self.is_first);
         let errors = self.errors;
+        let asked = self.note_command(wire, verb, name, argument);
         let output = wire.output();
         let next = match verb {
             Some(Verb::Mail) => self.mail(output, argument).await,
@@ -370,7 +380,9 @@ impl Protocol for Mail {
             Some(Verb::Rcpt | Verb::Data | Verb::Bdat) => 0,
             _ => self.idle + 1,
         };
-        Ok(self.limit(wire.output(), errors, next))
+        let next = self.limit(wire.output(), errors, next);
+        self.note_reply(wire, verb, asked);
+        Ok(next)
     }
 
     fn fault(&mut self, output: &mut Vec<u8>, fault: LineFault) -> Next {
@@ -379,6 +391,7 @@ impl Protocol for Mail {
         if let LineFault::TooLong | LineFault::Endless = fault {
             report::count(Limit::CommandLine);
         }
+        let from = output.len();
         let (text, next) = match fault {
             LineFault::TooLong => ("500 5.5.2 Line too long", Next::Go),
             LineFault::Endless => ("500 5.5.2 Line too long, and no end of it", Next::Close),
@@ -391,7 +404,9 @@ impl Protocol for Mail {
             LineFault::Nul => ("501 5.5.2 A NUL stands in the line", Next::Go),
         };
         self.say(output, text);
-        self.limit(output, errors, next)
+        let next = self.limit(output, errors, next);
+        self.note_said("(no line)", &output[from..]);
+        next
     }
 
     fn is_busy(&self) -> bool {
@@ -443,10 +458,13 @@ impl Protocol for Mail {
             report::count(limit);
         }
         if let Some(reply) = reply {
+            let from = output.len();
             super::reply::write(output, reply);
+            self.note_said("(the end)", &output[from..]);
         }
         self.reset().await;
         self.ask(Hook::Disconnect, &Args::None, None).await;
+        self.end_records();
         match end {
             End::Late | End::Slow => self.log_cut_off(why),
             End::Gone(Some(error)) => self.log(

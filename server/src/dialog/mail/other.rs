@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, Hook, Verdict};
+use gatepost_protocol::{Address, Args, Hook, Validity, Verdict};
 
 use super::{Mail, Verb, parse};
 use crate::dialog::{Next, Protocol};
@@ -51,8 +51,33 @@ impl Mail {
         if decision.verdict == Verdict::Ok {
             return self.say_decided(output, "250 2.1.5 User OK", &decision, false);
         }
-        // Who could be told from who could not would be of use to spammers alone (RFC 5321 §7.3).
+        // To strangers it would list our users (RFC 5321 §7.3); 252 is what they may be told (§3.5.3).
+        if self.visit.session.connection.relay_client
+            && let Some(reply) = self.verified(address, utf8).await
+        {
+            return self.say(output, &reply);
+        }
         self.say(output, "252 2.1.5 Cannot say; send a message and see")
+    }
+
+    /// What is known of an address, with or without angle brackets; `None` where that is nothing.
+    async fn verified(&self, address: &[u8], utf8: bool) -> Option<String> {
+        let text = std::str::from_utf8(address).ok()?.trim();
+        let bare = text
+            .strip_prefix('<')
+            .and_then(|text| text.strip_suffix('>'));
+        let text = bare.unwrap_or(text);
+        let address = match utf8 {
+            true => Address::parse_utf8(text),
+            false => Address::parse(text),
+        };
+        let address = address.ok().filter(|address| !address.is_null())?;
+        match self.shared.services.recipient_valid(&address).await {
+            // RFC 5321 §3.5.1: with the mailbox.
+            Ok(Validity::Valid) => Some(format!("250 2.1.5 <{}>", address.as_str())),
+            Ok(Validity::Invalid) => Some("550 5.1.1 No such user here".to_owned()),
+            Ok(Validity::Unknown) | Err(_) => None,
+        }
     }
 
     pub(super) async fn help(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {

@@ -29,6 +29,12 @@ pub(super) struct Told {
 }
 
 impl Told {
+    /// As it goes over the wire, its first line.
+    pub fn line(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        text.lines().next().unwrap_or_default().to_owned()
+    }
+
     /// Whether the client may try again.
     pub fn is_soft(&self) -> bool {
         self.code / 100 == 4

@@ -95,11 +95,14 @@ impl Mail {
         connection.karma = 0;
         connection.auth_results.clear();
         connection.notes.clear();
-        self.visit = Visit::new(Session {
+        let visit = Visit::new(Session {
             id,
             connection,
             transaction: Transaction::default(),
         });
+        let before = std::mem::replace(&mut self.visit, visit);
+        self.visit.rehearsal = before.rehearsal;
+        self.visit.trace = before.trace;
         self.forwarded.clear();
         self.errors = 0;
         self.auth_failures = 0;

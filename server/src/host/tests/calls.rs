@@ -38,6 +38,8 @@ async fn the_services_of_the_core_answer() {
     ]);
     let values = map([("values", Value::from(["line of me"]))]);
     let sum = map([("value", Value::from(42))]);
+    let address = |address: &str| map([("address", Value::from(address))]);
+    let validity = |name: &str| map([("validity", Value::from(name))]);
     let stored = map([("value", Value::Bytes(vec![0, 255]))]);
     let submit = map([
         ("sender", Value::from("")),
@@ -58,6 +60,16 @@ async fn the_services_of_the_core_answer() {
     for (method, params, expected) in [
         ("dns", dns("mx.example.org."), found),
         ("config", map([("name", Value::from("me"))]), values),
+        (
+            "recipient/valid",
+            address("bob@example.org"),
+            validity("valid"),
+        ),
+        (
+            "recipient/valid",
+            address("eve@example.org"),
+            validity("unknown"),
+        ),
         ("state/get", map([key()]), map([])),
         ("state/set", set, map([])),
         ("state/get", map([key()]), stored),
@@ -82,6 +94,18 @@ async fn the_services_of_the_core_answer() {
             map([("name", Value::from("x"))]),
             BadParams,
             "`type` is to be a text",
+        ),
+        (
+            "recipient/valid",
+            address("away@example.org"),
+            Temporary,
+            "no server answers",
+        ),
+        (
+            "recipient/valid",
+            address("bob@"),
+            BadParams,
+            "`address`: `bob@` is no address: the domain is malformed",
         ),
         ("state/delete", map([key()]), Failed, "the disk is full"),
         (

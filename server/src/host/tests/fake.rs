@@ -14,7 +14,7 @@ use gatepost_protocol::wire::{
 };
 use gatepost_protocol::{
     Address, Args, Bounce, Call, Departure, DnsAnswer, Hook, Level, Message, PROTOCOL, Policy,
-    RecordType, ServiceError, Services, Session, Submission, VERSION, Value,
+    RecordType, ServiceError, Services, Session, Submission, VERSION, Validity, Value,
 };
 use tempfile::TempDir;
 use tokio::net::UnixListener;
@@ -246,6 +246,7 @@ pub(super) fn attached(name: &str, socket: &Path) -> PluginConfig {
         loglevel: None,
         timeout: None,
         spans: Spans::default(),
+        shadow: Default::default(),
         when: None,
         location: Location {
             file: Path::new("gatepost.toml").into(),
@@ -324,6 +325,17 @@ impl Services for Desk {
 
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
         now(Ok(vec![format!("line of {name}")]))
+    }
+
+    fn recipient_valid(
+        &self,
+        address: &Address,
+    ) -> BoxFuture<'static, Result<Validity, ServiceError>> {
+        now(match address.as_str() {
+            "bob@example.org" => Ok(Validity::Valid),
+            "away@example.org" => Err(ServiceError::temporary("no server answers")),
+            _ => Ok(Validity::Unknown),
+        })
     }
 
     fn state_get(&self, key: &str) -> BoxFuture<'static, Result<Option<Vec<u8>>, ServiceError>> {

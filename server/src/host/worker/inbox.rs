@@ -17,6 +17,7 @@ use super::super::stats::count;
 use super::promise::{Promise, Promised};
 use super::{Letter, Wanted, Worker};
 use crate::report;
+use crate::services::question::Question;
 
 /// The most that one `message/read` gives, in bytes.
 const MAX_READ: u64 = 524_288;
@@ -146,9 +147,11 @@ impl Worker {
                 let state = self.state();
                 let asked = call.hook.and_then(|hook| state.asked.get(&hook));
                 let deadline = asked.map(|asked| asked.deadline);
+                let question = asked.and_then(|asked| asked.question.clone());
                 drop(state);
                 let deadline = deadline.unwrap_or_else(|| Instant::now() + WITHOUT_HOOK);
-                return self.parts.calls.serve(&call, deadline);
+                let serve = || self.parts.calls.serve(&call, deadline);
+                return Question::during(question, serve);
             }
         };
         if let Err(error) = letter.and_then(|letter| self.forward(&call, letter)) {

@@ -26,6 +26,7 @@ use super::link::Reader;
 use super::request::hook_message;
 use super::stats::{Stats, count};
 use crate::report::{self, Limit};
+use crate::services::question::Question;
 pub(super) use asking::{Asking, Missing};
 use promise::Promised;
 
@@ -84,6 +85,8 @@ struct Asked {
     session: Box<str>,
     plugins: Vec<Arc<str>>,
     deadline: Instant,
+    /// What whoever asked was asked.
+    question: Option<Arc<Question>>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -186,6 +189,7 @@ impl Worker {
                 session: call.session.id.clone(),
                 plugins,
                 deadline,
+                question: Question::at_hand(),
                 _permit: permit,
             };
             state.asked.insert(id, asked);

@@ -147,6 +147,7 @@ impl Bed {
             plugin: Arc::new(queue),
             rules: Rules::new(Policy::default(), Policy::default(), None, None),
             when: None,
+            origins: Default::default(),
         }]));
         let outbox = self.open();
         let stop = CancellationToken::new();

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gatepost_protocol::delivered::{self, Delivered};
-use gatepost_protocol::{Address, Departure, EnhancedCode, Transaction};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use gatepost_protocol::{Address, Departure, Transaction};
 use tokio::net::TcpStream;
 
 use super::envelope::{self, Offers};
+use crate::plugins::conversation::{Conversation, Reply, Trouble, within};
 
 /// Waits of RFC 5321 §4.5.3.2.
 #[derive(Clone, Debug)]
@@ -41,17 +41,6 @@ impl Default for Timeouts {
             end: minutes(10),
         }
     }
-}
-
-/// A server's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// 200 to 599.
-    pub code: u16,
-    /// The status code in front of the text (RFC 2034).
-    pub enhanced: Option<EnhancedCode>,
-    /// The text, its lines joined, without codes.
-    pub text: String,
 }
 
 /// Why a message was not handed over.
@@ -102,6 +91,12 @@ pub enum Failure {
     NeedsUtf8(Option<Address>),
 }
 
+impl From<Trouble> for Failure {
+    fn from(Trouble(reason): Trouble) -> Failure {
+        Failure::Trouble(reason)
+    }
+}
+
 fn what_is(address: Option<&Address>) -> String {
     address.map_or_else(
         || "the header block is".to_owned(),
@@ -109,10 +104,6 @@ fn what_is(address: Option<&Address>) -> String {
     )
 }
 
-/// The longest line of a reply: four times what RFC 5321 §4.5.3.1.5 allows, for servers that explain themselves.
-const MAX_LINE: u64 = 2048;
-/// Lines of a reply.
-const MAX_LINES: usize = 100;
 /// Commands that are sent before their replies are read: few enough that neither side's buffers fill while both write (RFC 2920 §3.1).
 const PIPELINE: usize = 50;
 
@@ -133,7 +124,7 @@ pub async fn send(
     // Commands and their answers are small and waited for.
     stream.set_nodelay(true).map_err(trouble("connecting"))?;
     let mut client = Client {
-        stream: BufReader::new(stream),
+        conversation: Conversation::new(stream),
         timeouts,
         departure,
         in_message: false,
@@ -142,13 +133,13 @@ pub async fn send(
     // Whatever became of the message, its fate does not hang on this. In the middle of a message it would be one of its lines: there the end of the
     // connection says that the rest does not come.
     if !client.in_message {
-        let _ = client.stream.get_mut().try_write(b"QUIT\r\n");
+        let _ = client.conversation.stream().try_write(b"QUIT\r\n");
     }
     sent
 }
 
 struct Client<'a> {
-    stream: BufReader<TcpStream>,
+    conversation: Conversation<TcpStream>,
     timeouts: &'a Timeouts,
     departure: &'a Departure,
     in_message: bool,
@@ -162,10 +153,11 @@ impl Client<'_> {
         content: Delivered<'_>,
     ) -> Result<Reply, Failure> {
         let command = self.timeouts.command;
-        // A server that does not want us at all says nothing about this message.
-        let greeting = self.reply("its greeting", command).await?;
-        friendly(&greeting, "it greets with")?;
-        let offers = self.hello(hostname).await?;
+        let lines = self.conversation.greet("EHLO", hostname, command).await?;
+        let mut offers = Offers::default();
+        for line in &lines {
+            offers.read(line);
+        }
         let size = content.remaining();
         if let Some(Some(limit)) = offers.size
             && size > limit
@@ -181,11 +173,11 @@ impl Client<'_> {
         if is_binary {
             // Nothing in the octets can end them, whatever the server thinks of lines.
             self.in_message = true;
-            self.write(format!("BDAT {size} LAST\r\n").as_bytes())
-                .await?;
+            let bdat = format!("BDAT {size} LAST\r\n");
+            self.conversation.write(bdat.as_bytes(), command).await?;
             self.octets(content).await?;
         } else {
-            let reply = self.ask("DATA", self.timeouts.data).await?;
+            let reply = self.conversation.ask("DATA", self.timeouts.data).await?;
             if reply.code != 354 {
                 return Err(refused("DATA", reply));
             }
@@ -194,34 +186,13 @@ impl Client<'_> {
         }
         self.in_message = false;
         let reply = self
+            .conversation
             .reply("an answer to the message", self.timeouts.end)
             .await?;
         match reply.code {
             200..=299 => Ok(reply),
             _ => Err(refused("the message", reply)),
         }
-    }
-
-    /// EHLO, or HELO to a server that does not know it (RFC 5321 §3.2).
-    async fn hello(&mut self, hostname: &str) -> Result<Offers, Failure> {
-        self.write(format!("EHLO {hostname}\r\n").as_bytes())
-            .await?;
-        let mut offers = Offers::default();
-        let lines = self
-            .lines("an answer to EHLO", self.timeouts.command)
-            .await?;
-        let (code, keywords) = lines;
-        if code / 100 != 2 {
-            let reply = self
-                .ask(&format!("HELO {hostname}"), self.timeouts.command)
-                .await?;
-            friendly(&reply, "to HELO it says")?;
-            return Ok(offers);
-        }
-        for line in keywords.iter().skip(1) {
-            offers.read(line);
-        }
-        Ok(offers)
     }
 
     /// MAIL and every RCPT. One refusal is a refusal of the whole; one that is for good goes before one that is for now, since trying again cannot mend it.
@@ -238,9 +209,11 @@ impl Client<'_> {
             let lines = group
                 .iter()
                 .map(|command| format!("{}{}\r\n", command.name, command.parameters));
-            self.write(lines.collect::<String>().as_bytes()).await?;
+            let lines: String = lines.collect();
+            let wait = self.timeouts.command;
+            self.conversation.write(lines.as_bytes(), wait).await?;
             for command in group {
-                let reply = self.reply(&command.name, self.timeouts.command).await?;
+                let reply = self.conversation.reply(&command.name, wait).await?;
                 if reply.code / 100 != 2 {
                     refusals.push((&command.name, reply));
                 }
@@ -268,12 +241,12 @@ impl Client<'_> {
         while let Some(block) = content.next().await.map_err(&read)? {
             out.clear();
             lines.stuff(&block, &mut out)?;
-            self.write_within(&out, self.timeouts.block).await?;
+            self.conversation.write(&out, self.timeouts.block).await?;
         }
         out.clear();
         lines.finish(&mut out)?;
         self.before_commit()?;
-        self.write_within(&out, self.timeouts.block).await
+        Ok(self.conversation.write(&out, self.timeouts.block).await?)
     }
 
     async fn octets(&mut self, mut content: Delivered<'_>) -> Result<(), Failure> {
@@ -282,7 +255,7 @@ impl Client<'_> {
             if content.remaining() == 0 {
                 self.before_commit()?;
             }
-            self.write_within(&block, self.timeouts.block).await?;
+            self.conversation.write(&block, self.timeouts.block).await?;
         }
         Ok(())
     }
@@ -294,93 +267,10 @@ impl Client<'_> {
             false => Ok(()),
         }
     }
-
-    async fn ask(&mut self, command: &str, wait: Duration) -> Result<Reply, Failure> {
-        self.write(format!("{command}\r\n").as_bytes()).await?;
-        self.reply(command, wait).await
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.write_within(bytes, self.timeouts.command).await
-    }
-
-    async fn write_within(&mut self, bytes: &[u8], wait: Duration) -> Result<(), Failure> {
-        within(wait, "to send", self.stream.get_mut().write_all(bytes)).await
-    }
-
-    async fn reply(&mut self, what: &str, wait: Duration) -> Result<Reply, Failure> {
-        let (code, lines) = self.lines(what, wait).await?;
-        let enhanced = |line: &str| EnhancedCode::parse(line.split(' ').next()?);
-        let texts = lines.iter().map(|line| match enhanced(line) {
-            Some(_) => line.split_once(' ').map_or("", |(_, text)| text).trim(),
-            None => line.trim(),
-        });
-        Ok(Reply {
-            code,
-            enhanced: lines.first().and_then(|line| enhanced(line)),
-            text: texts.collect::<Vec<_>>().join(" "),
-        })
-    }
-
-    /// A reply's code and the text of its lines (RFC 5321 §4.2).
-    async fn lines(&mut self, what: &str, wait: Duration) -> Result<(u16, Vec<String>), Failure> {
-        let reading = async {
-            let mut lines = Vec::new();
-            loop {
-                let mut line = Vec::new();
-                (&mut self.stream)
-                    .take(MAX_LINE)
-                    .read_until(b'\n', &mut line)
-                    .await?;
-                if !line.ends_with(b"\n") {
-                    let reason = if line.is_empty() {
-                        "it closed the connection"
-                    } else {
-                        "its reply has no end"
-                    };
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, reason));
-                }
-                let line = String::from_utf8_lossy(&line);
-                let line = line.trim_end();
-                let code = line.get(..3).and_then(|code| code.parse::<u16>().ok());
-                let (Some(code @ 200..=599), true) = (code, lines.len() < MAX_LINES) else {
-                    let reason = format!("its reply is none: `{}`", line.escape_debug());
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
-                };
-                lines.push(line.get(4..).unwrap_or_default().to_owned());
-                if line.as_bytes().get(3) != Some(&b'-') {
-                    return Ok((code, lines));
-                }
-            }
-        };
-        within(wait, &format!("for {what}"), reading).await
-    }
-}
-
-async fn within<T>(
-    wait: Duration,
-    what: &str,
-    work: impl Future<Output = io::Result<T>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout(wait, work).await {
-        Ok(done) => done.map_err(|error| Failure::Trouble(error.to_string())),
-        Err(_) => Err(Failure::Trouble(format!("waited {wait:?} {what}"))),
-    }
 }
 
 fn trouble(what: &str) -> impl Fn(io::Error) -> Failure {
     move |error| Failure::Trouble(format!("{what}: {error}"))
-}
-
-/// A refusal that is not about the message is trouble: the operator mends it, and the client may try again.
-fn friendly(reply: &Reply, what: &str) -> Result<(), Failure> {
-    if reply.code / 100 == 2 {
-        return Ok(());
-    }
-    Err(Failure::Trouble(format!(
-        "{what} {} {}",
-        reply.code, reply.text
-    )))
 }
 
 fn refused(command: &str, reply: Reply) -> Failure {

@@ -189,6 +189,7 @@ async fn start(name: &str, plugins: &str, target: Option<f64>) -> Subject {
         name: started.name,
         plugin: started.plugin,
         rules: Rules::new(Policy::default(), Policy::default(), None, None),
+        origins: Default::default(),
         when: None,
     });
     Subject {

@@ -143,21 +143,24 @@ impl Bed {
                 name: format!("plugin{at}").into(),
                 plugin: Arc::new(plugin),
                 rules: Rules::new(Policy::default(), Policy::default(), None, None),
+                origins: Default::default(),
                 when: None,
             });
         let shared = Arc::new(Shared {
             config: Arc::new(self.config.clone()),
             chain: Arc::new(Chain::new(entries.collect())),
-            spool: Arc::new(Spool::open(&self.config).unwrap()),
-            outbox: Outbox::open(&self.config).unwrap(),
-            apart: Apart::default(),
             services: Arc::new(FakeServices::default()),
+            spool: Arc::new(Spool::open(&self.config).unwrap()),
+            outbox: Some(Outbox::open(&self.config).unwrap()),
+            journal: None,
+            apart: Apart::default(),
         });
         let client = Client {
             session: "3f9a1c".into(),
             remote: Some("192.0.2.1:1234".parse().unwrap()),
             local: None,
             listen: Arc::new(self.listen.clone()),
+            user: None,
             secured: None,
             may_xclient: false,
             may_xforward: false,
