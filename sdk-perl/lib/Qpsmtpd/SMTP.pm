@@ -38,7 +38,7 @@ sub reset_transaction {
 }
 
 # List: the lines of the flat file; scalar: its first. With 'map' a reference to a hash of its lines. A second
-# argument of any other kind asks for one recipient's settings, which the core does not have yet.
+# argument of any other kind asks for one recipient's own files (qpsmtpd's user_config), of which there are none yet: everybody's are given.
 sub config {
     my ($self, $name, $kind) = @_;
     my @values = Gatepost::Core::config($name);
