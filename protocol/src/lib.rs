@@ -28,7 +28,7 @@ pub use change::{Change, Edge, Scope};
 pub use departure::Departure;
 pub use header::HeaderBlock;
 pub use hook::Hook;
-pub use outcome::{Answer, BoxFuture, Outcome};
+pub use outcome::{Answer, BoxFuture, Outcome, Success};
 pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
 pub use policy::{Level, OnError, Policy, Reject, RejectType};
 pub use serve::serve;

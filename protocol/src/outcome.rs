@@ -46,13 +46,47 @@ pub struct Outcome {
     pub reply: Vec<String>,
     /// What to change, in order.
     pub changes: Vec<Change>,
-    /// The answer to `config`, `received_line`, `capabilities`, and to the hooks before a command is read (docs/protocol.md §5.1); a secret, at `auth`.
+    /// The answer to `config`, `received_line`, `capabilities`, and to the hooks before a command is read (docs/protocol.md §5.1); a secret, at `auth`; at `queue`
+    /// a [`Success`].
     pub values: Vec<String>,
     /// What holds for single recipients instead, at the hooks from `data_post_headers` to `queue`: of each outcome what it found and what it wants done.
     /// For a recipient that is not here, the rest of this outcome holds.
     pub recipients: Vec<(Address, Outcome)>,
     /// The answer comes later.
     pub defer: Option<Deferred>,
+}
+
+/// What a queue plugin that answers `ok` did with the message: what its sender is told, where it asked to be told of success (NOTIFY=SUCCESS, RFC 3461 §5.2). It is
+/// the one word in [`Outcome::values`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Success {
+    /// It is where its recipients read it.
+    Delivered,
+    /// It is with somebody who will not tell its sender when it arrives, as far as is known. So it is where a plugin says nothing: this promises the least.
+    #[default]
+    Relayed,
+    /// We tell nothing: the next server does (it offers DSN, and got NOTIFY), or there is nothing to be told.
+    None,
+}
+
+impl Success {
+    /// What an outcome's `values` say.
+    pub fn of(values: &[String]) -> Success {
+        match values {
+            [word] if word == Success::Delivered.word() => Success::Delivered,
+            [word] if word == Success::None.word() => Success::None,
+            _ => Success::Relayed,
+        }
+    }
+
+    /// The word in `values`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Success::Delivered => "delivered",
+            Success::Relayed => "relayed",
+            Success::None => "none",
+        }
+    }
 }
 
 /// An answer that comes later, before a named hook, while the session goes on.
@@ -139,6 +173,13 @@ impl Outcome {
     #[must_use]
     pub fn with_enhanced(mut self, enhanced: EnhancedCode) -> Outcome {
         self.enhanced = Some(enhanced);
+        self
+    }
+
+    /// With what is to be told of success, for `ok` at `queue`.
+    #[must_use]
+    pub fn with_success(mut self, success: Success) -> Outcome {
+        self.values = vec![success.word().to_owned()];
         self
     }
 

@@ -44,24 +44,28 @@ impl Chain {
             self.note_shadow(visit, hook, at, outcome);
             return None;
         }
+        let values = std::mem::take(&mut outcome.values);
         let mut spared = Vec::new();
         if !outcome.recipients.is_empty() {
             let decided = visit.decided.len();
             spared = self.settle_recipients(visit, hook, at, &mut outcome);
+            for (_, _, decision) in &mut visit.decided[decided..] {
+                decision.values.clone_from(&values);
+            }
             let nobody_is_left = visit.session.transaction.recipients.is_empty();
             if nobody_is_left && visit.decided.len() > decided {
                 return Some(Decision::declined());
             }
         }
-        let values = std::mem::take(&mut outcome.values);
         let finding = Finding::from(outcome);
         if self.waits(visit, hook, at, &finding) {
             self.keep(visit, hook, at, finding);
             return None;
         }
         let decision = self.decide(visit, hook, at, &finding)?;
+        let decision = Decision { values, ..decision };
         if spared.is_empty() {
-            return Some(Decision { values, ..decision });
+            return Some(decision);
         }
         // What holds for the others does not hold for those whose own outcome lets them pass.
         let transaction = &mut visit.session.transaction;

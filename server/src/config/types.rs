@@ -331,6 +331,8 @@ pub struct OutboxConfig {
     pub retry_max: Duration,
     /// After this it is given up.
     pub max_age: Duration,
+    /// After this its sender is told that it is late.
+    pub notify_delay: Duration,
     /// Messages in it, notifications among them.
     pub max_messages: usize,
     /// Bytes of all of them.

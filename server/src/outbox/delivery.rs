@@ -9,27 +9,30 @@ use gatepost_protocol::{
     Address, Args, EnhancedCode, Field, HeaderBlock, Hook, Session, Transaction, Verdict,
 };
 
-use super::Failure;
 use super::envelope::{Envelope, Recipient};
 use super::folder::Stored;
+use super::{Action, News};
 use crate::chain::{Chain, Decision, Profile, Visit, agree};
 
 /// What an attempt came to.
 #[derive(Default)]
 pub struct Attempted {
-    /// Who has it now.
+    /// How many have it now.
     pub taken: usize,
+    /// What senders who asked for it are to be told of these.
+    pub successes: Vec<News>,
     /// Who may take it later, and what was said.
-    pub later: Vec<(Recipient, Failure)>,
+    pub later: Vec<(Recipient, News)>,
     /// Who never will, and what was said.
-    pub failed: Vec<(Recipient, Failure)>,
+    pub failed: Vec<(Recipient, News)>,
 }
 
 /// What became of a message for a recipient.
 enum Fate {
-    Taken,
-    Later(Failure),
-    Failed(Failure),
+    /// With what its sender asked to be told.
+    Taken(Option<News>),
+    Later(News),
+    Failed(News),
 }
 
 /// Recipients that go the same way by the same settings.
@@ -67,9 +70,12 @@ impl<'a> Attempt<'a> {
             let fates = self.put(&group).await;
             for (recipient, fate) in group.recipients.into_iter().zip(fates) {
                 match fate {
-                    Fate::Taken => attempted.taken += 1,
-                    Fate::Later(failure) => attempted.later.push((recipient, failure)),
-                    Fate::Failed(failure) => attempted.failed.push((recipient, failure)),
+                    Fate::Taken(success) => {
+                        attempted.taken += 1;
+                        attempted.successes.extend(success);
+                    }
+                    Fate::Later(said) => attempted.later.push((recipient, said)),
+                    Fate::Failed(said) => attempted.failed.push((recipient, said)),
                 }
             }
         }
@@ -106,7 +112,16 @@ impl<'a> Attempt<'a> {
                 self.ask(Hook::QueuePost).await;
             }
         }
-        let of_all = |recipient: &Recipient| fate(recipient, hook, &decision);
+        // Whom a plugin replaced by others shares their fate. With whom the message is did not get the parameters, and will tell nobody of this recipient (RFC 3461 §5.2.2).
+        let replaced = Decision {
+            values: Vec::new(),
+            ..decision.clone()
+        };
+        let at_hand = &self.visit.session.transaction.recipients;
+        let of_all = |recipient: &Recipient| match at_hand.contains(&recipient.address) {
+            true => fate(recipient, hook, &decision),
+            false => fate(recipient, hook, &replaced),
+        };
         let of_each = |recipient: &Recipient| {
             let own = decided
                 .iter()
@@ -160,16 +175,21 @@ fn groups(chain: &Chain, recipients: &[Recipient]) -> Vec<Group> {
 /// What a decision means for a recipient. That nobody takes part is no refusal: the operator may be about to put that right.
 fn fate(recipient: &Recipient, hook: Hook, decision: &Decision) -> Fate {
     match decision.verdict {
-        Verdict::Ok if hook == Hook::Queue => Fate::Taken,
-        Verdict::Done => Fate::Taken,
-        verdict if verdict.is_denial() && !verdict.is_soft() => Fate::Failed(failure(
+        Verdict::Ok if hook == Hook::Queue => Fate::Taken(News::of_success(
+            &recipient.address,
+            &recipient.parameters,
+            decision.enhanced,
+            &decision.values,
+        )),
+        Verdict::Done => Fate::Taken(None),
+        verdict if verdict.is_denial() && !verdict.is_soft() => Fate::Failed(refusal(
             recipient,
             decision,
             554,
             EnhancedCode(5, 3, 0),
             "The message was refused",
         )),
-        _ => Fate::Later(failure(
+        _ => Fate::Later(refusal(
             recipient,
             decision,
             451,
@@ -179,17 +199,18 @@ fn fate(recipient: &Recipient, hook: Hook, decision: &Decision) -> Fate {
     }
 }
 
-fn failure(
+fn refusal(
     recipient: &Recipient,
     decision: &Decision,
     code: u16,
     enhanced: EnhancedCode,
     text: &str,
-) -> Failure {
+) -> News {
     let said = decision.lines.join(" ");
-    Failure {
+    News {
         recipient: recipient.address.clone(),
         parameters: recipient.parameters.clone(),
+        action: Action::Failed,
         code: decision.code.unwrap_or(code),
         enhanced: Some(decision.enhanced.unwrap_or(enhanced)),
         text: if said.is_empty() {

@@ -28,6 +28,9 @@ pub struct Envelope {
     pub due: Millis,
     /// Why it is still here.
     pub reason: String,
+    /// Its sender knows that it is late.
+    #[serde(default)]
+    pub delay_told: bool,
     /// The envelope sender.
     pub sender: Address,
     /// MAIL's parameters.
@@ -172,9 +175,9 @@ impl Envelope {
         }
     }
 
-    /// When it is given up.
-    pub fn expires(&self, max_age: Duration) -> Millis {
-        self.arrived.saturating_add(millis_of(max_age))
+    /// So long after it came.
+    pub fn after(&self, age: Duration) -> Millis {
+        self.arrived.saturating_add(millis_of(age))
     }
 }
 

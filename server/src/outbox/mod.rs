@@ -19,16 +19,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost_protocol::delivered::Delivered;
-use gatepost_protocol::{Address, EnhancedCode, Level, Message, Parameters, Session, Transaction};
+use gatepost_protocol::{
+    Address, EnhancedCode, Level, Message, Parameters, Session, Success, Transaction,
+};
 use tokio::sync::Notify;
 
 use crate::config::{Config, OutboxConfig};
+pub use crate::message::dsn::Action;
 use crate::report;
 use envelope::{Client, millis_of, recipients_of};
 pub use envelope::{Envelope, Kind, Millis, Recipient, millis, time};
 use folder::{Draft, Folder, Id, blocking};
 use schedule::Schedule;
-use suppress::Rate;
+use suppress::{Event, Rate};
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "outbox";
@@ -47,19 +50,45 @@ pub struct Outbox {
     added: Notify,
 }
 
-/// A recipient that a message did not reach.
+/// What became of a message for a recipient.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct News {
     /// Who.
     pub recipient: Address,
     /// RCPT's.
     pub parameters: Parameters,
+    /// What became of it.
+    pub action: Action,
     /// Reply code.
     pub code: u16,
     /// Enhanced code.
     pub enhanced: Option<EnhancedCode>,
     /// What the client would have been told.
     pub text: String,
+}
+
+impl News {
+    /// That a recipient has it, where the sender wants to know (RFC 3461 §5.2). `values`: what the plugin that took it said.
+    pub fn of_success(
+        recipient: &Address,
+        parameters: &Parameters,
+        enhanced: Option<EnhancedCode>,
+        values: &[String],
+    ) -> Option<News> {
+        let action = match Success::of(values) {
+            Success::Delivered => Action::Delivered,
+            Success::Relayed => Action::Relayed,
+            Success::None => return None,
+        };
+        Event::Success.is_named(parameters).then(|| News {
+            recipient: recipient.clone(),
+            parameters: parameters.clone(),
+            action,
+            code: 250,
+            enhanced: enhanced.or(Some(EnhancedCode(2, 0, 0))),
+            text: String::new(),
+        })
+    }
 }
 
 impl Outbox {
@@ -126,7 +155,7 @@ impl Outbox {
         let draft = blocking(move || folder.draft()).await?;
         let draft = copy(draft, content).await?;
         let now = millis(SystemTime::now());
-        let due = now.saturating_add(millis_of(self.backoff(1)));
+        let due = self.due_after(1, now, now);
         let header_end = header_length(transaction);
         let envelope = Envelope {
             kind: Kind::Message,
@@ -135,6 +164,7 @@ impl Outbox {
             attempts: 1,
             due,
             reason: why.to_owned(),
+            delay_told: false,
             sender: transaction.sender.clone().unwrap_or_default(),
             sender_parameters: transaction.sender_parameters.clone(),
             recipients: recipients_of(transaction),
@@ -186,6 +216,17 @@ impl Outbox {
         let spread = RandomState::new().hash_one(attempts) % 401;
         // Within u32: below 1201.
         wait.min(self.config.retry_max) * (800 + spread as u32) / 1000
+    }
+
+    /// When a message that arrived then is due after so many attempts. One is made in time for what else is to happen: that its sender is told of the delay, and that it is given up.
+    fn due_after(&self, attempts: u32, arrived: Millis, now: Millis) -> Millis {
+        let due = now.saturating_add(millis_of(self.backoff(attempts)));
+        let turns = [self.config.notify_delay, self.config.max_age];
+        let turns = turns.map(|after| arrived.saturating_add(millis_of(after)));
+        turns
+            .into_iter()
+            .filter(|turn| now < *turn)
+            .fold(due, Millis::min)
     }
 
     fn log(&self, level: Level, id: &str, text: std::fmt::Arguments<'_>) {

@@ -106,10 +106,15 @@ impl Delivery {
         members.any(|member| self.fates[*member].is_none())
     }
 
-    /// Gives everybody in a share this fate whose own is open.
+    /// Gives everybody in a share this fate whose own is open. Where it is that of others who were put in their place, who has the message did not get the parameters of these, and
+    /// will tell nobody of them (RFC 3461 §5.2.2).
     pub fn close_share(&mut self, at: usize, fate: &Fate) {
         for member in &self.shares[at].members {
-            self.fates[*member].get_or_insert_with(|| fate.clone());
+            self.fates[*member].get_or_insert_with(|| {
+                let mut fate = fate.clone();
+                fate.decision.values.clear();
+                fate
+            });
         }
     }
 
