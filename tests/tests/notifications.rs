@@ -224,7 +224,7 @@ fn of_success() {
             "recipient.Action=delivered",
             "recipient.Status=2.0.0",
             "recipient.Diagnostic-Code=None",
-            "text.=was delivered to\n\n    dave@example.org\n",
+            "text.=was delivered to\r\n\r\n    dave@example.org\r\n",
             "original.=Message-ID: <1@client.example>\n",
         ],
     );
@@ -262,7 +262,7 @@ port = 1
             "recipient.Action=delayed",
             "recipient.Status=4.4.1",
             "recipient.Diagnostic-Code=smtp; 451 4.4.1 The next server cannot be reached; try again later",
-            "text.=has not been delivered yet to\n\n    dave@example.org\n",
+            "text.=has not been delivered yet to\r\n\r\n    dave@example.org\r\n",
             "original.=Message-ID: <1@client.example>\n",
         ],
     );

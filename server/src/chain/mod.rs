@@ -112,7 +112,7 @@ impl Chain {
     }
 
     /// The biggest message that any recipient takes that has a limit of its own, in bytes.
-    pub fn max_size(&self) -> Option<u64> {
+    pub fn max_size(&self) -> Option<&crate::config::MaxSize> {
         self.profiles.max_size()
     }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use gatepost_protocol::plugin::{InForce, Subscription};
 use gatepost_protocol::{Address, Hook, Plugin, Reject, Value};
 
+use crate::config::MaxSize;
+
 use super::{Chain, HookSet, Member, Origins, Rules};
 
 /// A plugin of the chain with settings that are not the site's.
@@ -36,8 +38,8 @@ pub struct Distinct {
     pub specials: Vec<Special>,
     /// Plugins that only these recipients have.
     pub own: Option<Arc<Chain>>,
-    /// Bytes of a message.
-    pub max_size: Option<u64>,
+    /// The biggest message.
+    pub max_size: Option<MaxSize>,
 }
 
 /// What differs, by names in lower case. What is said of a user is complete: its domain is in it already.
@@ -78,8 +80,8 @@ pub struct Profile {
     in_force: InForce,
     /// Plugins that only this recipient has.
     pub(super) own: Option<Arc<Chain>>,
-    /// Bytes of a message; `None`: as many as the site takes.
-    pub max_size: Option<u64>,
+    /// The biggest message; `None`: as many as the site takes.
+    pub max_size: Option<MaxSize>,
     group: usize,
 }
 
@@ -107,7 +109,7 @@ pub(super) struct Profiles {
     users: HashMap<String, Arc<Profile>>,
     /// Whether any profile has a plugin otherwise, by member.
     differs: Vec<bool>,
-    max_size: Option<u64>,
+    max_size: Option<MaxSize>,
 }
 
 impl Profile {
@@ -174,8 +176,8 @@ impl Profiles {
     }
 
     /// The biggest message that any recipient with a limit of its own takes, in bytes.
-    pub(super) fn max_size(&self) -> Option<u64> {
-        self.max_size
+    pub(super) fn max_size(&self) -> Option<&MaxSize> {
+        self.max_size.as_ref()
     }
 }
 
@@ -232,7 +234,8 @@ impl Maker<'_> {
             };
             variants.insert(member, variant);
         }
-        self.profiles.max_size = self.profiles.max_size.max(distinct.max_size);
+        let most = self.profiles.max_size.take();
+        self.profiles.max_size = most.max(distinct.max_size.clone());
         let group = self.group(&variants, distinct.own.as_ref());
         Profile {
             variants,

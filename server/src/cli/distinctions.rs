@@ -77,7 +77,7 @@ impl Bench<'_> {
         Distinct {
             specials: specials.collect(),
             own: (!own.is_empty()).then(|| Arc::new(Chain::new(own))),
-            max_size: scopes.iter().rev().find_map(|scope| scope.max_size),
+            max_size: scopes.iter().rev().find_map(|scope| scope.max_size.clone()),
         }
     }
 

@@ -106,6 +106,7 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
             .get("outbox")
             .map(|item| outbox::read(reader, item))
             .unwrap_or_default(),
+        origins: Default::default(),
         plugins: Vec::new(),
         scopes: Default::default(),
         warnings: Default::default(),

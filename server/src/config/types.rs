@@ -44,6 +44,8 @@ pub struct Config {
     pub mixed: Mixed,
     /// What waits in the outbox.
     pub outbox: OutboxConfig,
+    /// Where limits, `mixed` and `bare_newlines` come from.
+    pub origins: super::CoreOrigins,
     /// The chain, in order.
     pub plugins: Vec<PluginConfig>,
     /// What holds for some recipients only.

@@ -234,6 +234,7 @@ impl Mail {
     /// Some recipients refuse a message that others may take, and the client cannot be told of each: decides whether it goes on.
     fn refuse_unless_mixed(&mut self, delivery: &mut Delivery) {
         let refusal = self.overall(delivery);
+        self.because("mixed");
         match self.shared.config.mixed {
             // Nobody has it yet, so that the client can as well come again for all.
             Mixed::Bounce | Mixed::Discard if !self.told(&refusal).is_soft() => {}

@@ -129,8 +129,8 @@ impl Delivery {
 impl Mail {
     /// The biggest message that a recipient with these settings takes, in bytes.
     pub(super) fn max_size_of(&self, profile: Option<&Arc<Profile>>) -> u64 {
-        let own = profile.and_then(|profile| profile.max_size);
-        own.unwrap_or(self.shared.config.limits.max_size)
+        let own = profile.and_then(|profile| profile.max_size.as_ref());
+        own.map_or(self.shared.config.limits.max_size, |own| own.bytes)
     }
 
     /// The biggest message that anybody takes: of the recipients, where there are some.
@@ -140,7 +140,28 @@ impl Mail {
         theirs
             .map(|accepted| self.max_size_of(accepted.profile.as_ref()))
             .max()
-            .unwrap_or_else(|| site.max(self.shared.chain.max_size().unwrap_or_default()))
+            .unwrap_or_else(|| {
+                let most = self.shared.chain.max_size();
+                site.max(most.map(|most| most.bytes).unwrap_or_default())
+            })
+    }
+
+    /// The message is bigger than [`Mail::max_size`].
+    pub(super) fn exceeded_max_size(&mut self) {
+        let theirs = self.accepted.iter().map(|accepted| &accepted.profile);
+        let most = theirs.max_by_key(|profile| self.max_size_of(profile.as_ref()));
+        if let Some(profile) = most.cloned() {
+            return self.exceeded_size(profile.as_ref());
+        }
+        let shared = Arc::clone(&self.shared);
+        let site = shared.config.limits.max_size;
+        match shared.chain.max_size().filter(|most| most.bytes > site) {
+            Some(most) => {
+                report::count(Limit::Size);
+                self.because_of(&most.origin);
+            }
+            None => self.exceeded(Limit::Size),
+        }
     }
 
     /// Whether nobody is there to get a message: no RCPT was accepted, or plugins took away whom it was accepted for.
@@ -165,6 +186,7 @@ impl Mail {
         let transaction = std::mem::take(&mut self.visit.session.transaction);
         let mut fates = Vec::with_capacity(self.accepted.len());
         let mut shares: Vec<Share> = Vec::with_capacity(1);
+        let mut exceeded = Vec::new();
         for (at, accepted) in self.accepted.iter().enumerate() {
             let profile = accepted.profile.as_ref();
             match shares
@@ -180,10 +202,13 @@ impl Mail {
             }
             let most = self.max_size_of(profile);
             fates.push((transaction.size > most).then(|| {
-                report::count(Limit::Size);
+                exceeded.push(accepted.profile.clone());
                 let text = format!("Message is bigger than {most} bytes");
                 Fate::refusal(Verdict::Deny, 552, EnhancedCode(5, 3, 4), text)
             }));
+        }
+        for profile in exceeded {
+            self.exceeded_size(profile.as_ref());
         }
         let mut delivery = Delivery {
             shares,

@@ -122,6 +122,9 @@ pub struct Reply<'a> {
     pub command: Text<'a>,
     /// The reply, its lines with LF between; those of EHLO without the list.
     pub reply: Text<'a>,
+    /// The settings of the core that decided, with their places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<Text<'a>>,
 }
 
 fn is_nothing(number: &u64) -> bool {
