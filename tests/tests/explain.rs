@@ -147,6 +147,7 @@ tt rcpt       rcpt_ok           pass, example.org in rcpthosts => ok
 S: 250 2.1.5 Recipient OK
 C: RCPT TO:<bob@example.org>
 S: 452 4.5.3 This recipient has settings of its own; send it a message of its own
+                        by mixed = "split" (default)
 C: DATA
 tt data_post  headers           fail, tolerated, the From header is missing (wanted: deny)
                         change karma -1
@@ -224,7 +225,7 @@ fn what_the_core_itself_refuses_has_its_settings() {
     let place = |line: &str| format!("({}:{line})", config.display());
     let long = format!("Subject: x\n\n{}\n", "y".repeat(60));
     let big = format!("Subject: x\n\n{}\n", "y".repeat(1200));
-    let bob = format!("[user.\"bob@example.org\"] max_size = 50 {}", place("14"));
+    let bob = format!("[user.\"bob@example.org\"] max_size = 50 {}", place("15"));
     let limits = format!("[limits] max_size = \"1KB\" {}", place("5"));
     for (to, message, reply, by) in [
         (
