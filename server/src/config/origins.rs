@@ -26,9 +26,9 @@ impl CoreOrigins {
     }
 
     /// Of what was read.
-    pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>, config: &Config) -> CoreOrigins {
+    pub(super) fn read(reader: &mut Reader, keys: &Keys<'_>, config: &Config) -> CoreOrigins {
         let mut origins = BTreeMap::new();
-        let limits = keys.get("limits").and_then(|item| reader.table(item));
+        let limits = keys.peek("limits").and_then(|item| reader.table(item));
         for (key, value) in of_limits(&config.limits) {
             let set = limits.as_ref().and_then(|table| table.peek(key));
             let origin = origin(reader, "[limits] ", key, set, &value);

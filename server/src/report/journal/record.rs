@@ -60,10 +60,6 @@ pub struct Told {
 /// One thing that happened.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most steps are turns; a box for each would cost more than the room in the others"
-)]
 pub enum Step<'a> {
     /// A plugin's turn.
     #[serde(bound(deserialize = "Turn<'a>: Deserialize<'de>"))]
