@@ -190,6 +190,7 @@ pub(crate) mod tests {
             mixed: Default::default(),
             outbox: Default::default(),
             origins: Default::default(),
+            quarantine: Default::default(),
             plugins: Vec::new(),
             scopes: Default::default(),
             warnings: Default::default(),

@@ -1,6 +1,6 @@
 //! What is owed to those who do not hear of it in the dialog: notifications to senders, and messages that some recipients could not take yet.
 //!
-//! All of it is on disk before the client is told 250 ([`folder`]), and goes to the same plugins as what clients bring ([`delivery`]) until somebody takes it, or it is too old.
+//! What is withheld until somebody releases it lies beside that ([`store`]). All of it is on disk before the client is told 250 ([`folder`]), and goes to the same plugins as what clients bring ([`delivery`]) until somebody takes it, or it is too old.
 
 mod delivery;
 mod envelope;
@@ -8,6 +8,7 @@ pub mod folder;
 mod notify;
 mod run;
 mod schedule;
+pub mod store;
 mod submit;
 mod suppress;
 #[cfg(test)]
@@ -28,9 +29,10 @@ use crate::config::{Config, OutboxConfig};
 pub use crate::message::dsn::Action;
 use crate::report;
 use envelope::{Client, millis_of, recipients_of};
-pub use envelope::{Envelope, Kind, Millis, Recipient, millis, time};
+pub use envelope::{Envelope, Kind, Millis, Recipient, Withheld, millis, time};
 use folder::{Draft, Folder, Id, blocking};
-use schedule::Schedule;
+use schedule::{Bounds, Schedule};
+pub use store::Store;
 use suppress::{Event, Rate};
 
 /// Whose lines these are in the log.
@@ -45,9 +47,10 @@ pub struct Outbox {
     config: OutboxConfig,
     folder: Folder,
     schedule: Arc<Schedule>,
+    store: Arc<Store>,
     rate: Rate,
-    /// Something was added.
-    added: Notify,
+    /// Something was added, here or to the store.
+    added: Arc<Notify>,
 }
 
 /// What became of a message for a recipient.
@@ -98,13 +101,21 @@ impl Outbox {
     /// The folder cannot be read, or cleared.
     pub fn open(config: &Config) -> io::Result<Arc<Outbox>> {
         let folder = Folder::below(&config.spool_dir);
+        let added = Arc::new(Notify::new());
+        let bounds = Bounds {
+            table: "outbox",
+            max_messages: config.outbox.max_messages,
+            max_size: config.outbox.max_size,
+        };
+        let store = Store::new(&config.quarantine, folder.clone(), Arc::clone(&added));
         let outbox = Outbox {
             hostname: config.hostname.clone(),
             config: config.outbox.clone(),
-            schedule: Arc::new(Schedule::new(&config.outbox)),
+            schedule: Arc::new(Schedule::new(bounds)),
+            store: Arc::new(store),
             rate: Rate::new(&config.outbox),
             folder,
-            added: Notify::new(),
+            added,
         };
         // All of it is read now.
         outbox.folder.take_changed();
@@ -117,12 +128,22 @@ impl Outbox {
         Ok(Arc::new(outbox))
     }
 
+    /// What is withheld from delivery in the same folder.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
     /// Takes in what is in the folder. Blocks.
     fn reread(&self) -> io::Result<()> {
+        let known = (self.schedule.known(), self.store.schedule.known());
         let mut found = Vec::new();
+        let mut withheld = Vec::new();
         for entry in self.folder.list()? {
             match entry.envelope {
-                Ok(envelope) => found.push((entry.id, envelope.size, envelope.due)),
+                Ok(envelope) => match self.store.due(&envelope) {
+                    Some(due) => withheld.push((entry.id, envelope.size, due)),
+                    None => found.push((entry.id, envelope.size, envelope.due)),
+                },
                 Err(error) => self.log(
                     Level::Error,
                     &entry.id,
@@ -130,7 +151,8 @@ impl Outbox {
                 ),
             }
         }
-        self.schedule.replace(found.into_iter());
+        self.schedule.replace(known.0, found.into_iter());
+        self.store.schedule.replace(known.1, withheld.into_iter());
         Ok(())
     }
 
@@ -148,34 +170,15 @@ impl Outbox {
         if transaction.recipients.is_empty() {
             return Ok(());
         }
-        let content = Delivered::new(transaction, message);
-        let room = self.schedule.room(1, content.remaining());
+        let room = self.schedule.room(1, size_of(transaction, message));
         let _room = room.map_err(io::Error::other)?;
-        let folder = self.folder.clone();
-        let draft = blocking(move || folder.draft()).await?;
-        let draft = copy(draft, content).await?;
-        let now = millis(SystemTime::now());
-        let due = self.due_after(1, now, now);
-        let header_end = header_length(transaction);
+        let recipients = recipients_of(transaction);
+        let (draft, envelope) = draft_of(&self.folder, session, recipients, message).await?;
         let envelope = Envelope {
-            kind: Kind::Message,
-            origin: name_of(session),
-            arrived: now,
             attempts: 1,
-            due,
+            due: self.due_after(1, &envelope, envelope.arrived),
             reason: why.to_owned(),
-            delay_told: false,
-            sender: transaction.sender.clone().unwrap_or_default(),
-            sender_parameters: transaction.sender_parameters.clone(),
-            recipients: recipients_of(transaction),
-            quarantine: transaction.quarantine.clone(),
-            client: Client::of(&session.connection),
-            size: draft.size(),
-            header_end,
-            body_start: header_end
-                + transaction
-                    .body_start
-                    .saturating_sub(transaction.header_end),
+            ..envelope
         };
         let recipients = envelope.recipients.len();
         let ids = self.commit(vec![(draft, envelope)]).await?;
@@ -218,15 +221,12 @@ impl Outbox {
         wait.min(self.config.retry_max) * (800 + spread as u32) / 1000
     }
 
-    /// When a message that arrived then is due after so many attempts. One is made in time for what else is to happen: that its sender is told of the delay, and that it is given up.
-    fn due_after(&self, attempts: u32, arrived: Millis, now: Millis) -> Millis {
+    /// When a message is due after so many attempts. One is made in time for what else is to happen: that its sender is told of the delay, and that it is given up.
+    fn due_after(&self, attempts: u32, envelope: &Envelope, now: Millis) -> Millis {
         let due = now.saturating_add(millis_of(self.backoff(attempts)));
         let turns = [self.config.notify_delay, self.config.max_age];
-        let turns = turns.map(|after| arrived.saturating_add(millis_of(after)));
-        turns
-            .into_iter()
-            .filter(|turn| now < *turn)
-            .fold(due, Millis::min)
+        let turns = turns.into_iter().map(|age| envelope.after(age));
+        turns.filter(|turn| now < *turn).fold(due, Millis::min)
     }
 
     fn log(&self, level: Level, id: &str, text: std::fmt::Arguments<'_>) {
@@ -240,6 +240,49 @@ fn name_of(session: &Session) -> String {
         return String::new();
     }
     format!("{}.{}", session.id, session.transaction.number)
+}
+
+/// Bytes of a session's message as it is delivered.
+fn size_of(transaction: &Transaction, message: &dyn Message) -> u64 {
+    Delivered::new(transaction, message).remaining()
+}
+
+/// Writes the message of a session, with what is known of it: it was not tried, and is due.
+async fn draft_of(
+    folder: &Folder,
+    session: &Session,
+    recipients: Vec<Recipient>,
+    message: &dyn Message,
+) -> io::Result<(Draft, Envelope)> {
+    let transaction = &session.transaction;
+    let folder = folder.clone();
+    let draft = blocking(move || folder.draft()).await?;
+    let draft = copy(draft, Delivered::new(transaction, message)).await?;
+    let now = millis(SystemTime::now());
+    let header_end = header_length(transaction);
+    let body = transaction
+        .body_start
+        .saturating_sub(transaction.header_end);
+    let envelope = Envelope {
+        kind: Kind::Message,
+        origin: name_of(session),
+        arrived: now,
+        released: None,
+        attempts: 0,
+        due: now,
+        reason: String::new(),
+        delay_told: false,
+        sender: transaction.sender.clone().unwrap_or_default(),
+        sender_parameters: transaction.sender_parameters.clone(),
+        recipients,
+        quarantine: transaction.quarantine.clone(),
+        withheld: None,
+        client: Client::of(&session.connection),
+        size: draft.size(),
+        header_end,
+        body_start: header_end + body,
+    };
+    Ok((draft, envelope))
 }
 
 /// Bytes of the header block as it is delivered.

@@ -34,8 +34,8 @@ impl Outbox {
                 Some(due) if deliveries.len() < PARALLEL => {
                     Some(Duration::from_millis(due.saturating_sub(now())).min(LOOK))
                 }
-                Some(_) => Some(LOOK),
-                None => None,
+                None if self.store.schedule.is_empty() => None,
+                _ => Some(LOOK),
             };
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -187,7 +187,7 @@ impl Outbox {
             }
         }
         let attempts = envelope.attempts.saturating_add(1);
-        let due = self.due_after(attempts, envelope.arrived, now);
+        let due = self.due_after(attempts, envelope, now);
         let said = later.first().map(|(_, said)| said);
         let reason = said.map(|said| format!("{} {}", said.code, said.text));
         if let Some(reason) = &reason {
