@@ -139,7 +139,7 @@ impl Outbox {
             sender_parameters: transaction.sender_parameters.clone(),
             recipients: recipients_of(transaction),
             quarantine: transaction.quarantine.clone(),
-            client: Client::of(&session.connection),
+            client: Client::of(session),
             size: draft.size(),
             header_end,
             body_start: header_end
