@@ -30,7 +30,7 @@ pub use header::HeaderBlock;
 pub use hook::Hook;
 pub use outcome::{Answer, BoxFuture, Outcome, Success};
 pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
-pub use policy::{Level, OnError, Policy, Reject, RejectType};
+pub use policy::{Immune, Level, OnError, Policy, Reject, RejectType};
 pub use serve::serve;
 pub use services::{
     Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission, Validity,

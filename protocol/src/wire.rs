@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::frame::Kind;
-use crate::policy::{Level, OnError, Reject, RejectType};
+use crate::policy::{Immune, Level, OnError, Reject, RejectType};
 use crate::services::ServiceError;
 use crate::settings::Setting;
 use crate::value::Value;
@@ -143,6 +143,9 @@ pub struct ReadyPolicy {
     /// See [`OnError`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+    /// See [`Immune`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub immune: Option<Immune>,
     /// As in the configuration: a level, `+N` or `-N`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loglevel: Option<String>,
@@ -297,6 +300,8 @@ pub struct ConnectionFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immune: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub whitelisted: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub naughty: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub naughty_plugin: Option<Cow<'a, str>>,
@@ -341,6 +346,10 @@ pub struct TransactionFields<'a> {
     pub header_end: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_start: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immune: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whitelisted: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ use gatepost_protocol::{Address, Args, Disposition, EnhancedCode, Hook, Level, O
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::flags::{is_about_client, mark};
 use super::kept::Kept;
 use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
 use super::visit::{Decision, Owed, Visit};
@@ -81,7 +82,7 @@ impl Chain {
     /// Puts a finding aside until the recipients are known.
     fn keep(&self, visit: &mut Visit, hook: Hook, at: usize, finding: Finding) {
         let member = &self.members[at];
-        let mut judgement = self.rules(visit, at).judge(&finding);
+        let mut judgement = self.rules_at(visit, hook, at).judge(&finding);
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Kept;
         self.log(visit, hook, at, &judgement, &finding.message);
@@ -123,7 +124,7 @@ impl Chain {
     }
 
     fn note_finding_in_shadow(&self, visit: &mut Visit, hook: Hook, at: usize, finding: &Finding) {
-        let mut judgement = self.rules(visit, at).judge(finding);
+        let mut judgement = self.rules_at(visit, hook, at).judge(finding);
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Shadow;
         self.log(visit, hook, at, &judgement, &finding.message);
@@ -192,7 +193,7 @@ impl Chain {
         finding: &Finding,
     ) -> Option<Decision> {
         let member = &self.members[at];
-        let judgement = self.rules(visit, at).judge(finding);
+        let judgement = self.rules_at(visit, hook, at).judge(finding);
         if judgement.mark == Mark::Naughty && visit.session.connection.naughty.is_none() {
             // The first failure is the one that is told; later ones are in the log.
             let naughty = self.naughty(at, finding, judgement.wanted);
@@ -241,7 +242,14 @@ impl Chain {
         }
     }
 
-    fn log(&self, visit: &Visit, hook: Hook, at: usize, judgement: &Judgement, message: &str) {
+    pub(super) fn log(
+        &self,
+        visit: &Visit,
+        hook: Hook,
+        at: usize,
+        judgement: &Judgement,
+        message: &str,
+    ) {
         let level = match judgement.disposition {
             _ if judgement.silent => Level::Debug,
             Disposition::Error => Level::Warn,
@@ -255,7 +263,7 @@ impl Chain {
                 hook,
                 &self.members[at].name,
                 judgement.disposition,
-                judgement.mark.text(),
+                mark(visit, judgement).as_deref(),
                 message,
             );
         }
@@ -274,7 +282,8 @@ impl Chain {
             return;
         }
         let origins = self.origins(visit, at);
-        let behind = origins.behind(finding, judgement);
+        let is_privileged = is_about_client(hook) && visit.session.is_privileged();
+        let behind = origins.behind(finding, judgement, is_privileged);
         let verdict = |verdict: Verdict| match verdict {
             Verdict::Declined => "",
             verdict => verdict.name(),
@@ -290,7 +299,7 @@ impl Chain {
             }
             .into(),
             verdict: verdict(judgement.verdict).into(),
-            mark: judgement.mark.text().unwrap_or_default().into(),
+            mark: mark(visit, judgement).unwrap_or_default(),
             because: behind.map(Into::into).collect(),
             ..Turn::default()
         };
@@ -313,7 +322,7 @@ impl Chain {
     }
 
     /// The events `deny` and `ok`, for whoever observes them.
-    fn announce(
+    pub(super) fn announce(
         &self,
         visit: &Visit,
         hook: Hook,
