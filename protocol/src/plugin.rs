@@ -212,3 +212,28 @@ pub struct Definition {
     /// Makes one, or says which settings are wrong.
     pub build: fn(Init) -> Built,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_on_the_wire() {
+        let places = [
+            Priority::First,
+            Priority::At(i32::MIN),
+            Priority::At(-1),
+            Priority::At(0),
+            Priority::At(7),
+            Priority::Last,
+        ];
+        assert!(places.is_sorted());
+        for place in places {
+            let read = place.to_value().as_ref().map(Priority::from_value);
+            assert_eq!(read.unwrap_or(Some(Priority::default())), Some(place));
+        }
+        for wrong in [Value::from("lst"), Value::from(1 << 40), Value::from(true)] {
+            assert_eq!(Priority::from_value(&wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -33,7 +33,7 @@ def _bytes(value: Any) -> bytes:
 
 
 def _integer(value: Any) -> int:
-    return value or 0
+    return int(value or 0)
 
 
 def _address(value: Any) -> Address:

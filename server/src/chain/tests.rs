@@ -471,8 +471,14 @@ async fn delays_add_up_to_a_bound_and_those_of_shadows_do_not_count() {
     shadow.rules = shadow.rules.shadowed(Shadow::On);
     let chain = Chain::new(vec![slow("a", seconds(2)), shadow, slow("b", seconds(3))]);
     let mut visit = Visit::default();
+    visit.trace = Some(Box::default());
     run(&chain, &mut visit, Hook::Mail).await;
     assert_eq!(visit.delay, seconds(5));
+    let trace = visit.trace.unwrap().rest(&visit.session).unwrap();
+    let trace = String::from_utf8(trace).unwrap();
+    for told in ["delay 2s", "delay 7s", "delay 3s"] {
+        assert!(trace.contains(told), "{told} in {trace}");
+    }
     let cut = report::exceeded(Limit::PluginDelay);
     let chain = Chain::new(vec![
         slow("a", MAX_DELAY),
