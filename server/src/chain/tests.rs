@@ -470,8 +470,10 @@ async fn delays_add_up_to_a_bound_and_those_of_shadows_do_not_count() {
     let mut shadow = slow("shadow", seconds(7));
     shadow.rules = shadow.rules.shadowed(Shadow::On);
     let chain = Chain::new(vec![slow("a", seconds(2)), shadow, slow("b", seconds(3))]);
-    let mut visit = Visit::default();
-    visit.trace = Some(Box::default());
+    let mut visit = Visit {
+        trace: Some(Box::default()),
+        ..Visit::default()
+    };
     run(&chain, &mut visit, Hook::Mail).await;
     assert_eq!(visit.delay, seconds(5));
     let trace = visit.trace.unwrap().rest(&visit.session).unwrap();

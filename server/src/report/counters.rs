@@ -74,6 +74,8 @@ limits! {
     ReceivedFields "received_fields",
     /// What plugins may let a client wait for a reply (docs/protocol.md §6.6).
     PluginDelay "plugin_delay",
+    /// What is withheld from delivery.
+    Quarantine "quarantine",
     /// Requests that wait for a plugin process.
     PluginRequests "plugin_requests",
     /// Events that wait for a plugin process.
