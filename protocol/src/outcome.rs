@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use crate::{Address, Change, Disposition, EnhancedCode, Hook, Verdict};
 
@@ -53,6 +54,8 @@ pub struct Outcome {
     pub recipients: Vec<(Address, Outcome)>,
     /// The answer comes later.
     pub defer: Option<Deferred>,
+    /// How long the client is to wait for its reply, whatever that is; see [`Outcome::delayed`].
+    pub delay: Duration,
 }
 
 /// An answer that comes later, before a named hook, while the session goes on.
@@ -149,6 +152,14 @@ impl Outcome {
         self
     }
 
+    /// The client waits so long before it gets its reply, and costs nothing but its connection meanwhile. What plugins ask for at one command
+    /// adds up; above 5 minutes it is cut.
+    #[must_use]
+    pub fn delayed(mut self, delay: Duration) -> Outcome {
+        self.delay = delay;
+        self
+    }
+
     /// With one more change.
     #[must_use]
     pub fn with_change(mut self, change: Change) -> Outcome {
@@ -167,6 +178,7 @@ impl std::fmt::Debug for Outcome {
             .field("changes", &self.changes)
             .field("recipients", &self.recipients)
             .field("defer", &self.defer.as_ref().map(|deferred| deferred.until))
+            .field("delay", &self.delay)
             .finish_non_exhaustive()
     }
 }

@@ -11,9 +11,9 @@ use super::flags::{is_about_client, mark};
 use super::kept::Kept;
 use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
 use super::visit::{Decision, Owed, Visit};
-use super::{Chain, Member};
-use crate::report;
+use super::{Chain, MAX_DELAY, Member};
 use crate::report::journal::Turn;
+use crate::report::{self, Limit};
 
 impl Chain {
     /// Makes an outcome count. `Some` where it ends the walk.
@@ -28,6 +28,7 @@ impl Chain {
         let is_shadow = self.is_shadow(visit, at);
         if !is_shadow {
             self.apply(visit, hook, at, &mut outcome);
+            self.note_delay(visit, hook, &outcome);
         }
         if let Some(deferred) = outcome.defer.take() {
             self.trace_deferred(visit, hook, at, deferred.until);
@@ -58,9 +59,18 @@ impl Chain {
         let finding = Finding::from(outcome);
         if self.waits(visit, hook, at, &finding) {
             self.keep(visit, hook, at, finding);
+            if hook == Hook::DataLines {
+                // What its recipients have to answer for is enough to know once.
+                visit.sated.push((self.id, at));
+            }
             return None;
         }
         let decision = self.decide(visit, hook, at, &finding)?;
+        if hook == Hook::DataLines && decision.verdict == Verdict::Ok {
+            // It speaks for itself: the others may want to see more.
+            visit.sated.push((self.id, at));
+            return None;
+        }
         if spared.is_empty() {
             return Some(Decision { values, ..decision });
         }
@@ -107,6 +117,9 @@ impl Chain {
             for change in &outcome.changes {
                 trace.changed(hook, change);
             }
+            if !outcome.delay.is_zero() && hook.has_reply() {
+                trace.delayed(outcome.delay);
+            }
         }
         for (address, own) in std::mem::take(&mut outcome.recipients) {
             if let Some(trace) = &mut visit.trace {
@@ -137,6 +150,21 @@ impl Chain {
             if let Some(trace) = &mut visit.trace {
                 trace.changed(hook, &change);
             }
+        }
+    }
+
+    /// Adds to what the client has to wait for its reply.
+    pub(super) fn note_delay(&self, visit: &mut Visit, hook: Hook, outcome: &Outcome) {
+        if outcome.delay.is_zero() || !hook.has_reply() {
+            return;
+        }
+        let wanted = visit.delay.saturating_add(outcome.delay);
+        if wanted > MAX_DELAY {
+            report::count(Limit::PluginDelay);
+        }
+        visit.delay = wanted.min(MAX_DELAY);
+        if let Some(trace) = &mut visit.trace {
+            trace.delayed(outcome.delay);
         }
     }
 
