@@ -15,6 +15,7 @@ pub mod outcome;
 pub mod plugin;
 pub mod policy;
 mod serve;
+pub mod score;
 pub mod services;
 pub mod session;
 pub mod settings;
@@ -31,6 +32,7 @@ pub use hook::Hook;
 pub use outcome::{Answer, BoxFuture, Outcome};
 pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
 pub use policy::{Level, OnError, Policy, Reject, RejectType};
+pub use score::{Points, Score, Scores};
 pub use serve::serve;
 pub use services::{
     Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission, Validity,

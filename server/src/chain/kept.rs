@@ -32,10 +32,20 @@ fn is_shared(hook: Hook) -> bool {
 }
 
 impl Chain {
-    /// Whether a finding has to wait for the recipients.
+    /// Whether a finding has to wait: for the recipients, where they may judge it differently; and if it diverts the message, until that is there.
     pub(super) fn waits(&self, visit: &Visit, hook: Hook, at: usize, finding: &Finding) -> bool {
-        let whose = is_early(hook) || visit.divided && is_shared(hook);
+        if !is_early(hook) && !is_shared(hook) {
+            return false;
+        }
+        let whose = is_early(hook) || visit.divided;
         whose && self.profiles.differ_in(at) && costs(finding)
+            || self.rules(visit, at).judge(finding).verdict.diverts()
+    }
+
+    /// Which plugin it is that the recipients at hand have, if it is not the site's.
+    pub(super) fn own(&self, visit: &Visit, at: usize) -> Option<usize> {
+        let variant = visit.profile.as_ref()?.variant(at)?;
+        variant.own.as_ref().map(|own| own.id)
     }
 
     /// Makes an answer count that was deferred until RCPT: for every recipient, by its own settings.
@@ -101,6 +111,7 @@ impl Chain {
                     trace.found_at(kept.hook);
                 }
                 decision = self.decide(visit, hook, kept.member, &kept.finding);
+                decision = decision.and_then(|decision| set_aside(visit, hook, decision));
             }
         }
         visit.kept = kept;
@@ -127,12 +138,7 @@ impl Chain {
 
     /// Whether what was kept is what the recipients at hand have to answer for.
     fn concerns(&self, visit: &Visit, kept: &Kept) -> bool {
-        let variant = visit
-            .profile
-            .as_ref()
-            .and_then(|profile| profile.variant(kept.member));
-        let own = variant.and_then(|variant| variant.own.as_ref());
-        kept.chain == self.id && kept.own == own.map(|own| own.id)
+        kept.chain == self.id && kept.own == self.own(visit, kept.member)
     }
 
     /// Asks plugins that are other ones for the recipient at hand what they would have said before it was known, once each.
@@ -182,10 +188,25 @@ impl Chain {
     }
 }
 
+/// What diverts the message for a recipient does not accept that recipient, nor keep others from refusing it: it waits until somebody does either. The
+/// first counts.
+pub(super) fn set_aside(visit: &mut Visit, hook: Hook, decision: Decision) -> Option<Decision> {
+    if hook != Hook::Rcpt || !decision.verdict.diverts() {
+        return Some(decision);
+    }
+    visit.diverted.get_or_insert(decision);
+    None
+}
+
+/// Whether a verdict that diverts the message has a meaning at a hook: what is found there is about a message to come, or at hand.
+pub(super) fn may_divert(hook: Hook) -> bool {
+    is_early(hook) || is_shared(hook) || super::is_for_recipients(hook)
+}
+
 /// Whether a finding may cost the client something, by some settings.
 fn costs(finding: &Finding) -> bool {
     match finding.verdict {
-        Some(verdict) => verdict.is_denial(),
+        Some(verdict) => verdict.is_negative(),
         None => matches!(
             finding.disposition,
             Some(Disposition::Fail | Disposition::Error)

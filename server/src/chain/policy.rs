@@ -1,10 +1,12 @@
 //! The operator's policy: from what a plugin found to what the client is told (docs/protocol.md §6.2).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use gatepost_protocol::{
-    Disposition, EnhancedCode, Level, OnError, Outcome, Policy, Reject, RejectType, Verdict,
+    Disposition, EnhancedCode, Level, OnError, Outcome, Points, Policy, Reject, RejectType,
+    Verdict,
 };
 
 use crate::config::{LevelChange, Shadow};
@@ -37,6 +39,20 @@ pub struct Finding {
     pub code: Option<u16>,
     pub enhanced: Option<EnhancedCode>,
     pub reply: Vec<String>,
+    /// Points that were given with it, in thousandths: for its line.
+    pub score: i64,
+}
+
+impl Finding {
+    /// Its sentence as the log has it.
+    pub fn line(&self) -> Cow<'_, str> {
+        let (message, score) = (&self.message, Points(self.score));
+        match (self.score, message.is_empty()) {
+            (0, _) => message.into(),
+            (_, true) => format!("(score {score:+})").into(),
+            (_, false) => format!("{message} (score {score:+})").into(),
+        }
+    }
 }
 
 impl From<Outcome> for Finding {
@@ -48,6 +64,7 @@ impl From<Outcome> for Finding {
             code: outcome.code,
             enhanced: outcome.enhanced,
             reply: outcome.reply,
+            score: 0,
         }
     }
 }
@@ -63,6 +80,8 @@ pub enum Mark {
     Naughty,
     /// Each recipient answers for itself.
     Kept,
+    /// Somebody released the message from the store.
+    Released,
     /// `shadow = true`, or not one of `canary`.
     Shadow,
 }
@@ -75,6 +94,7 @@ impl Mark {
             Mark::Tolerated => Some("tolerated"),
             Mark::Naughty => Some("NAUGHTY"),
             Mark::Kept => Some("kept for the recipients"),
+            Mark::Released => Some("released"),
             Mark::Shadow => Some("shadow"),
         }
     }
@@ -144,11 +164,13 @@ impl Rules {
             verdict,
             wanted: verdict,
             disposition,
-            silent: finding.disposition.is_none() && verdict == Verdict::Declined,
+            silent: finding.disposition.is_none()
+                && verdict == Verdict::Declined
+                && finding.score == 0,
             mark: Mark::None,
         };
         match (verdict, disposition) {
-            (Some(wanted), found) if wanted.is_denial() => {
+            (Some(wanted), found) if wanted.is_negative() => {
                 let wanted = self.forced_type.map_or(*wanted, RejectType::verdict);
                 self.deny(wanted, found.unwrap_or(Disposition::Fail))
             }
@@ -286,7 +308,12 @@ mod tests {
             reject_type: Some(RejectType::TempDisconnect),
             ..Policy::default()
         });
+        let diverting = rules(Policy {
+            reject_type: Some(RejectType::Quarantine),
+            ..Policy::default()
+        });
         let now = rules(Policy::default());
+        let held = || Outcome::declined().with_verdict(Verdict::Hold);
         let denied = || Outcome::declined().with_verdict(Verdict::DenySoft);
         use Verdict::*;
         for (name, rules, outcome, verdict, mark) in [
@@ -336,6 +363,43 @@ mod tests {
                 denied(),
                 Declined,
                 Mark::Tolerated,
+            ),
+            ("hold", &now, held(), Hold, Mark::None),
+            (
+                "hold, typed",
+                &typed,
+                held(),
+                DenySoftDisconnect,
+                Mark::None,
+            ),
+            (
+                "hold, tolerated",
+                &reject(Reject::Tolerate),
+                held(),
+                Declined,
+                Mark::Tolerated,
+            ),
+            (
+                "hold, naughty",
+                &reject(Reject::Naughty),
+                held(),
+                Declined,
+                Mark::Naughty,
+            ),
+            (
+                "fail, diverted",
+                &diverting,
+                Outcome::fail("x"),
+                Quarantine,
+                Mark::None,
+            ),
+            ("deny, diverted", &diverting, denied(), Quarantine, Mark::None),
+            (
+                "error, diverted does not matter",
+                &diverting,
+                Outcome::error("x"),
+                DenySoft,
+                Mark::None,
             ),
             ("error", &now, Outcome::error("x"), DenySoft, Mark::None),
             (

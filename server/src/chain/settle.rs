@@ -7,7 +7,7 @@ use gatepost_protocol::{Address, Args, Disposition, EnhancedCode, Hook, Level, O
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::kept::Kept;
+use super::kept::{Kept, may_divert, set_aside};
 use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
 use super::visit::{Decision, Owed, Visit};
 use super::{Chain, Member};
@@ -25,9 +25,10 @@ impl Chain {
         mut outcome: Outcome,
     ) -> Option<Decision> {
         let is_shadow = self.is_shadow(visit, at);
-        if !is_shadow {
-            self.apply(visit, hook, at, &mut outcome);
-        }
+        let score = match is_shadow {
+            true => 0,
+            false => self.apply(visit, hook, at, &mut outcome),
+        };
         if let Some(deferred) = outcome.defer.take() {
             self.trace_deferred(visit, hook, at, deferred.until);
             let answer = AbortOnDropHandle::new(tokio::spawn(deferred.outcome));
@@ -54,12 +55,14 @@ impl Chain {
             }
         }
         let values = std::mem::take(&mut outcome.values);
-        let finding = Finding::from(outcome);
+        let mut finding = self.fitting(visit, hook, at, Finding::from(outcome));
+        finding.score = score;
         if self.waits(visit, hook, at, &finding) {
             self.keep(visit, hook, at, finding);
             return None;
         }
         let decision = self.decide(visit, hook, at, &finding)?;
+        let decision = set_aside(visit, hook, decision)?;
         if spared.is_empty() {
             return Some(Decision { values, ..decision });
         }
@@ -74,21 +77,34 @@ impl Chain {
         None
     }
 
+    /// A verdict that has no meaning at a hook is a mistake of the plugin's, or of who set its `reject_type`.
+    fn fitting(&self, visit: &Visit, hook: Hook, at: usize, finding: Finding) -> Finding {
+        let verdict = self.rules(visit, at).judge(&finding).verdict;
+        if !verdict.diverts() || may_divert(hook) {
+            return finding;
+        }
+        let text = format!("at `{hook}` there is no message to {}", verdict.name());
+        Outcome::error(text).into()
+    }
+
     /// Puts a finding aside until the recipients are known.
     fn keep(&self, visit: &mut Visit, hook: Hook, at: usize, finding: Finding) {
         let member = &self.members[at];
         let mut judgement = self.rules(visit, at).judge(&finding);
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Kept;
-        self.log(visit, hook, at, &judgement, &finding.message);
+        self.log(visit, hook, at, &judgement, &finding);
         self.trace(visit, hook, at, &judgement, &finding);
         self.announce(visit, hook, member, &judgement, &finding.message);
         visit.kept.push(Kept {
             chain: self.id,
             member: at,
-            own: None,
+            own: self.own(visit, at),
             hook,
-            finding,
+            finding: Finding {
+                score: 0,
+                ..finding
+            },
         });
     }
 
@@ -122,21 +138,29 @@ impl Chain {
         let mut judgement = self.rules(visit, at).judge(finding);
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Shadow;
-        self.log(visit, hook, at, &judgement, &finding.message);
+        self.log(visit, hook, at, &judgement, finding);
         self.trace(visit, hook, at, &judgement, finding);
     }
 
-    /// Makes the changes that an outcome asks for. One that is refused makes it an error; those before it stand.
-    pub(super) fn apply(&self, visit: &mut Visit, hook: Hook, at: usize, outcome: &mut Outcome) {
+    /// Makes the changes that an outcome asks for. One that is refused makes it an error; those before it stand. Returns the points that were given.
+    pub(super) fn apply(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        at: usize,
+        outcome: &mut Outcome,
+    ) -> i64 {
+        let before = visit.session.score();
         for change in std::mem::take(&mut outcome.changes) {
             if let Err(error) = change.apply(&mut visit.session, &self.members[at].name) {
                 *outcome = Outcome::error(error.to_string());
-                return;
+                break;
             }
             if let Some(trace) = &mut visit.trace {
                 trace.changed(hook, &change);
             }
         }
+        visit.session.score().saturating_sub(before)
     }
 
     /// Takes out the recipients for whom an outcome decides by itself. Returns those that it lets pass by themselves.
@@ -188,22 +212,27 @@ impl Chain {
         finding: &Finding,
     ) -> Option<Decision> {
         let member = &self.members[at];
-        let judgement = self.rules(visit, at).judge(finding);
+        let mut judgement = self.rules(visit, at).judge(finding);
+        if visit.is_released && judgement.verdict.diverts() {
+            judgement.verdict = Verdict::Declined;
+            judgement.mark = Mark::Released;
+        }
         if judgement.mark == Mark::Naughty && visit.session.connection.naughty.is_none() {
             // The first failure is the one that is told; later ones are in the log.
             let naughty = self.naughty(at, finding, judgement.wanted);
             visit.session.connection.naughty = Some(naughty);
         }
-        self.log(visit, hook, at, &judgement, &finding.message);
+        self.log(visit, hook, at, &judgement, finding);
         self.trace(visit, hook, at, &judgement, finding);
         self.announce(visit, hook, member, &judgement, &finding.message);
         if judgement.verdict == Verdict::Declined {
             return None;
         }
-        let said = if finding.reply.is_empty()
-            && judgement.verdict.is_denial()
-            && judgement.disposition == Disposition::Fail
-        {
+        let is_told = match judgement.disposition {
+            Disposition::Fail => judgement.verdict.is_negative(),
+            _ => judgement.verdict.diverts(),
+        };
+        let said = if finding.reply.is_empty() && is_told {
             std::slice::from_ref(&finding.message)
         } else {
             &finding.reply
@@ -211,6 +240,7 @@ impl Chain {
         let code = fitting_code(judgement.verdict, finding.code);
         let class = |enhanced: &EnhancedCode| match judgement.verdict {
             Verdict::Ok => enhanced.0 == 2,
+            verdict if verdict.diverts() => false,
             Verdict::Done => code.is_none_or(|code| code / 100 == u16::from(enhanced.0)),
             verdict => enhanced.0 == if verdict.is_soft() { 4 } else { 5 },
         };
@@ -237,7 +267,7 @@ impl Chain {
         }
     }
 
-    fn log(&self, visit: &Visit, hook: Hook, at: usize, judgement: &Judgement, message: &str) {
+    fn log(&self, visit: &Visit, hook: Hook, at: usize, judgement: &Judgement, finding: &Finding) {
         let level = match judgement.disposition {
             _ if judgement.silent => Level::Debug,
             Disposition::Error => Level::Warn,
@@ -252,7 +282,7 @@ impl Chain {
                 &self.members[at].name,
                 judgement.disposition,
                 judgement.mark.text(),
-                message,
+                &finding.line(),
             );
         }
     }
@@ -317,7 +347,7 @@ impl Chain {
         judgement: &Judgement,
         message: &str,
     ) {
-        let event = if judgement.verdict.is_denial() {
+        let event = if judgement.verdict.is_negative() {
             Hook::Deny
         } else {
             Hook::Ok

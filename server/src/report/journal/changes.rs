@@ -1,6 +1,6 @@
 //! A plugin's changes in words.
 
-use gatepost_protocol::{Address, Change};
+use gatepost_protocol::{Address, Change, Points};
 
 /// `add_header X-Spam: yes`; without what may be a secret where `with_values` is false.
 pub fn describe(change: &Change, with_values: bool) -> String {
@@ -27,6 +27,7 @@ pub fn describe(change: &Change, with_values: bool) -> String {
         Change::RemoveRecipient { address } => format!("remove_recipient {address}"),
         Change::SetSender { address } => format!("set_sender {address}"),
         Change::Karma { add } => format!("karma {add:+}"),
+        Change::Score { points, reason } => format!("score {:+}: {reason}", Points(*points)),
         Change::RelayClient { value } => format!("relay_client {value}"),
         Change::Immune { reason: why } => reason("immune", why),
         Change::Naughty { message } => reason("naughty", message),
