@@ -44,6 +44,8 @@ pub struct Config {
     pub mixed: Mixed,
     /// What waits in the outbox.
     pub outbox: OutboxConfig,
+    /// What is withheld from delivery.
+    pub quarantine: QuarantineConfig,
     /// The chain, in order.
     pub plugins: Vec<PluginConfig>,
     /// What holds for some recipients only.
@@ -339,6 +341,17 @@ pub struct OutboxConfig {
     pub max_notifications: usize,
     /// Notifications an hour to one address.
     pub max_notifications_per_sender: usize,
+}
+
+/// How long what is quarantined stays, and how much there may be withheld.
+#[derive(Clone, Debug)]
+pub struct QuarantineConfig {
+    /// After this a quarantined message is removed.
+    pub keep: Duration,
+    /// Messages in it, quarantined and held.
+    pub max_messages: usize,
+    /// Bytes of all of them.
+    pub max_size: u64,
 }
 
 /// A plugin of the chain.
