@@ -98,11 +98,11 @@ impl Points {
         let is_number = |text: &str, most: usize| {
             !text.is_empty() && text.len() <= most && text.bytes().all(|byte| byte.is_ascii_digit())
         };
-        if !is_number(whole, 9) || !is_number(rest, 3) {
+        if !is_number(whole, 16) || !is_number(rest, 3) {
             return None;
         }
-        let thousandths = format!("{whole}{rest:0<3}");
-        Some(Points(sign * thousandths.parse::<i64>().ok()?))
+        let thousandths: i128 = format!("{whole}{rest:0<3}").parse().ok()?;
+        i64::try_from(sign * thousandths).ok().map(Points)
     }
 }
 
@@ -126,14 +126,26 @@ mod tests {
             ("5", 5000),
             ("7.5", 7500),
             ("-0.125", -125),
-            ("999999999.999", 999_999_999_999),
+            ("9223372036854775.807", i64::MAX),
+            ("-9223372036854775.808", i64::MIN),
         ] {
             assert_eq!(Points::parse(text), Some(Points(points)), "{text}");
             assert_eq!(Points(points).to_string(), text);
         }
         assert_eq!(Points::parse("2.50"), Some(Points(2500)));
         assert_eq!(format!("{:+}", Points(2500)), "+2.5");
-        for wrong in ["", "-", ".5", "5.", "1.2345", "1e3", "+1", "1,5", " 1", "1234567890"] {
+        for wrong in [
+            "",
+            "-",
+            ".5",
+            "5.",
+            "1.2345",
+            "1e3",
+            "+1",
+            "1,5",
+            " 1",
+            "9223372036854775.808",
+        ] {
             assert_eq!(Points::parse(wrong), None, "{wrong}");
         }
     }

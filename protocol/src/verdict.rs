@@ -60,10 +60,7 @@ impl Verdict {
 
     /// Whether it diverts the message: the client is told that all is well, and the recipients do not get it.
     pub const fn diverts(self) -> bool {
-        matches!(
-            self,
-            Verdict::Discard | Verdict::Quarantine | Verdict::Hold
-        )
+        matches!(self, Verdict::Discard | Verdict::Quarantine | Verdict::Hold)
     }
 
     /// Whether it keeps mail from its recipients. That is what the operator's `reject` may tolerate or put off.

@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gatepost_protocol::{
-    Disposition, EnhancedCode, Level, OnError, Outcome, Points, Policy, Reject, RejectType,
-    Verdict,
+    Disposition, EnhancedCode, Level, OnError, Outcome, Points, Policy, Reject, RejectType, Verdict,
 };
 
 use crate::config::{LevelChange, Shadow};
@@ -393,7 +392,13 @@ mod tests {
                 Quarantine,
                 Mark::None,
             ),
-            ("deny, diverted", &diverting, denied(), Quarantine, Mark::None),
+            (
+                "deny, diverted",
+                &diverting,
+                denied(),
+                Quarantine,
+                Mark::None,
+            ),
             (
                 "error, diverted does not matter",
                 &diverting,

@@ -9,9 +9,7 @@ use gatepost_protocol::session::Notes;
 use gatepost_protocol::wire::{
     ArgsMessage, ConnectionFields, HookMessage, NotesMessage, SettingsMessage, TransactionFields,
 };
-use gatepost_protocol::{
-    Args, Credentials, Field, FieldSet, Score, Session, Transaction, Value,
-};
+use gatepost_protocol::{Args, Credentials, Field, FieldSet, Score, Session, Transaction, Value};
 
 /// The message for a call, without id, deadline and `resumed`.
 pub(super) fn hook_message<'a, S: AsRef<str>>(

@@ -133,7 +133,11 @@ impl Mail {
         // Why it is diverted is not the client's to know.
         let silent = Decision::declined();
         let is_taken = fate.is_taken();
-        let decision = if fate.is_diverted() { &silent } else { decision };
+        let decision = if fate.is_diverted() {
+            &silent
+        } else {
+            decision
+        };
         let (usual, next) = match (hook, decision.verdict) {
             _ if is_taken => {
                 let usual = format!("250 2.0.0 Queued as {}.{}", session.id, transaction.number);

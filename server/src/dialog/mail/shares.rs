@@ -321,7 +321,9 @@ impl Mail {
             let fits = |share: &Share| share.is_diverted == is_diverted;
             let agrees = |share: &Share| fits(share) && agree(share.profile.as_ref(), profile);
             let place = shares.iter().position(agrees);
-            place.or_else(|| shares.iter().position(fits)).unwrap_or_default()
+            place
+                .or_else(|| shares.iter().position(fits))
+                .unwrap_or_default()
         };
         let places: Vec<usize> = transaction.recipients.iter().map(share_of).collect();
         for (at, share) in shares.iter_mut().enumerate() {
