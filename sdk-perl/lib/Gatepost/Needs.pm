@@ -19,6 +19,7 @@ my %words = (
     immune        => qr/\b(?:is_immune|immune|whitelisthost)\b/,
     naughty       => qr/\b(?:\w*naughty\w*|get_reject|store_deferred_reject)\b/,
     karma         => qr/karma/,
+    score         => qr/->\s*score\b/,
     authenticated => qr/\b(?:auth_user|authenticated)\b/,
     tls_version   => qr/\btls_(?:version|enabled)\b/,
     auth_results  => qr/\b(?:store_auth_results|authentication_results)\b/,
