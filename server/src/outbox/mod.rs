@@ -26,7 +26,7 @@ use tokio::sync::Notify;
 use crate::config::{Config, OutboxConfig};
 use crate::report;
 use envelope::{Client, millis_of, recipients_of};
-pub use envelope::{Envelope, Kind, Millis, Recipient, millis, time};
+pub use envelope::{Envelope, Kind, Millis, Recipient, Withheld, millis, time};
 use folder::{Draft, Folder, Id, blocking};
 use schedule::{Bounds, Schedule};
 pub use store::Store;
@@ -106,6 +106,7 @@ impl Outbox {
 
     /// Takes in what is in the folder. Blocks.
     fn reread(&self) -> io::Result<()> {
+        let known = (self.schedule.known(), self.store.schedule.known());
         let mut found = Vec::new();
         let mut withheld = Vec::new();
         for entry in self.folder.list()? {
@@ -121,8 +122,8 @@ impl Outbox {
                 ),
             }
         }
-        self.schedule.replace(found.into_iter());
-        self.store.replace(withheld);
+        self.schedule.replace(known.0, found.into_iter());
+        self.store.schedule.replace(known.1, withheld.into_iter());
         Ok(())
     }
 

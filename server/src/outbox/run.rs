@@ -35,7 +35,7 @@ impl Outbox {
                 Some(due) if deliveries.len() < PARALLEL => {
                     Some(Duration::from_millis(due.saturating_sub(now())).min(LOOK))
                 }
-                None if self.store.is_empty() => None,
+                None if self.store.schedule.is_empty() => None,
                 _ => Some(LOOK),
             };
             tokio::select! {

@@ -1,6 +1,6 @@
 //! What is due when, and how much room there is: the folder as the daemon remembers it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::envelope::{Envelope, Millis};
@@ -147,22 +147,26 @@ impl Schedule {
         self.inside().unsaved.remove(id)
     }
 
-    /// What is in the folder, after somebody else changed it. What is being delivered stays as it is.
-    pub fn replace(&self, found: impl Iterator<Item = (Id, u64, Millis)>) {
+    /// The messages that there are now.
+    pub fn known(&self) -> HashSet<Id> {
+        self.inside().entries.keys().cloned().collect()
+    }
+
+    /// What is in the folder, after somebody else changed it. What is being delivered stays as it is, and so does what is not among those that were `known` before the folder was read: it was added meanwhile.
+    pub fn replace(&self, known: HashSet<Id>, found: impl Iterator<Item = (Id, u64, Millis)>) {
         let mut inside = self.inside();
-        let mut gone: HashMap<Id, bool> = inside
-            .entries
-            .iter()
-            .map(|(id, entry)| (id.clone(), entry.due.is_some()))
-            .collect();
+        let mut gone = known;
         for (id, size, due) in found {
-            if gone.remove(&id) != Some(false) {
+            gone.remove(&id);
+            if !inside.is_being_delivered(&id) {
                 inside.remove(&id);
                 inside.insert(id, size, due);
             }
         }
-        for (id, _) in gone.into_iter().filter(|(_, is_waiting)| *is_waiting) {
-            inside.remove(&id);
+        for id in gone {
+            if !inside.is_being_delivered(&id) {
+                inside.remove(&id);
+            }
         }
     }
 }
@@ -176,6 +180,11 @@ impl Inside {
             due: Some(due),
         };
         self.entries.insert(id, entry);
+    }
+
+    fn is_being_delivered(&self, id: &Id) -> bool {
+        let entry = self.entries.get(id);
+        entry.is_some_and(|entry| entry.due.is_none())
     }
 
     fn remove(&mut self, id: &Id) {

@@ -15,7 +15,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use super::envelope::{Envelope, Millis, Withheld, millis, millis_of, recipients_of};
-use super::folder::{Claim, Claimed, Folder, Id, blocking};
+use super::folder::{Claim, Claimed, Folder, blocking};
 use super::schedule::{Bounds, Schedule};
 use super::{draft_of, size_of};
 use crate::config::QuarantineConfig;
@@ -55,7 +55,7 @@ pub struct Why<'a> {
 pub struct Store {
     keep: Duration,
     folder: Folder,
-    schedule: Arc<Schedule>,
+    pub(super) schedule: Arc<Schedule>,
     /// Told of what is added: the outbox looks whether the command line released something while there is something to release.
     added: Arc<Notify>,
 }
@@ -184,15 +184,6 @@ impl Store {
                 .unwrap_or(Millis::MAX),
         )
     }
-
-    /// What is in the folder, after somebody else changed it.
-    pub(super) fn replace(&self, found: Vec<(Id, u64, Millis)>) {
-        self.schedule.replace(found.into_iter());
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.schedule.is_empty()
-    }
 }
 
 impl Withheld {
@@ -209,7 +200,7 @@ impl Withheld {
 ///
 /// # Errors
 /// The folder cannot be read, or the envelope makes no sense.
-pub fn claim(folder: &Folder, id: &str) -> io::Result<Claimed> {
+fn claim(folder: &Folder, id: &str) -> io::Result<Claimed> {
     Ok(match folder.claim(id)? {
         Claimed::Ours(claim) if claim.envelope.withheld.is_none() => Claimed::Gone,
         claimed => claimed,
@@ -221,9 +212,13 @@ pub fn claim(folder: &Folder, id: &str) -> io::Result<Claimed> {
 /// A message that is released in parts is copied. A crash between the copy and the removal of its recipients here leaves them in both.
 ///
 /// # Errors
-/// The disk fails, or the message is not for one of them: then nothing is changed.
+/// The disk fails; or the message was released before, or is not for one of them, and nothing is changed.
 pub fn release(folder: &Folder, claim: &Claim, only: &[Address], now: Millis) -> io::Result<()> {
     let envelope = &claim.envelope;
+    if envelope.withheld.is_none() {
+        let text = format!("{} was released before", claim.id);
+        return Err(io::Error::other(text));
+    }
     let is_among = |address: &Address| {
         let recipients = &mut envelope.recipients.iter();
         recipients.any(|recipient| recipient.address == *address)
