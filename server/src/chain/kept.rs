@@ -16,6 +16,8 @@ pub(super) struct Kept {
     pub member: usize,
     /// Of a plugin with settings of its own: which one; `None`: the site's.
     pub own: Option<usize>,
+    /// It was found for recipients who agree, all of them.
+    pub is_for_all: bool,
     /// Where it was found.
     pub hook: Hook,
     pub finding: Finding,
@@ -27,7 +29,7 @@ pub(super) fn is_early(hook: Hook) -> bool {
 }
 
 /// Whether recipients with different settings share a hook.
-fn is_shared(hook: Hook) -> bool {
+pub(super) fn is_shared(hook: Hook) -> bool {
     matches!(hook, Hook::Data | Hook::DataHeadersEnd)
 }
 
@@ -61,6 +63,7 @@ impl Chain {
                 chain: self.id,
                 member: at,
                 own: None,
+                is_for_all: false,
                 hook: Hook::Connect,
                 finding,
             });
@@ -138,7 +141,7 @@ impl Chain {
 
     /// Whether what was kept is what the recipients at hand have to answer for.
     fn concerns(&self, visit: &Visit, kept: &Kept) -> bool {
-        kept.chain == self.id && kept.own == self.own(visit, kept.member)
+        kept.chain == self.id && (kept.is_for_all || kept.own == self.own(visit, kept.member))
     }
 
     /// Asks plugins that are other ones for the recipient at hand what they would have said before it was known, once each.
@@ -179,6 +182,7 @@ impl Chain {
                         chain: self.id,
                         member: at,
                         own: Some(own.id),
+                        is_for_all: false,
                         hook,
                         finding,
                     });

@@ -7,7 +7,7 @@ use gatepost_protocol::{Address, Args, Disposition, EnhancedCode, Hook, Level, O
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::kept::{Kept, may_divert, set_aside};
+use super::kept::{Kept, is_shared, may_divert, set_aside};
 use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
 use super::visit::{Decision, Owed, Visit};
 use super::{Chain, Member};
@@ -100,6 +100,7 @@ impl Chain {
             chain: self.id,
             member: at,
             own: self.own(visit, at),
+            is_for_all: is_shared(hook) && !visit.divided,
             hook,
             finding: Finding {
                 score: 0,

@@ -183,10 +183,15 @@ impl Mail {
             for recipient in recipients {
                 self.note_fate(delivery, at, recipient, &fate);
             }
-            for lost in self.keep_share(delivery, at, message).await {
-                // Others may have it by now: it is tried again for whom nobody speaks.
-                self.note_fate(delivery, at, &lost, &divert::not_kept());
+            let lost = self.keep_share(delivery, at, message).await;
+            // Others may have it by now: for those whom no reply speaks of it is tried again.
+            for recipient in &lost {
+                self.note_fate(delivery, at, recipient, &divert::not_kept());
             }
+            let fate = match fate.is_diverted() && !lost.is_empty() {
+                true => divert::not_kept(),
+                false => fate,
+            };
             if last.as_ref().is_none_or(Fate::is_taken) {
                 last = Some(fate);
             }
