@@ -132,6 +132,9 @@ impl Chain {
         args: &Args<'_>,
         message: Option<&dyn Message>,
     ) -> Decision {
+        if self.has_nothing_to_do(visit, hook) {
+            return Decision::declined();
+        }
         if hook.is_event() {
             for own in visit.met.clone() {
                 own.run_alone(visit, hook, args, message).await;
@@ -164,6 +167,13 @@ impl Chain {
         } else {
             decision
         }
+    }
+
+    /// Whether running a hook would change nothing; most hooks of most sessions are such.
+    fn has_nothing_to_do(&self, visit: &Visit, hook: Hook) -> bool {
+        !self.asks(hook)
+            && (hook != Hook::Disconnect || self.hosts.is_empty())
+            && visit.has_nothing_pending()
     }
 
     async fn run_alone(

@@ -64,6 +64,16 @@ impl Visit {
         }
     }
 
+    /// Whether a hook that nobody takes part in has nothing to do with it: nobody owes an answer, nothing waits for the recipients, nobody asks why.
+    pub(super) fn has_nothing_pending(&self) -> bool {
+        self.owed.is_empty()
+            && self.kept.is_empty()
+            && self.asked_late.is_empty()
+            && self.met.is_empty()
+            && self.profile.is_none()
+            && self.trace.is_none()
+    }
+
     /// Nothing that was found before counts any more: the client turned out to be one of ours.
     pub fn acquit(&mut self) {
         self.session.connection.naughty = None;
@@ -92,6 +102,11 @@ impl Decision {
     /// Whether nobody else is to be asked about a message or a recipient: it is refused, diverted, or dealt with.
     pub fn ends_message(&self) -> bool {
         self.verdict.is_negative() || self.verdict == Verdict::Done
+    }
+
+    /// Whether the usual reply is to be given.
+    pub fn is_wordless(&self) -> bool {
+        self.code.is_none() && self.enhanced.is_none() && self.lines.is_empty()
     }
 
     /// Nobody had anything to say.

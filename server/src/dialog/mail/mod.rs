@@ -268,8 +268,10 @@ impl Mail {
     /// Gives a reply of our own.
     fn say(&mut self, output: &mut Vec<u8>, text: &str) -> Next {
         reply::write(output, text);
-        let said = Usual::of(text);
-        self.count(said.code, said.text);
+        if reply::is_refusal(text) {
+            let said = Usual::of(text);
+            self.count(said.code, said.text);
+        }
         Next::Go
     }
 
@@ -294,6 +296,9 @@ impl Mail {
         decision: &Decision,
         any_class: bool,
     ) -> Next {
+        if decision.is_wordless() {
+            return self.say(output, usual);
+        }
         let code = reply::write_decided(output, Usual::of(usual), decision, any_class);
         let text = decision
             .lines
