@@ -78,18 +78,6 @@ const ROWS: &[Row] = &[
     row(Speaks::Prdr, ALL, &["late-hard1", "ann", "late-soft1"], &["353", "HARD", "250", "SOFT", "250"], &["ann"], NO, NO),
     row(Speaks::Lmtp, ALL, &["soft1", "ann", "hard1"], &["SOFT", "250", "HARD"], &["ann"], NO, NO),
     row(Speaks::Lmtp, ALL, &["late-soft1", "ann", "late-hard1"], &["SOFT", "250", "HARD"], &["ann"], NO, NO),
-    // Some refuse for good before anybody has it.
-    row(Speaks::Smtp, &["split"], &["ann", "hard1"], &["451"], NO, NO, NO),
-    row(Speaks::Smtp, &["bounce"], &["ann", "hard1"], &["250"], &["ann"], &["hard1"], NO),
-    row(Speaks::Smtp, &["discard"], &["ann", "hard1"], &["250"], &["ann"], NO, NO),
-    row(Speaks::Smtp, &["reject"], &["ann", "hard1"], &["HARD"], NO, NO, NO),
-    // Some refuse for now before anybody has it.
-    row(Speaks::Smtp, &["split"], &["cid", "soft1"], &["451"], NO, NO, NO),
-    row(Speaks::Smtp, &["bounce", "discard", "reject"], &["ann", "soft1"], &["SOFT"], NO, NO, NO),
-    // Some refuse when others have it.
-    row(Speaks::Smtp, &["split", "bounce", "reject"], &["dan", "late-hard1"], &["250"], &["dan"], &["late-hard1"], NO),
-    row(Speaks::Smtp, &["discard"], &["dan", "late-hard1"], &["250"], &["dan"], NO, NO),
-    row(Speaks::Smtp, ALL, &["dan", "late-soft1"], &["250"], &["dan"], NO, &["late-soft1"]),
     // The message is diverted for all.
     row(Speaks::Smtp, ALL, &["ann", "all-discard1"], &["250"], NO, NO, NO),
     row(Speaks::Smtp, ALL, &["ann", "all-quarantine1"], &["250"], NO, NO, NO).stored(&["all-quarantine1", "ann"]),
@@ -104,13 +92,25 @@ const ROWS: &[Row] = &[
     // It is diverted for some, and refused by others: as if the former had it.
     row(Speaks::Prdr, ALL, &["quarantine1", "hard1", "soft1"], &["353", "250", "HARD", "SOFT", "250"], NO, NO, NO).stored(&["quarantine1"]),
     row(Speaks::Lmtp, ALL, &["hard1", "discard1"], &["HARD", "250"], NO, NO, NO),
-    row(Speaks::Smtp, &["split"], &["eve", "quarantine2", "hard1"], &["451"], NO, NO, NO),
+    row(Speaks::Smtp, &["split"], &["eve", "quarantine2", "hard3"], &["451"], NO, NO, NO),
     row(Speaks::Smtp, &["bounce"], &["quarantine1", "hard2"], &["250"], NO, &["hard2"], NO).stored(&["quarantine1"]),
     row(Speaks::Smtp, &["discard"], &["quarantine1", "hard1"], &["250"], NO, NO, NO).stored(&["quarantine1"]),
     row(Speaks::Smtp, &["reject"], &["quarantine1", "hard1"], &["HARD"], NO, NO, NO),
     row(Speaks::Smtp, &["bounce", "discard", "reject"], &["discard1", "soft1"], &["SOFT"], NO, NO, NO),
     row(Speaks::Smtp, &["split", "bounce", "reject"], &["quarantine1", "late-hard2"], &["250"], NO, &["late-hard2"], NO).stored(&["quarantine1"]),
     row(Speaks::Smtp, ALL, &["discard1", "late-soft1"], &["250"], NO, NO, &["late-soft1"]),
+    // Some refuse for good before anybody has it.
+    row(Speaks::Smtp, &["split"], &["ann", "hard1"], &["451"], NO, NO, NO),
+    row(Speaks::Smtp, &["bounce"], &["ann", "hard1"], &["250"], &["ann"], &["hard1"], NO),
+    row(Speaks::Smtp, &["discard"], &["ann", "hard1"], &["250"], &["ann"], NO, NO),
+    row(Speaks::Smtp, &["reject"], &["ann", "hard1"], &["HARD"], NO, NO, NO),
+    // Some refuse for now before anybody has it.
+    row(Speaks::Smtp, &["split"], &["cid", "soft1"], &["451"], NO, NO, NO),
+    row(Speaks::Smtp, &["bounce", "discard", "reject"], &["ann", "soft1"], &["SOFT"], NO, NO, NO),
+    // Some refuse when others have it.
+    row(Speaks::Smtp, &["split", "bounce", "reject"], &["dan", "late-hard1"], &["250"], &["dan"], &["late-hard1"], NO),
+    row(Speaks::Smtp, &["discard"], &["dan", "late-hard1"], &["250"], &["dan"], NO, NO),
+    row(Speaks::Smtp, ALL, &["dan", "late-soft1"], &["250"], &["dan"], NO, &["late-soft1"]),
 ];
 
 const fn row(
