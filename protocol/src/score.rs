@@ -46,25 +46,20 @@ impl Score<'_> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scores {
     sum: i64,
-    // Boxed: most sessions have none, and wait for long.
-    entries: Option<Box<Vec<Score<'static>>>>,
+    entries: Vec<Score<'static>>,
 }
 
 impl Scores {
     /// Scores that add up to a sum, of which these are known.
     pub fn of(sum: i64, entries: Vec<Score<'static>>) -> Scores {
-        Scores {
-            sum,
-            entries: (!entries.is_empty()).then(|| Box::new(entries)),
-        }
+        Scores { sum, entries }
     }
 
     /// Adds points, in thousandths.
     pub fn add(&mut self, plugin: &str, points: i64, reason: &str) {
         self.sum = self.sum.saturating_add(points);
-        let entries = self.entries.get_or_insert_default();
-        if entries.len() < MAX_SCORES {
-            entries.push(Score {
+        if self.entries.len() < MAX_SCORES {
+            self.entries.push(Score {
                 plugin: plugin.to_owned().into(),
                 points,
                 reason: reason.to_owned().into(),
@@ -79,7 +74,7 @@ impl Scores {
 
     /// Each score, in the order in which they were given; the first 64.
     pub fn entries(&self) -> &[Score<'static>] {
-        self.entries.as_deref().map_or(&[], Vec::as_slice)
+        &self.entries
     }
 }
 
