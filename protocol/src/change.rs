@@ -20,14 +20,22 @@ pub const MAX_POINTS: i64 = 1_000_000_000;
 /// The longest reason for a score, in bytes.
 pub const MAX_SCORE_REASON: usize = 255;
 
-/// How long a note lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How long a note or a flag lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// As long as the connection.
+    #[default]
     Connection,
     /// As long as the transaction.
     Transaction,
+}
+
+impl Scope {
+    /// Whether it is what an absent scope stands for.
+    fn is_connection(&self) -> bool {
+        *self == Scope::Connection
+    }
 }
 
 /// Where a header field is added.
@@ -115,12 +123,27 @@ pub enum Change {
     RelayClient {
         /// Whether.
         value: bool,
+        /// Why, for the log.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// Refuse nothing from here on; without a reason: no longer.
     Immune {
         /// Why.
         #[serde(default)]
         reason: Option<String>,
+        /// How long it lasts.
+        #[serde(default, skip_serializing_if = "Scope::is_connection")]
+        scope: Scope,
+    },
+    /// Somebody vouches for the client or its sender; without a reason: no longer.
+    Whitelisted {
+        /// Why.
+        #[serde(default)]
+        reason: Option<String>,
+        /// How long it lasts.
+        #[serde(default, skip_serializing_if = "Scope::is_connection")]
+        scope: Scope,
     },
     /// Defer a rejection; without a message: drop the one that was deferred.
     Naughty {
@@ -219,6 +242,22 @@ impl Change {
         }
     }
 
+    /// Has nothing refused from here on.
+    pub fn immune(scope: Scope, reason: &str) -> Change {
+        Change::Immune {
+            reason: Some(reason.to_owned()),
+            scope,
+        }
+    }
+
+    /// Vouches for the client, or for its transaction.
+    pub fn whitelisted(scope: Scope, reason: &str) -> Change {
+        Change::Whitelisted {
+            reason: Some(reason.to_owned()),
+            scope,
+        }
+    }
+
     /// Makes the change, on behalf of `plugin`. Where it is refused the session is as it was.
     pub fn apply(&self, session: &mut Session, plugin: &str) -> Result<(), ChangeError> {
         match self {
@@ -262,12 +301,26 @@ impl Change {
                 Ok(())
             }
             Change::Score { points, reason } => add_score(session, plugin, *points, reason),
-            Change::RelayClient { value } => {
-                session.connection.relay_client = *value;
+            Change::RelayClient { value, reason } => {
+                let connection = &mut session.connection;
+                connection.relay_client = *value;
+                connection.relay_reason = reason.clone().filter(|_| *value);
                 Ok(())
             }
-            Change::Immune { reason } => {
-                session.connection.immune.clone_from(reason);
+            Change::Immune { reason, scope } => {
+                match scope {
+                    Scope::Connection => &mut session.connection.immune,
+                    Scope::Transaction => &mut session.transaction.immune,
+                }
+                .clone_from(reason);
+                Ok(())
+            }
+            Change::Whitelisted { reason, scope } => {
+                match scope {
+                    Scope::Connection => &mut session.connection.whitelisted,
+                    Scope::Transaction => &mut session.transaction.whitelisted,
+                }
+                .clone_from(reason);
                 Ok(())
             }
             Change::Naughty { message } => {
@@ -570,5 +623,45 @@ mod tests {
             .apply(&mut session, "rcpt_ok")
             .unwrap();
         assert_eq!(session.connection.naughty, None);
+    }
+    #[test]
+    fn flags_of_the_two_scopes_are_apart() {
+        let mut session = Session::default();
+        let mut apply = |change: Change| {
+            change.apply(&mut session, "p").unwrap();
+            session.privilege().map(|why| why.into_owned())
+        };
+        let said = |text: &str| Some(text.to_owned());
+        let clear = |scope| Change::Whitelisted {
+            reason: None,
+            scope,
+        };
+        let relay = |value, reason: Option<&str>| Change::RelayClient {
+            value,
+            reason: reason.map(str::to_owned),
+        };
+        assert_eq!(
+            apply(Change::immune(Scope::Transaction, "this once")),
+            said("this once")
+        );
+        assert_eq!(
+            apply(Change::whitelisted(Scope::Transaction, "a good sender")),
+            said("a good sender")
+        );
+        assert_eq!(
+            apply(Change::whitelisted(Scope::Connection, "friend")),
+            said("friend")
+        );
+        assert_eq!(apply(relay(true, None)), said("relay client"));
+        assert_eq!(
+            apply(relay(true, Some("our own"))),
+            said("relay client: our own")
+        );
+        assert_eq!(apply(relay(false, Some("no more"))), said("friend"));
+        assert_eq!(apply(clear(Scope::Connection)), said("a good sender"));
+        assert_eq!(apply(clear(Scope::Transaction)), said("this once"));
+        session.transaction = crate::Transaction::default();
+        assert!(!session.is_privileged());
+        assert_eq!(session.connection.relay_reason, None);
     }
 }

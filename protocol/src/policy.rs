@@ -1,4 +1,4 @@
-//! The four settings that mean the same on every plugin (docs/protocol.md §6.2), and the levels of the log.
+//! The settings that mean the same on every plugin (docs/protocol.md §6.2), and the levels of the log.
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,17 @@ pub enum OnError {
     Reject,
 }
 
+/// What becomes of clients that have one of the core's flags: relay client, whitelisted, immune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Immune {
+    /// `"skip"`: the plugin is not asked about them.
+    Skip,
+    /// `"tolerate"`: it is asked, and a failure costs them nothing.
+    Tolerate,
+    /// `false`: the same as of all others.
+    Ignore,
+}
+
 /// A plugin's own defaults for the uniform settings; what is `None` is left to the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -59,6 +70,9 @@ pub struct Policy {
     /// See [`OnError`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+    /// See [`Immune`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immune: Option<Immune>,
 }
 
 impl RejectType {
@@ -131,6 +145,7 @@ worded!(RejectType {
     Hold "hold",
 });
 worded!(OnError { TempFail "tempfail", Skip "skip", Reject "reject", });
+worded!(Immune { Skip "skip", Tolerate "tolerate", Ignore "false", });
 
 /// A log level, syslog's eight, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

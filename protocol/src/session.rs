@@ -45,8 +45,12 @@ pub struct Connection {
     pub early_talker: bool,
     /// May relay through us.
     pub relay_client: bool,
+    /// Why, where somebody said so.
+    pub relay_reason: Option<String>,
     /// Why nothing is to be refused.
     pub immune: Option<String>,
+    /// Why somebody vouches for the client.
+    pub whitelisted: Option<String>,
     /// The deferred rejection.
     pub naughty: Option<Naughty>,
     /// Reputation earned on this connection; plugins add to it.
@@ -111,6 +115,10 @@ pub struct Transaction {
     pub body_start: u64,
     /// The message as a file, where somebody asked for one.
     pub path: Option<std::path::PathBuf>,
+    /// Why nothing of this transaction is to be refused.
+    pub immune: Option<String>,
+    /// Why somebody vouches for this transaction, such as for its sender.
+    pub whitelisted: Option<String>,
     /// Why the message is to be set apart.
     pub quarantine: Option<String>,
     /// Which way recipients go that a plugin gave a route.
@@ -134,6 +142,35 @@ impl Session {
     pub fn scores(&self) -> impl Iterator<Item = &Score<'static>> {
         let (connection, transaction) = (&self.connection.scores, &self.transaction.scores);
         connection.entries().iter().chain(transaction.entries())
+    }
+
+    /// Why nothing is to be refused: of the connection, else of its transaction.
+    pub fn immune(&self) -> Option<&str> {
+        let own = self.connection.immune.as_ref();
+        own.or(self.transaction.immune.as_ref()).map(String::as_str)
+    }
+
+    /// Why somebody vouches for the client, else for its transaction.
+    pub fn whitelisted(&self) -> Option<&str> {
+        let own = self.connection.whitelisted.as_ref();
+        own.or(self.transaction.whitelisted.as_ref())
+            .map(String::as_str)
+    }
+
+    /// Whether the client, or its transaction, has one of the flags that plugins honour: relay client, whitelisted, immune.
+    pub fn is_privileged(&self) -> bool {
+        self.connection.relay_client || self.whitelisted().is_some() || self.immune().is_some()
+    }
+
+    /// Why plugins are to let the client be, as the log says it; of several flags the first in qpsmtpd's order.
+    pub fn privilege(&self) -> Option<Cow<'_, str>> {
+        if self.connection.relay_client {
+            return Some(match &self.connection.relay_reason {
+                Some(reason) => format!("relay client: {reason}").into(),
+                None => "relay client".into(),
+            });
+        }
+        self.whitelisted().or(self.immune()).map(Cow::Borrowed)
     }
 }
 
@@ -287,6 +324,7 @@ fields! {
     BodyStart "body_start",
     Quarantine "quarantine",
     Route "route",
+    Whitelisted "whitelisted",
 }
 
 /// A set of fields.

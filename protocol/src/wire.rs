@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::frame::Kind;
-use crate::policy::{Level, OnError, Reject, RejectType};
+use crate::policy::{Immune, Level, OnError, Reject, RejectType};
 use crate::services::ServiceError;
 use crate::settings::Setting;
 use crate::value::Value;
@@ -23,7 +23,7 @@ macro_rules! kinds {
 kinds! {
     Hello => "hello", Init => "init", Ready => "ready", InitError => "init_error", HookMessage<'_> => "hook",
     ResultMessage => "result", Late => "verdict", Cancel => "cancel", CallMessage => "call", ReplyMessage => "reply",
-    Log => "log", Failed => "error", Goodbye => "goodbye",
+    Log => "log", Failed => "error", Goodbye => "goodbye", Fork => "fork",
 }
 
 /// `hello`, both ways.
@@ -143,6 +143,9 @@ pub struct ReadyPolicy {
     /// See [`OnError`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+    /// See [`Immune`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub immune: Option<Immune>,
     /// As in the configuration: a level, `+N` or `-N`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loglevel: Option<String>,
@@ -297,6 +300,8 @@ pub struct ConnectionFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immune: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub whitelisted: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub naughty: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub naughty_plugin: Option<Cow<'a, str>>,
@@ -345,6 +350,10 @@ pub struct TransactionFields<'a> {
     pub header_end: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_start: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immune: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whitelisted: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -526,6 +535,13 @@ impl Log {
 pub struct Failed {
     /// Why.
     pub message: String,
+}
+
+/// `fork`, core to plugin: bring up another worker like this one, at a channel of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The Unix socket that the new worker connects to.
+    pub path: PathBuf,
 }
 
 /// `goodbye`, core to plugin: no more hooks will come.

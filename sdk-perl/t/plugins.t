@@ -38,6 +38,13 @@ subtest block_sender => sub {
     is $test->hook(mail => address => 'a@spam.example')->message, 'relay client';
     $test = Gatepost::Test->new(%about, connection => {immune => 'friend'});
     is $test->hook(mail => address => 'a@spam.example')->disposition, 'skip', "the core's immunity counts";
+    my %said = (immune => 'friend', whitelisted => 'whitelisted sender');
+    for my $flag (sort keys %said) {
+        $test = Gatepost::Test->new(%about, transaction => {$flag => 'friend'});
+        is $test->hook(mail => address => 'a@spam.example')->message, $said{$flag}, "$flag in a transaction";
+    }
+    $test->transaction->notes(whitelistsender => 0);
+    is_deeply [$test->transaction->notes('whitelistsender'), $test->connection->notes('whitelisthost')], [undef, undef];
 };
 
 subtest encrypted => sub {
@@ -144,7 +151,7 @@ subtest edits => sub {
         {op => 'remote_host', name => 'mail.example.net'},
         {op => 'auth_result', text => 'iprev=pass policy.iprev=198.51.100.7'},
         {op => 'auth_result', text => 'x=y'},
-        {op => 'immune', reason => 'our own'},
+        {op => 'whitelisted', reason => 'our own'},
     ];
     is $test->connection->notes('authentication_results'), 'iprev=pass policy.iprev=198.51.100.7; x=y';
     is_deeply $test->hook('data_post')->changes, [

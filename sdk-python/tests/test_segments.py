@@ -99,15 +99,17 @@ class Results(PluginTest):
                 session.add_karma(5)
                 session.add_recipient("x@y")
                 session.set_immune(None)
+                session.set_immune("this once", scope="transaction")
+                session.set_whitelisted("friend")
             """,
             """
-            @hook("rcpt", fields=["karma", "recipients", "immune"], reads=["n"])
+            @hook("rcpt", fields=["karma", "recipients", "immune", "whitelisted"], reads=["n"])
             def rcpt(session):
-                return passed(repr([session.notes.get("n"), session.karma, session.recipients, session.immune]))
+                return passed(repr([session.notes.get("n"), session.karma, session.recipients, session.immune, session.whitelisted]))
             """,
         )
         entries = core.hook("rcpt", ["a", "b"], connection={"karma": -2, "immune": "why"}, transaction_fields={"recipients": ["v@w"]})
-        self.assertEqual(entries[1]["message"], "[1, 3, [Address('v@w'), Address('x@y')], None]")
+        self.assertEqual(entries[1]["message"], "[1, 3, [Address('v@w'), Address('x@y')], 'this once', 'friend']")
         self.assertNotIn("changes", entries[1])
 
     def test_names_that_have_no_function_there(self):
@@ -203,7 +205,7 @@ class Events(PluginTest):
 class Ready(PluginTest):
     def test_what_a_plugin_declares(self):
         core = self.core("""
-        policy(reject="naughty", on_error="skip")
+        policy(reject="naughty", on_error="skip", immune=False)
         @hook("rcpt", fields=["sender", "remote_ip"], reads=["*"], timeout=2.5)
         def rcpt(): pass
         """)
@@ -211,7 +213,7 @@ class Ready(PluginTest):
             "name": "a",
             "hooks": [{"hook": "rcpt", "fields": ["remote_ip", "sender"], "reads": ["*"], "timeout_ms": 2500}],
             "settings": [],
-            "policy": {"reject": "naughty", "on_error": "skip"},
+            "policy": {"reject": "naughty", "on_error": "skip", "immune": False},
         }]})
 
 

@@ -110,7 +110,7 @@ fn list_show_release_remove() {
     let of_first = first.strip_prefix(&format!("{quarantined} quarantined age "));
     let of_first = of_first.unwrap_or_else(|| panic!("{list}"));
     assert!(
-        of_first.contains(" size 26 removed in 29d23h from "),
+        of_first.contains(" size 27 removed in 29d23h from "),
         "{list}"
     );
     assert!(
@@ -121,7 +121,7 @@ fn list_show_release_remove() {
     );
     let of_second = second.strip_prefix(&format!("{held} held age "));
     let of_second = of_second.unwrap_or_else(|| panic!("{list}"));
-    assert!(of_second.contains(" size 26 from <alice@"), "{list}");
+    assert!(of_second.contains(" size 27 from <alice@"), "{list}");
     let only = done(&server, &["quarantine", "list", "--held"]);
     assert_eq!(only.lines().collect::<Vec<_>>(), [second]);
     let shown = done(&server, &["quarantine", "show", &quarantined]);

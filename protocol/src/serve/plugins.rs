@@ -287,6 +287,7 @@ fn announce(definition: &Definition, name: &str, plugin: &dyn Plugin) -> wire::R
             reject: policy.reject,
             reject_type: policy.reject_type,
             on_error: policy.on_error,
+            immune: policy.immune,
             loglevel: None,
         }),
     }

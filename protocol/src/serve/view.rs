@@ -32,6 +32,7 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         connection.early_talker = fields.early_talker.unwrap_or_default();
         connection.relay_client = fields.relay_client.unwrap_or_default();
         connection.immune = owned(&fields.immune);
+        connection.whitelisted = owned(&fields.whitelisted);
         connection.naughty = owned(&fields.naughty).map(|message| Naughty {
             plugin: owned(&fields.naughty_plugin).unwrap_or_default(),
             message,
@@ -66,6 +67,8 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         transaction.path = fields.path.as_deref().map(Into::into);
         transaction.header_end = fields.header_end.unwrap_or_default();
         transaction.body_start = fields.body_start.unwrap_or_default();
+        transaction.immune = owned(&fields.immune);
+        transaction.whitelisted = owned(&fields.whitelisted);
         transaction.quarantine = owned(&fields.quarantine);
         transaction.route = owned(&fields.route);
     }

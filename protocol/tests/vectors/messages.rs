@@ -120,6 +120,7 @@ fn messages() {
                     on_error: Some(gatepost_protocol::OnError::Skip),
                     reject: Some(gatepost_protocol::Reject::Tolerate),
                     reject_type: None,
+                    immune: Some(gatepost_protocol::Immune::Ignore),
                     loglevel: Some(text("-1")),
                 }),
             }],
@@ -156,6 +157,7 @@ fn messages() {
             remote_port: Some(54321),
             early_talker: Some(true),
             relay_client: Some(false),
+            immune: Some(text("our own").into()),
             karma: Some(-2),
             ..ConnectionFields::default()
         }),
@@ -320,6 +322,8 @@ fn messages() {
         deadline_ms: Some(300_000),
         transaction_fields: Some(TransactionFields {
             route: Some("lmtp".into()),
+            immune: Some("our own".into()),
+            whitelisted: Some("whitelisted sender".into()),
             ..TransactionFields::default()
         }),
         ..HookMessage::default()
@@ -384,9 +388,25 @@ fn messages() {
     ];
     changes.extend([
         Change::Karma { add: -1 },
-        Change::RelayClient { value: true },
+        Change::RelayClient {
+            value: true,
+            reason: None,
+        },
+        Change::RelayClient {
+            value: true,
+            reason: Some(text("our own")),
+        },
         Change::Immune {
-            reason: Some(text("whitelisted host")),
+            reason: Some(text("our own")),
+            scope: Scope::Connection,
+        },
+        Change::Immune {
+            reason: None,
+            scope: Scope::Transaction,
+        },
+        Change::Whitelisted {
+            reason: Some(text("whitelisted sender")),
+            scope: Scope::Transaction,
         },
         Change::Naughty { message: None },
         Change::AuthResult {
@@ -633,5 +653,13 @@ fn messages() {
         },
     );
     message(&mut out, "goodbye", "core", &Goodbye {});
+    message(
+        &mut out,
+        "fork",
+        "core",
+        &Fork {
+            path: "/tmp/gatepost-x1y2z3/fork".into(),
+        },
+    );
     matches_file("messages.json", &Json::Array(out));
 }

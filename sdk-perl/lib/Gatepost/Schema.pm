@@ -15,7 +15,7 @@ use Gatepost::MessagePack qw(pack_text pack_bytes pack_integer pack_boolean map_
 our $MAX_FRAME = 1_048_576;
 our @VERSION   = (1, 0);
 our $PROTOCOL  = 'gatepost-plugin';
-our @FEATURES  = qw(cancel segments settings);
+our @FEATURES  = qw(cancel segments settings fork);
 
 sub text    { \&pack_text }
 sub bytes   { \&pack_bytes }
@@ -94,7 +94,7 @@ my $change = record(
 );
 # The one key whose type depends on `op`: a header's value is bytes, a note's anything, relay_client's a flag.
 my %change = (
-    relay_client => record(op => text(), value => boolean()),
+    relay_client => record(op => text(), value => boolean(), reason => text()),
     (map { $_ => record(op => text(), name => text(), value => bytes(), at => text(), nth => integer()) }
         qw(add_header replace_header)),
 );
@@ -116,7 +116,7 @@ my $hook = record(
 my $setting = record(name => text(), type => text(), default => any(), required => boolean(), help => text());
 my $ready_plugin = record(
     name => text(), hooks => list_of($hook), settings => list_of($setting),
-    policy => record(reject => any(), reject_type => text(), on_error => text(), loglevel => text()),
+    policy => record(reject => any(), reject_type => text(), on_error => text(), loglevel => text(), immune => boolean()),
 );
 my $params = record(
     name => text(), type => text(), key => text(), value => bytes(), ttl_ms => integer(), add => integer(),

@@ -149,7 +149,10 @@ sub _keep {
     elsif ($op eq 'score')        { $connection->{score} += $change->{points} }
     elsif ($op eq 'relay_client') { $connection->{relay_client} = $change->{value} }
     elsif ($op eq 'remote_host')  { $connection->{remote_host} = $change->{name} }
-    elsif ($op eq 'immune')       { $connection->{immune} = $change->{reason} }
+    elsif ($op eq 'immune' || $op eq 'whitelisted') {
+        my $flags = ($change->{scope} // '') eq 'transaction' ? $transaction : $connection;
+        $flags->{$op} = $change->{reason};
+    }
     elsif ($op eq 'naughty')      { $connection->{naughty} = $change->{message} }
     elsif ($op eq 'auth_result')  { $connection->{auth_results} = [@{$connection->{auth_results}}, $change->{text}] }
     elsif ($op eq 'quarantine')   { $transaction->{quarantine} = $change->{reason} }

@@ -184,14 +184,14 @@ sub is_naughty {
     return $connection->notes('naughty');
 }
 
-# Whether nothing is to be refused, with a line that says why. The core's own `immune` counts too.
+# Whether nothing is to be refused, with a line that says why.
 sub is_immune {
     my $self = shift;
     my $connection = $self->connection;
     my $why = $connection->relay_client                    ? 'relay client'
             : $connection->notes('whitelisthost')           ? 'whitelisted host'
             : $self->transaction->notes('whitelistsender') ? 'whitelisted sender'
-            :                                                return;
+            : $connection->immune // $self->transaction->immune // return;
     $self->log(LOGINFO, "skip, $why");
     return 1;
 }

@@ -88,6 +88,10 @@ def _field(where: str, field: str, key: str) -> Callable[[View, Change], None]:
     return lambda view, change: _set(getattr(view, where), field, change[key])
 
 
+def _flag(name: str) -> Callable[[View, Change], None]:
+    return lambda view, change: _set(getattr(view, change.get("scope", "connection")), name, change["reason"])
+
+
 _APPLY: Dict[str, Callable[[View, Change], None]] = {
     "note": _note,
     "add_header": _header(lambda block, c: headers.add(block, c["name"], c["value"], c.get("at", "top"))),
@@ -99,7 +103,8 @@ _APPLY: Dict[str, Callable[[View, Change], None]] = {
     "karma": _karma,
     "score": _score,
     "relay_client": _field("connection", "relay_client", "value"),
-    "immune": _field("connection", "immune", "reason"),
+    "immune": _flag("immune"),
+    "whitelisted": _flag("whitelisted"),
     "naughty": _field("connection", "naughty", "message"),
     "auth_result": _auth_result,
     "quarantine": _field("transaction", "quarantine", "reason"),

@@ -191,7 +191,8 @@ def policy(
     reject_type: Optional[str] = None,
     on_error: Optional[str] = None,
     loglevel: Optional[str] = None,
+    immune: Any = None,
 ) -> None:
     """The plugin's own defaults for the operator's settings of these names, in the words of the configuration."""
-    given = {"reject": reject, "reject_type": reject_type, "on_error": on_error, "loglevel": loglevel}
+    given = {"reject": reject, "reject_type": reject_type, "on_error": on_error, "loglevel": loglevel, "immune": immune}
     current().policy = {name: value for name, value in given.items() if value is not None}

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, Disposition, Hook, Outcome, Verdict};
+use gatepost_protocol::{Args, Disposition, Hook, Immune, Outcome, Verdict};
 
 use super::policy::{Finding, Mark};
 use super::visit::{Decision, Visit};
@@ -36,18 +36,24 @@ pub(super) fn is_shared(hook: Hook) -> bool {
 impl Chain {
     /// Whether a finding has to wait: for the recipients, where they may judge it differently; and if it diverts the message, until that is there.
     pub(super) fn waits(&self, visit: &Visit, hook: Hook, at: usize, finding: &Finding) -> bool {
-        if !is_early(hook) && !is_shared(hook) {
-            return false;
-        }
-        let whose = is_early(hook) || visit.divided;
-        whose && self.profiles.differ_in(at) && costs(finding)
-            || self.rules(visit, at).judge(finding).verdict.diverts()
+        self.is_before_recipients(visit, hook) && self.profiles.differ_in(at) && costs(finding)
+            || (is_early(hook) || is_shared(hook))
+                && self
+                    .rules_at(visit, hook, at)
+                    .judge(finding)
+                    .verdict
+                    .diverts()
     }
 
     /// Which plugin it is that the recipients at hand have, if it is not the site's.
     pub(super) fn own(&self, visit: &Visit, at: usize) -> Option<usize> {
         let variant = visit.profile.as_ref()?.variant(at)?;
         variant.own.as_ref().map(|own| own.id)
+    }
+
+    /// Whether it is not known yet at a hook, or not one of them, for whose settings it is.
+    pub(super) fn is_before_recipients(&self, visit: &Visit, hook: Hook) -> bool {
+        is_early(hook) || visit.divided && is_shared(hook)
     }
 
     /// Makes an answer count that was deferred until RCPT: for every recipient, by its own settings.
@@ -75,7 +81,7 @@ impl Chain {
     /// Notes what was found and waits for the recipients to judge it.
     fn trace_kept(&self, visit: &mut Visit, hook: Hook, at: usize, finding: &Finding) {
         if visit.trace.is_some() {
-            let mut judgement = self.rules(visit, at).judge(finding);
+            let mut judgement = self.rules_at(visit, hook, at).judge(finding);
             if costs(finding) {
                 judgement.verdict = Verdict::Declined;
                 judgement.mark = Mark::Kept;
@@ -132,7 +138,10 @@ impl Chain {
         }
         let deferred = visit.kept.iter().filter(|kept| self.concerns(visit, kept));
         let naughty = deferred
-            .map(|kept| (kept, self.rules(visit, kept.member).judge(&kept.finding)))
+            .map(|kept| {
+                let rules = self.rules_at(visit, hook, kept.member);
+                (kept, rules.judge(&kept.finding))
+            })
             .find(|(_, judgement)| judgement.mark == Mark::Naughty)
             .map(|(kept, judgement)| self.naughty(kept.member, &kept.finding, judgement.wanted));
         visit.session.connection.naughty = naughty;
@@ -151,6 +160,10 @@ impl Chain {
         };
         for (at, variant) in profile.variants() {
             let Some(own) = &variant.own else { continue };
+            // Not for good: a transaction's flag may be gone with it.
+            if variant.rules.immune == Immune::Skip && visit.session.is_privileged() {
+                continue;
+            }
             for (hook, args) in said_before(visit) {
                 if !own.hooks.has(hook)
                     || visit.asked_late.contains(&(own.id, hook))

@@ -1,6 +1,7 @@
 //! Hook in, verdict out: the order of the plugins, the operator's policy, and the changes that plugins ask for.
 
 mod build;
+mod flags;
 mod kept;
 mod origins;
 mod policy;
@@ -353,6 +354,10 @@ impl Chain {
         if !self.takes_part(visit, hook, at) {
             return None;
         }
+        if self.spares(visit, hook, at) {
+            self.spare(visit, hook, at);
+            return None;
+        }
         let timeout = self.rules(visit, at).timeout.unwrap_or(timeout);
         if let Some(trace) = &mut visit.trace {
             trace.ask();
@@ -439,12 +444,23 @@ impl Chain {
         request: &Request<'_>,
     ) -> Option<Decision> {
         let mut left: Vec<usize> = self.taking_part(visit, request.hook, members).collect();
-        while !left.is_empty() && !visit.departure.has_happened() {
+        while let Some(first) = left.first()
+            && !visit.departure.has_happened()
+        {
+            if self.spares(visit, request.hook, *first) {
+                let first = left.remove(0);
+                self.spare(visit, request.hook, first);
+                continue;
+            }
+            // Up to the next that is spared: the order of the lines in the log is the configuration's.
+            let spared = |at: &usize| self.spares(visit, request.hook, *at);
+            let together = left.iter().position(spared).unwrap_or(left.len());
             if let Some(trace) = &mut visit.trace {
                 trace.ask();
             }
             let outcomes = {
-                let names: Vec<&str> = left.iter().map(|at| &*self.members[*at].name).collect();
+                let names = left[..together].iter();
+                let names: Vec<&str> = names.map(|at| &*self.members[*at].name).collect();
                 let Request {
                     hook,
                     args,
@@ -469,8 +485,13 @@ impl Chain {
             } else {
                 outcomes
             };
-            let ran = outcomes.len().min(left.len());
-            for (at, outcome) in left.iter().zip(outcomes) {
+            let ran = outcomes.len().min(together);
+            for (at, outcome) in left[..ran].iter().zip(outcomes) {
+                // One before it gave the client a flag: the order says that this one was not asked.
+                if self.spares(visit, request.hook, *at) {
+                    self.spare(visit, request.hook, *at);
+                    continue;
+                }
                 if let Some(decision) =
                     self.settle(visit, request.hook, *at, request.timeout, outcome)
                 {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gatepost_protocol::{
-    Disposition, EnhancedCode, Level, OnError, Outcome, Points, Policy, Reject, RejectType, Verdict,
+    Disposition, EnhancedCode, Immune, Level, OnError, Outcome, Points, Policy, Reject, RejectType,
+    Verdict,
 };
 
 use crate::config::{LevelChange, Shadow};
@@ -23,6 +24,9 @@ pub struct Rules {
     forced_type: Option<RejectType>,
     default_type: RejectType,
     on_error: OnError,
+    pub(super) immune: Immune,
+    /// Whether the one who is judged has a flag that is honoured here.
+    forgives: bool,
     loglevel: Option<LevelChange>,
     shadow: Shadow,
     /// The operator's deadline.
@@ -75,6 +79,10 @@ pub enum Mark {
     None,
     /// `reject = false`.
     Tolerated,
+    /// The client has one of the core's flags, and `immune` honours it.
+    Forgiven,
+    /// The same, and the plugin was not asked.
+    Spared,
     /// `reject = "naughty"`.
     Naughty,
     /// Each recipient answers for itself.
@@ -86,16 +94,21 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// How the log and the journal say it.
-    pub const fn text(self) -> Option<&'static str> {
-        match self {
-            Mark::None => None,
-            Mark::Tolerated => Some("tolerated"),
-            Mark::Naughty => Some("NAUGHTY"),
-            Mark::Kept => Some("kept for the recipients"),
-            Mark::Released => Some("released"),
-            Mark::Shadow => Some("shadow"),
-        }
+    /// How the log and the journal say it. `privilege` is why the client is let be.
+    pub fn text(self, privilege: Option<&str>) -> Option<Cow<'static, str>> {
+        let text = match self {
+            Mark::None | Mark::Spared => return None,
+            Mark::Forgiven => {
+                let why = privilege.unwrap_or_default();
+                return Some(format!("tolerated ({why})").into());
+            }
+            Mark::Tolerated => "tolerated",
+            Mark::Naughty => "NAUGHTY",
+            Mark::Kept => "kept for the recipients",
+            Mark::Released => "released",
+            Mark::Shadow => "shadow",
+        };
+        Some(text.into())
     }
 }
 
@@ -130,6 +143,11 @@ impl Rules {
                 .on_error
                 .or(plugin.on_error)
                 .unwrap_or(OnError::TempFail),
+            immune: operator
+                .immune
+                .or(plugin.immune)
+                .unwrap_or(Immune::Tolerate),
+            forgives: false,
             loglevel,
             shadow: Shadow::Off,
             timeout,
@@ -140,6 +158,15 @@ impl Rules {
     #[must_use]
     pub fn shadowed(self, shadow: Shadow) -> Rules {
         Rules { shadow, ..self }
+    }
+
+    /// The same, for a client that has one of the core's flags, or has none.
+    #[must_use]
+    pub fn towards(self, is_privileged: bool) -> Rules {
+        Rules {
+            forgives: is_privileged && self.immune != Immune::Ignore,
+            ..self
+        }
     }
 
     /// Whether what `plugin` finds about a client is only written down. Of a plugin and a client it is always the same; a client without an address is
@@ -199,8 +226,9 @@ impl Rules {
 
     fn deny(&self, wanted: Verdict, disposition: Disposition) -> Judgement {
         let (verdict, mark) = match self.reject {
-            Reject::Now => (wanted, Mark::None),
             Reject::Tolerate => (Verdict::Declined, Mark::Tolerated),
+            Reject::Now | Reject::Naughty if self.forgives => (Verdict::Declined, Mark::Forgiven),
+            Reject::Now => (wanted, Mark::None),
             Reject::Naughty => (Verdict::Declined, Mark::Naughty),
         };
         Judgement {
@@ -313,6 +341,12 @@ mod tests {
         });
         let now = rules(Policy::default());
         let held = || Outcome::declined().with_verdict(Verdict::Hold);
+        let friend = now.towards(true);
+        let strict = rules(Policy {
+            immune: Some(Immune::Ignore),
+            ..Policy::default()
+        });
+        let strict = strict.towards(true);
         let denied = || Outcome::declined().with_verdict(Verdict::DenySoft);
         use Verdict::*;
         for (name, rules, outcome, verdict, mark) in [
@@ -428,6 +462,48 @@ mod tests {
                 DenySoft,
                 Mark::None,
             ),
+            (
+                "fail of a friend",
+                &friend,
+                Outcome::fail("x"),
+                Declined,
+                Mark::Forgiven,
+            ),
+            (
+                "deny of a friend",
+                &friend,
+                denied(),
+                Declined,
+                Mark::Forgiven,
+            ),
+            (
+                "fail of a friend, naughty",
+                &reject(Reject::Naughty).towards(true),
+                Outcome::fail("x"),
+                Declined,
+                Mark::Forgiven,
+            ),
+            (
+                "fail of a friend, tolerated anyway",
+                &reject(Reject::Tolerate).towards(true),
+                Outcome::fail("x"),
+                Declined,
+                Mark::Tolerated,
+            ),
+            (
+                "fail of a friend, who is like all others",
+                &strict,
+                Outcome::fail("x"),
+                Deny,
+                Mark::None,
+            ),
+            (
+                "error at a friend",
+                &friend,
+                Outcome::error("x"),
+                DenySoft,
+                Mark::None,
+            ),
             ("ok", &now, Outcome::ok("x"), Ok, Mark::None),
             (
                 "done",
@@ -452,6 +528,7 @@ mod tests {
             reject: Some(Reject::Tolerate),
             reject_type: Some(RejectType::Temp),
             on_error: Some(OnError::Skip),
+            immune: Some(Immune::Skip),
         };
         let own = Rules::new(Policy::default(), plugin, None, None);
         assert_eq!(
@@ -462,11 +539,14 @@ mod tests {
             own.judge(&Outcome::error("x").into()).verdict,
             Verdict::Declined
         );
+        assert_eq!(own.immune, Immune::Skip);
         let operator = Policy {
             reject: Some(Reject::Now),
+            immune: Some(Immune::Ignore),
             ..Policy::default()
         };
         let rules = Rules::new(operator, plugin, None, None);
+        assert_eq!(rules.immune, Immune::Ignore);
         assert_eq!(
             rules.judge(&Outcome::fail("x").into()).verdict,
             Verdict::DenySoft

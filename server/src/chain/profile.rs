@@ -107,6 +107,8 @@ pub(super) struct Profiles {
     users: HashMap<String, Arc<Profile>>,
     /// Whether any profile has a plugin otherwise, by member.
     differs: Vec<bool>,
+    /// Whether any profile has another `immune` for it.
+    differs_in_immunity: Vec<bool>,
     max_size: Option<u64>,
 }
 
@@ -141,6 +143,7 @@ impl Profiles {
             made: 0,
             profiles: Profiles {
                 differs: vec![false; members.len()],
+                differs_in_immunity: vec![false; members.len()],
                 ..Profiles::default()
             },
         };
@@ -171,6 +174,12 @@ impl Profiles {
     /// Whether it depends on the recipient how a plugin is to be treated.
     pub(super) fn differ_in(&self, member: usize) -> bool {
         self.differs.get(member).copied().unwrap_or_default()
+    }
+
+    /// Whether it depends on the recipient which clients a plugin lets be.
+    pub(super) fn differ_in_immunity(&self, member: usize) -> bool {
+        let differs = self.differs_in_immunity.get(member);
+        differs.copied().unwrap_or_default()
     }
 
     /// The biggest message that any recipient with a limit of its own takes, in bytes.
@@ -210,6 +219,8 @@ impl Maker<'_> {
                 "the configuration takes no settings for a plugin that the chain does not have",
             );
             self.profiles.differs[member] = true;
+            self.profiles.differs_in_immunity[member] |=
+                rules.immune != self.members[member].rules.immune;
             let own = made.map(|made| {
                 if made.plugin.is_none() {
                     in_force.insert(plugin.to_string(), made.settings.clone());

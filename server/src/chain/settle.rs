@@ -7,6 +7,7 @@ use gatepost_protocol::{Address, Args, Disposition, EnhancedCode, Hook, Level, O
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::flags::{is_about_client, mark};
 use super::kept::{Kept, is_shared, may_divert, set_aside};
 use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
 use super::visit::{Decision, Owed, Visit};
@@ -79,7 +80,7 @@ impl Chain {
 
     /// A verdict that has no meaning at a hook is a mistake of the plugin's, or of who set its `reject_type`.
     fn fitting(&self, visit: &Visit, hook: Hook, at: usize, finding: Finding) -> Finding {
-        let verdict = self.rules(visit, at).judge(&finding).verdict;
+        let verdict = self.rules_at(visit, hook, at).judge(&finding).verdict;
         if !verdict.diverts() || may_divert(hook) {
             return finding;
         }
@@ -90,7 +91,7 @@ impl Chain {
     /// Puts a finding aside until the recipients are known.
     fn keep(&self, visit: &mut Visit, hook: Hook, at: usize, finding: Finding) {
         let member = &self.members[at];
-        let mut judgement = self.rules(visit, at).judge(&finding);
+        let mut judgement = self.rules_at(visit, hook, at).judge(&finding);
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Kept;
         self.log(visit, hook, at, &judgement, &finding);
@@ -136,7 +137,7 @@ impl Chain {
     }
 
     fn note_finding_in_shadow(&self, visit: &mut Visit, hook: Hook, at: usize, finding: &Finding) {
-        let mut judgement = self.rules(visit, at).judge(finding);
+        let mut judgement = self.rules_at(visit, hook, at).judge(finding);
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Shadow;
         self.log(visit, hook, at, &judgement, finding);
@@ -213,7 +214,7 @@ impl Chain {
         finding: &Finding,
     ) -> Option<Decision> {
         let member = &self.members[at];
-        let mut judgement = self.rules(visit, at).judge(finding);
+        let mut judgement = self.rules_at(visit, hook, at).judge(finding);
         if visit.is_released && judgement.verdict.diverts() {
             judgement.verdict = Verdict::Declined;
             judgement.mark = Mark::Released;
@@ -268,7 +269,14 @@ impl Chain {
         }
     }
 
-    fn log(&self, visit: &Visit, hook: Hook, at: usize, judgement: &Judgement, finding: &Finding) {
+    pub(super) fn log(
+        &self,
+        visit: &Visit,
+        hook: Hook,
+        at: usize,
+        judgement: &Judgement,
+        finding: &Finding,
+    ) {
         let level = match judgement.disposition {
             _ if judgement.silent => Level::Debug,
             Disposition::Error => Level::Warn,
@@ -282,7 +290,7 @@ impl Chain {
                 hook,
                 &self.members[at].name,
                 judgement.disposition,
-                judgement.mark.text(),
+                mark(visit, judgement).as_deref(),
                 &finding.line(),
             );
         }
@@ -301,7 +309,8 @@ impl Chain {
             return;
         }
         let origins = self.origins(visit, at);
-        let behind = origins.behind(finding, judgement);
+        let is_privileged = is_about_client(hook) && visit.session.is_privileged();
+        let behind = origins.behind(finding, judgement, is_privileged);
         let verdict = |verdict: Verdict| match verdict {
             Verdict::Declined => "",
             verdict => verdict.name(),
@@ -317,7 +326,7 @@ impl Chain {
             }
             .into(),
             verdict: verdict(judgement.verdict).into(),
-            mark: judgement.mark.text().unwrap_or_default().into(),
+            mark: mark(visit, judgement).unwrap_or_default(),
             because: behind.map(Into::into).collect(),
             ..Turn::default()
         };
@@ -340,7 +349,7 @@ impl Chain {
     }
 
     /// The events `deny` and `ok`, for whoever observes them.
-    fn announce(
+    pub(super) fn announce(
         &self,
         visit: &Visit,
         hook: Hook,

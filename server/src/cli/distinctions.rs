@@ -112,6 +112,7 @@ impl Bench<'_> {
                 reject: own.policy.reject.or(policy.reject),
                 reject_type: own.policy.reject_type.or(policy.reject_type),
                 on_error: own.policy.on_error.or(policy.on_error),
+                immune: own.policy.immune.or(policy.immune),
             };
             loglevel = own.loglevel.or(loglevel);
             timeout = own.timeout.or(timeout);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gatepost_protocol::{OnError, Policy, Reject, RejectType};
+use gatepost_protocol::{Immune, OnError, Policy, Reject, RejectType};
 
 use crate::chain::Origins;
 use crate::config::{Location, Override, PluginConfig, Shadow, Spans};
@@ -64,6 +64,7 @@ pub(super) fn origins(plugin: &PluginConfig, over: &[&Override], own: Policy) ->
             .iter()
             .any(|table| table.policy.reject_type.is_some()),
         on_error: find("on_error", |it| it.on_error.map(OnError::word), "tempfail"),
+        immune: find("immune", |it| it.immune.map(Immune::word), "tolerate"),
         shadow: shadow(plugin),
     })
 }

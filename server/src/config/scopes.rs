@@ -16,7 +16,14 @@ use super::types::{LevelChange, PluginConfig};
 use super::{Location, core};
 
 /// The uniform settings that a domain or a user may have of its own.
-const OWN_KEYS: [&str; 5] = ["reject", "reject_type", "loglevel", "on_error", "timeout"];
+const OWN_KEYS: [&str; 6] = [
+    "reject",
+    "reject_type",
+    "loglevel",
+    "on_error",
+    "immune",
+    "timeout",
+];
 
 /// What holds for the recipients of a domain, or for one user.
 #[derive(Clone, Debug, Default)]

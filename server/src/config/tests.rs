@@ -352,7 +352,7 @@ fn lines_of_qpsmtpd_share_a_process() {
         program.argv,
         ["perl".to_owned(), format!("{here}/bin/gatepost-perl")]
     );
-    assert_eq!(program.workers, (1, 1));
+    assert_eq!(program.workers, (1, 15));
     assert_eq!(p0f.source.name.as_deref(), Some("ident/p0f"));
     assert_eq!(p0f.source.args, ["/tmp/.p0f_socket", "version", "3"]);
     assert_eq!(p0f.source.dirs, [dir.path().join("plugins")]);

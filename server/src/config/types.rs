@@ -401,6 +401,8 @@ pub struct Program {
     pub env: BTreeMap<String, String>,
     /// How many workers there are at least and at most.
     pub workers: (usize, usize),
+    /// Whether a worker has one session at a time.
+    pub exclusive: bool,
     /// A name that keeps plugins with the same command in processes of their own.
     pub process: Option<String>,
 }

@@ -106,6 +106,7 @@ fn one(plugin: &ReadyPlugin) -> Result<Declared, Vec<String>> {
             reject: policy.reject,
             reject_type: policy.reject_type,
             on_error: policy.on_error,
+            immune: policy.immune,
         },
         loglevel: policy.loglevel,
         subscriptions,

@@ -112,6 +112,7 @@ fn connection(wanted: FieldSet, session: &Session) -> Option<ConnectionFields<'_
         early_talker: wanted.has(Field::EarlyTalker).then_some(from.early_talker),
         relay_client: wanted.has(Field::RelayClient).then_some(from.relay_client),
         immune: pick(wanted, Field::Immune, from.immune.as_deref()),
+        whitelisted: pick(wanted, Field::Whitelisted, from.whitelisted.as_deref()),
         naughty: naughty.map(|naughty| Cow::Borrowed(&*naughty.message)),
         naughty_plugin: naughty.map(|naughty| Cow::Borrowed(&*naughty.plugin)),
         naughty_verdict: naughty.map(|naughty| naughty.verdict),
@@ -166,6 +167,8 @@ fn transaction(wanted: FieldSet, from: &Transaction) -> Option<TransactionFields
         path: pick(wanted, Field::Path, from.path.as_deref()),
         header_end: number(Field::HeaderEnd, from.header_end),
         body_start: number(Field::BodyStart, from.body_start),
+        immune: pick(wanted, Field::Immune, from.immune.as_deref()),
+        whitelisted: pick(wanted, Field::Whitelisted, from.whitelisted.as_deref()),
         quarantine: pick(wanted, Field::Quarantine, from.quarantine.as_deref()),
         route: pick(wanted, Field::Route, from.route.as_deref()),
     };

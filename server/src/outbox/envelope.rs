@@ -99,6 +99,7 @@ pub struct Client {
     pub hello_host: Option<String>,
     pub relay_client: bool,
     pub immune: Option<String>,
+    pub whitelisted: Option<String>,
     pub authenticated: Option<String>,
 }
 
@@ -113,8 +114,9 @@ impl Kind {
 }
 
 impl Client {
-    /// Of a connection.
-    pub fn of(connection: &Connection) -> Client {
+    /// Of a session whose transaction is at hand.
+    pub fn of(session: &Session) -> Client {
+        let connection = &session.connection;
         Client {
             direction: connection.direction,
             remote: connection.remote,
@@ -123,7 +125,8 @@ impl Client {
             hello: connection.hello.as_deref().map(str::to_owned),
             hello_host: connection.hello_host.clone(),
             relay_client: connection.relay_client,
-            immune: connection.immune.clone(),
+            immune: session.immune().map(str::to_owned),
+            whitelisted: session.whitelisted().map(str::to_owned),
             authenticated: connection.authenticated.clone(),
         }
     }
@@ -132,9 +135,12 @@ impl Client {
     pub fn ourselves() -> Client {
         Client {
             relay_client: true,
-            ..Client::of(&Connection {
-                direction: Direction::Local,
-                ..Connection::default()
+            ..Client::of(&Session {
+                connection: Connection {
+                    direction: Direction::Local,
+                    ..Connection::default()
+                },
+                ..Session::default()
             })
         }
     }
@@ -184,6 +190,7 @@ impl Envelope {
                 hello_host: client.hello_host,
                 relay_client: client.relay_client,
                 immune: client.immune,
+                whitelisted: client.whitelisted,
                 authenticated: client.authenticated,
                 ..Connection::default()
             },

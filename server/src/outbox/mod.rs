@@ -239,7 +239,7 @@ async fn draft_of(
         recipients,
         quarantine: transaction.quarantine.clone(),
         withheld: None,
-        client: Client::of(&session.connection),
+        client: Client::of(session),
         size: draft.size(),
         header_end,
         body_start: header_end + body,

@@ -99,7 +99,7 @@ fn build(init: Init) -> Built {
 
 impl Plugin for Helo {
     fn subscriptions(&self) -> Vec<Subscription> {
-        let fields = [Field::RemoteIp, Field::RelayClient, Field::Immune];
+        let fields = [Field::RemoteIp];
         vec![
             Subscription::to(Hook::Helo, &fields),
             Subscription::to(Hook::Ehlo, &fields),
@@ -110,7 +110,7 @@ impl Plugin for Helo {
     fn policy(&self) -> Policy {
         Policy {
             reject_type: Some(RejectType::Disconnect),
-            ..Policy::default()
+            ..super::of_strangers()
         }
     }
 
@@ -118,10 +118,7 @@ impl Plugin for Helo {
         if call.hook == Hook::DataPost {
             return x_helo(call).into();
         }
-        match super::immunity(call.session) {
-            Some(skip) => skip.into(),
-            None => super::now_or_later(self.judge(call)),
-        }
+        super::now_or_later(self.judge(call))
     }
 }
 
@@ -423,17 +420,6 @@ mod tests {
         crate::plugins::testing::apply(&outcome, &mut client);
         let header = client.transaction.header.unwrap().to_bytes();
         assert_eq!(header, &b"X-HELO: client?example\r\nFrom: a@b\r\n"[..]);
-    }
-
-    #[tokio::test]
-    async fn the_immune_greet_as_they_like() {
-        let helo = plugin(&DEFINITION, &FakeServices::new(), []);
-        let mut client = session("192.0.2.1");
-        client.connection.relay_client = true;
-        assert_eq!(
-            line(&greet(&helo, &client, "localhost").await),
-            "skip, relay client"
-        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod testing;
 
 use std::task::{Context, Poll, Waker};
 
-use gatepost_protocol::{Address, Answer, Definition, Outcome, Session};
+use gatepost_protocol::{Address, Answer, Definition, Immune, Outcome, Policy};
 
 /// Every built-in.
 pub fn all() -> Vec<Definition> {
@@ -47,13 +47,20 @@ pub fn all() -> Vec<Definition> {
     ]
 }
 
-/// Why a check does not apply to this client, in qpsmtpd's words.
-fn immunity(session: &Session) -> Option<Outcome> {
-    let connection = &session.connection;
-    if connection.relay_client {
-        return Some(Outcome::skip("relay client"));
+/// The policy of a check of strangers: whoever may relay, is whitelisted or immune is none.
+fn of_strangers() -> Policy {
+    Policy {
+        immune: Some(Immune::Skip),
+        ..Policy::default()
     }
-    connection.immune.as_deref().map(Outcome::skip)
+}
+
+/// The policy of what concerns everybody: where mail may go.
+fn of_everybody() -> Policy {
+    Policy {
+        immune: Some(Immune::Ignore),
+        ..Policy::default()
+    }
 }
 
 /// Whether it is the one that every domain has (RFC 5321 §4.5.1).
@@ -98,6 +105,73 @@ mod tests {
                 assert!(!setting.help.is_empty());
                 let row = format!("| `{}` |", setting.name);
                 assert!(section.contains(&row), "{}: no row {row}", definition.name);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_of_strangers_is_of_nobody_else() {
+        use crate::chain::{Chain, Entry, Rules, Visit};
+        use gatepost_protocol::{Address, Args, Change, Hook, Scope, Value, Verdict};
+        let services = testing::FakeServices::new();
+        let bad = || [("addresses", ["@example.org"].into())];
+        let plugin = |definition: &Definition| testing::plugin(definition, &services, []);
+        for (name, plugin, hook) in [
+            (
+                "badmailfrom",
+                testing::plugin(&badmailfrom::DEFINITION, &services, bad()),
+                Hook::Mail,
+            ),
+            (
+                "badrcptto",
+                testing::plugin(&badrcptto::DEFINITION, &services, bad()),
+                Hook::Rcpt,
+            ),
+            ("earlytalker", plugin(&earlytalker::DEFINITION), Hook::Mail),
+            ("helo", plugin(&helo::DEFINITION), Hook::Helo),
+            ("dnsbl", plugin(&dnsbl::DEFINITION), Hook::Rcpt),
+            ("naughty", plugin(&naughty::DEFINITION), Hook::Rcpt),
+            ("headers", plugin(&headers::DEFINITION), Hook::DataPost),
+            ("rcpt_ok", plugin(&rcpt_ok::DEFINITION), Hook::Rcpt),
+        ] {
+            let rules = Rules::new(Policy::default(), plugin.policy(), None, None);
+            let chain = Chain::new(vec![Entry {
+                name: name.into(),
+                plugin,
+                rules,
+                origins: Default::default(),
+                when: None,
+            }]);
+            let address = Address::parse("bob@example.org").unwrap();
+            let args = match hook {
+                Hook::Helo => Args::Host("localhost".into()),
+                Hook::DataPost => Args::None,
+                _ => Args::Address {
+                    address: std::borrow::Cow::Owned(address),
+                    parameters: Default::default(),
+                },
+            };
+            for is_friend in [false, true] {
+                let (mut session, message) =
+                    testing::with_message(testing::session("192.0.2.1"), b"Subject: x\r\n\r\n");
+                session.connection.early_talker = true;
+                session.connection.naughty = Some(gatepost_protocol::session::Naughty {
+                    plugin: "other".to_owned(),
+                    message: "bad".to_owned(),
+                    verdict: Verdict::Deny,
+                });
+                let listed = ["zone", "text"].map(|key| (key.to_owned(), "x".into()));
+                let noted = ("test".to_owned(), Value::Map(listed.into()));
+                session.connection.notes.extend([noted]);
+                if is_friend {
+                    let friend = Change::whitelisted(Scope::Connection, "friend");
+                    friend.apply(&mut session, "x").unwrap();
+                }
+                let decision = chain
+                    .run(&mut Visit::new(session), hook, &args, Some(&message))
+                    .await;
+                let is_refused = !is_friend || name == "rcpt_ok";
+                assert_eq!(decision.verdict.is_denial(), is_refused, "{name}");
             }
         }
     }

@@ -111,7 +111,7 @@ fn threshold(settings: &Settings, key: &str) -> Result<Option<Points>, SettingEr
 
 impl Plugin for Score {
     fn subscriptions(&self) -> Vec<Subscription> {
-        let fields = [Field::Score, Field::RelayClient, Field::Immune];
+        let fields = [Field::Score];
         vec![
             Subscription::to(Hook::Rcpt, &fields),
             Subscription::to(Hook::DataPost, &fields),
@@ -120,10 +120,7 @@ impl Plugin for Score {
 
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
         let is_complete = call.hook == Hook::DataPost;
-        let mut outcome = match super::immunity(call.session) {
-            Some(skip) => skip,
-            None => self.judge(call.session, is_complete),
-        };
+        let mut outcome = self.judge(call.session, is_complete);
         if is_complete && let Some(name) = &self.header {
             outcome = outcome
                 .with_change(Change::RemoveHeader {
@@ -256,17 +253,11 @@ mod tests {
             assert_eq!(early.verdict, at_rcpt, "{points}");
             assert_eq!(late.verdict, at_the_end, "{points}");
         }
-        let mut client = scored(&[("dnsbl", 4000), ("headers", 2500)]);
+        let client = scored(&[("dnsbl", 4000), ("headers", 2500)]);
         let late = ask(&score, Hook::DataPost, &client, Args::None).await;
         assert_eq!(
             line(&late),
             "fail, score 6.5, 5 is too much: dnsbl 4 (found), headers 2.5 (found)"
-        );
-        client.connection.relay_client = true;
-        let ours = ask(&score, Hook::DataPost, &client, Args::None).await;
-        assert_eq!(
-            (line(&ours).as_str(), ours.verdict),
-            ("skip, relay client", None)
         );
     }
 

@@ -90,7 +90,7 @@ class Session:
 
     def field(self, name: str) -> Any:
         """A field as it is now: "karma", "header", "quarantine" ...; None if it has no value."""
-        return (self.view.connection if name in CONNECTION_FIELDS else self.view.transaction).get(name)
+        return self.view.connection.get(name, self.view.transaction.get(name))
 
     def run(self, hook: str, **args: Any) -> Outcome:
         """Run the plugin's function for ``hook`` with these arguments. A note of the hook's exception goes to stderr."""

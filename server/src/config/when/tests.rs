@@ -13,6 +13,7 @@ fn session() -> Session {
     session.connection.relay_client = true;
     session.connection.tls = Some(Box::default());
     session.transaction.sender = Some(Address::null());
+    session.transaction.whitelisted = Some("a good sender".to_owned());
     session.transaction.recipients = vec![Address::parse("a@b.example").unwrap()];
     session
 }
@@ -26,6 +27,7 @@ fn conditions_hold_as_they_read() {
         ("relay_client", true),
         ("!relay_client || immune", false),
         ("tls && relay_client", true),
+        ("whitelisted == 'a good sender' && !immune", true),
         ("!tls", false),
         ("naughty || karma < 0", true),
         ("karma <= -2 && karma >= -2 && karma == -2", true),

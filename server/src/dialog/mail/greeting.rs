@@ -45,12 +45,10 @@ impl Mail {
     }
 
     async fn look_before_greeting<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
-        let connection = &mut self.visit.session.connection;
-        if !self.listen.greet_delay.is_zero()
-            && !connection.relay_client
-            && connection.immune.is_none()
-        {
-            connection.early_talker = wire.has_input_within(self.listen.greet_delay).await?;
+        let session = &mut self.visit.session;
+        if !self.listen.greet_delay.is_zero() && !session.is_privileged() {
+            session.connection.early_talker =
+                wire.has_input_within(self.listen.greet_delay).await?;
         }
         self.look_for_early_input(wire).await
     }

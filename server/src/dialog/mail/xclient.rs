@@ -90,7 +90,9 @@ impl Mail {
         connection.early_talker = false;
         // As after AUTH.
         connection.relay_client = claims.login.is_some();
+        connection.relay_reason = None;
         connection.immune = None;
+        connection.whitelisted = None;
         connection.naughty = None;
         connection.karma = 0;
         connection.scores = Scores::default();
