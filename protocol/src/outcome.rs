@@ -97,6 +97,17 @@ impl Outcome {
         Outcome::pass(message).with_verdict(Verdict::Ok)
     }
 
+    /// Something was found that is worth so many points, to be judged with all others' (docs/protocol.md §6.7): above 0 a `fail` that
+    /// costs nothing by itself, else a `pass`.
+    pub fn score(points: f64, reason: impl Into<String>) -> Outcome {
+        let reason = reason.into();
+        let found = match points > 0.0 {
+            true => Outcome::fail(reason.as_str()).with_verdict(Verdict::Declined),
+            false => Outcome::pass(reason.as_str()),
+        };
+        found.with_change(Change::score(points, reason))
+    }
+
     /// The answer will come before the hook `until`.
     pub fn defer(until: Hook, outcome: impl Future<Output = Outcome> + Send + 'static) -> Outcome {
         Outcome {

@@ -12,7 +12,7 @@ use crate::policy::{Immune, Level, OnError, Reject, RejectType};
 use crate::services::ServiceError;
 use crate::settings::Setting;
 use crate::value::Value;
-use crate::{Address, Change, Disposition, EnhancedCode, Hook, Parameters, Verdict};
+use crate::{Address, Change, Disposition, EnhancedCode, Hook, Parameters, Score, Verdict};
 
 macro_rules! kinds {
     ($($type:ty => $kind:literal,)*) => {
@@ -316,6 +316,10 @@ pub struct ConnectionFields<'a> {
     pub naughty_verdict: Option<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub karma: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<i64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<Score<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,9 @@
 
 use gatepost_protocol::frame::{self, Kind};
 use gatepost_protocol::wire::*;
-use gatepost_protocol::{Change, Disposition, EnhancedCode, Hook, Scope, Setting, Value, Verdict};
+use gatepost_protocol::{
+    Change, Disposition, EnhancedCode, Hook, Scope, Score, Setting, Value, Verdict,
+};
 use serde_json::{Value as Json, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -296,6 +298,36 @@ fn messages() {
     };
     message(
         &mut out,
+        "hook data_post, with a score",
+        "core",
+        &HookMessage {
+            id: Some(24),
+            hook: "data_post".into(),
+            plugins: vec!["score".into()],
+            session: "3f9a1c".into(),
+            transaction: Some(1),
+            deadline_ms: Some(300_000),
+            connection: Some(ConnectionFields {
+                score: Some(6_500),
+                scores: vec![
+                    Score {
+                        plugin: "dnsbl".into(),
+                        points: 7_000,
+                        reason: "listed".into(),
+                    },
+                    Score {
+                        plugin: "vip".into(),
+                        points: -500,
+                        reason: "".into(),
+                    },
+                ],
+                ..ConnectionFields::default()
+            }),
+            ..HookMessage::default()
+        },
+    );
+    message(
+        &mut out,
         "hook data_post, with settings in force",
         "core",
         &with_settings,
@@ -488,6 +520,44 @@ fn messages() {
                 ]),
                 ..Entry::default()
             }],
+        },
+    );
+    message(
+        &mut out,
+        "result that diverts the message, and scores",
+        "plugin",
+        &ResultMessage {
+            id: 20,
+            results: vec![
+                Entry {
+                    plugin: text("greylist"),
+                    disposition: Some(Disposition::Fail),
+                    message: Some(text("no reverse DNS")),
+                    verdict: Some(Verdict::Declined),
+                    changes: Some(vec![
+                        Change::score(2.5, "no reverse DNS"),
+                        Change::score(-0.125, "known for a year"),
+                    ]),
+                    ..Entry::default()
+                },
+                Entry {
+                    plugin: text("spam"),
+                    verdict: Some(Verdict::Quarantine),
+                    message: Some(text("spam")),
+                    recipients: Some(vec![
+                        RecipientEntry {
+                            verdict: Some(Verdict::Discard),
+                            ..recipient("bob@example.org")
+                        },
+                        RecipientEntry {
+                            verdict: Some(Verdict::Hold),
+                            message: Some(text("bcc")),
+                            ..recipient("carol@example.org")
+                        },
+                    ]),
+                    ..Entry::default()
+                },
+            ],
         },
     );
     message(

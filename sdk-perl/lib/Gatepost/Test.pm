@@ -146,6 +146,7 @@ sub _keep {
     }
     my ($connection, $transaction, $op) = (@$self{qw(connection transaction)}, $change->{op});
     if    ($op eq 'karma')        { $connection->{karma} += $change->{add} }
+    elsif ($op eq 'score')        { $connection->{score} += $change->{points} }
     elsif ($op eq 'relay_client') { $connection->{relay_client} = $change->{value} }
     elsif ($op eq 'remote_host')  { $connection->{remote_host} = $change->{name} }
     elsif ($op eq 'immune' || $op eq 'whitelisted') {

@@ -168,6 +168,26 @@ sub delay_reply {
     return;
 }
 
+# Not qpsmtpd's: `return $self->quarantine('looks like spam')` takes the message, of which the client is told that all is well, and keeps it
+# in the store for a while; hold keeps it until somebody decides, discard throws it away. The reason is for the log and for who
+# looks into the store. What they return is a return code and a text, so that it goes into recipient_verdict, too.
+sub discard    { return ($Qpsmtpd::Constants::DIVERSION{discard},    $_[1] // ()) }
+sub quarantine { return ($Qpsmtpd::Constants::DIVERSION{quarantine}, $_[1] // ()) }
+sub hold       { return ($Qpsmtpd::Constants::DIVERSION{hold},       $_[1] // ()) }
+
+# Not qpsmtpd's: gives points, fractions of which count down to a thousandth, for a reason. Above 0 they speak against the client. What they
+# come to with those of all other plugins is judged by the plugin score. Without arguments: the points so far.
+sub score {
+    my ($self, $points, $reason) = @_;
+    my $fields = $self->connection->{_fields};
+    return ($fields->{score} // 0) / 1000 if @_ < 2;
+    my $thousandths = sprintf '%.0f', $points * 1000;
+    Gatepost::Changes::record(op => 'score', points => 0 + $thousandths, reason => $reason // '');
+    $fields->{score} = ($fields->{score} // 0) + $thousandths;
+    $self->log(LOGINFO, ($points > 0 ? 'fail' : 'pass') . (defined $reason && $reason ne '' ? ", $reason" : ''));
+    return DECLINED;
+}
+
 # Get, or set with a text (false clears it).
 sub is_naughty {
     my $self = shift;

@@ -90,7 +90,7 @@ EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post
 
 CONNECTION_FIELDS = frozenset(
     "remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client immune whitelisted naughty"
-    " karma authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results".split()
+    " karma score authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results".split()
 )
 TRANSACTION_FIELDS = frozenset(
     "sender sender_parameters recipients recipient_parameters size header path body_start quarantine route".split()

@@ -5,6 +5,7 @@ mod auth;
 mod bdat;
 mod data;
 mod deliver;
+mod divert;
 mod envelope;
 mod greeting;
 mod incoming;
