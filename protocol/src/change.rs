@@ -15,6 +15,11 @@ pub const MAX_RECIPIENTS: usize = 10_000;
 /// The longest route, in bytes.
 pub const MAX_ROUTE: usize = 255;
 
+/// The most points that are given at once, in thousandths.
+pub const MAX_POINTS: i64 = 1_000_000_000;
+/// The longest reason for a score, in bytes.
+pub const MAX_SCORE_REASON: usize = 255;
+
 /// How long a note or a flag lasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -105,6 +110,14 @@ pub enum Change {
     Karma {
         /// How much.
         add: i64,
+    },
+    /// Add to the score.
+    Score {
+        /// How much, in thousandths of a point; less than 0 speaks for the client.
+        points: i64,
+        /// Why, in a sentence.
+        #[serde(default)]
+        reason: String,
     },
     /// Let the client relay, or not.
     RelayClient {
@@ -221,6 +234,14 @@ impl Change {
         }
     }
 
+    /// Adds points to the score; rounded to thousandths, which is what the wire has.
+    pub fn score(points: f64, reason: impl Into<String>) -> Change {
+        Change::Score {
+            points: (points * 1000.0).round() as i64,
+            reason: reason.into(),
+        }
+    }
+
     /// Has nothing refused from here on.
     pub fn immune(scope: Scope, reason: &str) -> Change {
         Change::Immune {
@@ -279,6 +300,7 @@ impl Change {
                 session.connection.karma = session.connection.karma.saturating_add(*add);
                 Ok(())
             }
+            Change::Score { points, reason } => add_score(session, plugin, *points, reason),
             Change::RelayClient { value, reason } => {
                 let connection = &mut session.connection;
                 connection.relay_client = *value;
@@ -383,6 +405,30 @@ fn set_route(
             None => drop(transaction.routes.remove(recipient)),
         }
     }
+    Ok(())
+}
+
+/// Before MAIL a score is the connection's, and counts for all its messages.
+fn add_score(
+    session: &mut Session,
+    plugin: &str,
+    points: i64,
+    reason: &str,
+) -> Result<(), ChangeError> {
+    if points.unsigned_abs() > MAX_POINTS.unsigned_abs() {
+        return refuse("score", "a score is at most a million points, either way");
+    }
+    if reason.len() > MAX_SCORE_REASON || reason.chars().any(char::is_control) {
+        return refuse(
+            "score",
+            "its reason has a control character or more than 255 bytes",
+        );
+    }
+    let scores = match session.transaction.number {
+        0 => &mut session.connection.scores,
+        _ => &mut session.transaction.scores,
+    };
+    scores.add(plugin, points, reason);
     Ok(())
 }
 
@@ -516,6 +562,35 @@ mod tests {
         assert_eq!(
             set(None, Some("a\r\nb")),
             (false, routes(&[("b@b", "list")]))
+        );
+    }
+
+    #[test]
+    fn a_score_is_the_connections_before_mail_and_the_transactions_after() {
+        let mut session = Session::default();
+        let mut give = |points: f64, number| {
+            session.transaction.number = number;
+            let given = Change::score(points, "x").apply(&mut session, "p").is_ok();
+            let (connection, transaction) = (&session.connection, &session.transaction);
+            (given, connection.scores.sum(), transaction.scores.sum())
+        };
+        assert_eq!(give(2.5, 0), (true, 2500, 0));
+        assert_eq!(give(-0.0014, 1), (true, 2500, -1));
+        assert_eq!(give(1e6, 1), (true, 2500, 999_999_999));
+        for wrong in [1e7, -1e7, f64::INFINITY] {
+            assert_eq!(give(wrong, 1), (false, 2500, 999_999_999), "{wrong}");
+        }
+        let forged = Change::score(1.0, "a\r\nX: y");
+        assert!(forged.apply(&mut session, "p").is_err());
+        assert_eq!(session.score(), 1_000_002_499);
+        for _ in 0..100 {
+            let one = Change::score(1.0, "one more");
+            one.apply(&mut session, "p").unwrap();
+        }
+        assert_eq!(session.score(), 1_000_102_499);
+        assert_eq!(
+            session.transaction.scores.entries().len(),
+            crate::score::MAX_SCORES
         );
     }
 

@@ -27,6 +27,12 @@ pub enum RejectType {
     Disconnect,
     /// For now, and the connection is closed.
     TempDisconnect,
+    /// Not at all: the message is thrown away.
+    Discard,
+    /// Not at all: the message is kept in the store, for a limited time.
+    Quarantine,
+    /// Not at all: the message is kept in the store until somebody decides.
+    Hold,
 }
 
 /// What happens when a plugin cannot answer: it crashed, timed out, broke the protocol, or said `error`.
@@ -77,6 +83,9 @@ impl RejectType {
             RejectType::Temp => Verdict::DenySoft,
             RejectType::Disconnect => Verdict::DenyDisconnect,
             RejectType::TempDisconnect => Verdict::DenySoftDisconnect,
+            RejectType::Discard => Verdict::Discard,
+            RejectType::Quarantine => Verdict::Quarantine,
+            RejectType::Hold => Verdict::Hold,
         }
     }
 }
@@ -126,7 +135,15 @@ macro_rules! worded {
 }
 
 worded!(Reject { Tolerate "false", Now "true", Naughty "naughty", });
-worded!(RejectType { Perm "perm", Temp "temp", Disconnect "disconnect", TempDisconnect "temp_disconnect", });
+worded!(RejectType {
+    Perm "perm",
+    Temp "temp",
+    Disconnect "disconnect",
+    TempDisconnect "temp_disconnect",
+    Discard "discard",
+    Quarantine "quarantine",
+    Hold "hold",
+});
 worded!(OnError { TempFail "tempfail", Skip "skip", Reject "reject", });
 worded!(Immune { Skip "skip", Tolerate "tolerate", Ignore "false", });
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Verdict;
-use crate::{Address, HeaderBlock, Hook, Value};
+use crate::{Address, HeaderBlock, Hook, Score, Scores, Value};
 
 /// Notes: plain data that plugins leave for each other, by name.
 pub type Notes = BTreeMap<String, Value>;
@@ -55,6 +55,8 @@ pub struct Connection {
     pub naughty: Option<Naughty>,
     /// Reputation earned on this connection; plugins add to it.
     pub karma: i64,
+    /// The points that plugins gave before MAIL.
+    pub scores: Scores,
     /// The user name, after a successful AUTH.
     pub authenticated: Option<String>,
     /// How the connection is encrypted, once it is. Boxed: most connections are not, and wait for long.
@@ -123,11 +125,25 @@ pub struct Transaction {
     pub routes: BTreeMap<Address, String>,
     /// At `queue` and `queue_post`: the route of all recipients at hand.
     pub route: Option<String>,
+    /// The points that plugins gave from MAIL on.
+    pub scores: Scores,
     /// What plugins noted.
     pub notes: Notes,
 }
 
 impl Session {
+    /// The points of the connection and of the transaction together, in thousandths.
+    pub fn score(&self) -> i64 {
+        let (connection, transaction) = (&self.connection.scores, &self.transaction.scores);
+        connection.sum().saturating_add(transaction.sum())
+    }
+
+    /// Each score of the connection, then of the transaction, as far as they are kept.
+    pub fn scores(&self) -> impl Iterator<Item = &Score<'static>> {
+        let (connection, transaction) = (&self.connection.scores, &self.transaction.scores);
+        connection.entries().iter().chain(transaction.entries())
+    }
+
     /// Why nothing is to be refused: of the connection, else of its transaction.
     pub fn immune(&self) -> Option<&str> {
         let own = self.connection.immune.as_ref();
@@ -290,6 +306,7 @@ fields! {
     Immune "immune",
     Naughty "naughty",
     Karma "karma",
+    Score "score",
     Authenticated "authenticated",
     TlsVersion "tls_version",
     TlsCipher "tls_cipher",
@@ -323,13 +340,13 @@ impl FieldSet {
         FieldSet(
             fields
                 .iter()
-                .fold(0, |bits, field| bits | 1 << *field as u8),
+                .fold(0, |bits, field| bits | 1_u64 << *field as u8),
         )
     }
 
     /// Whether the field is in it.
     pub const fn has(self, field: Field) -> bool {
-        self.0 & (1 << field as u8) != 0
+        self.0 & (1_u64 << field as u8) != 0
     }
 
     /// Both sets together.
@@ -368,6 +385,13 @@ pub enum Args<'a> {
     },
     /// `vrfy`, `help`: the rest of the line.
     Argument(Cow<'a, str>),
+    /// `data_lines`: a block of the message.
+    Lines {
+        /// Whole lines as they were received, dots undone.
+        lines: Cow<'a, [u8]>,
+        /// Where in the message they begin.
+        offset: u64,
+    },
     /// `unrecognized_command`.
     Command {
         /// The command, in upper case.

@@ -211,4 +211,21 @@ subtest 'the body' => sub {
     is_deeply [map { $_->hook('queue')->verdict } @made], ['ok', 'denysoft'], 'a client can be gone';
 }
 
+subtest 'points, and messages that are diverted' => sub {
+    my $test = Gatepost::Test->new(
+        plugin => "$dir/points", connection => {score => 1250}, transaction => {recipients => ['bob@example.org']}, message => "X: y\n\nz\n",
+    );
+    my $mail = sub { $test->hook(mail => address => "$_[0]\@example.org") };
+    my $result = $mail->('2.5');
+    is_deeply [map { $result->$_ } qw(verdict disposition message)], ['declined', 'fail', 'as told'];
+    is_deeply $result->changes, [{op => 'score', points => 2500, reason => 'as told'}];
+    $result = $mail->('-0.0004');
+    is_deeply [map { $result->$_ } qw(verdict disposition)], [undef, 'pass'], 'it speaks for the client';
+    is $result->changes->[0]{points}, 0;
+    is $mail->('ask')->message, '3.75';
+    is_deeply [map { $mail->($_)->verdict } qw(discard quarantine hold)], [qw(discard quarantine hold)];
+    is $mail->('hold')->message, 'as told';
+    is_deeply $test->hook('data_post')->entry->{recipients}, [{address => 'bob@example.org', verdict => 'hold'}];
+};
+
 done_testing;

@@ -26,6 +26,13 @@ class Results(PluginTest):
             ("denysoft_disconnect('no', disposition='pass')", {"verdict": "denysoft_disconnect", "disposition": "pass", "message": "no"}),
             ("ok(values=['a', 'b'])", {"verdict": "ok", "values": ["a", "b"]}),
             ("done(reply=['x'])", {"verdict": "done", "reply": ["x"]}),
+            ("quarantine('spam')", {"verdict": "quarantine", "message": "spam"}),
+            ("discard()", {"verdict": "discard"}),
+            ("score(2.5, 'odd')", {
+                "disposition": "fail", "message": "odd", "verdict": "declined", "changes": [{"op": "score", "points": 2500, "reason": "odd"}],
+            }),
+            ("score(-0.1)", {"disposition": "pass", "message": "", "changes": [{"op": "score", "points": -100, "reason": ""}]}),
+            ("ok().for_recipient('a@b', hold('bcc'))", {"verdict": "ok", "recipients": [{"address": "a@b", "verdict": "hold", "message": "bcc"}]}),
             ("passed('most').for_recipient('a@b', fail('full')).for_recipient(Address('c@d'), denysoft(code=452, enhanced='4.2.2', reply='x'))", {
                 "disposition": "pass", "message": "most", "recipients": [
                     {"address": "a@b", "disposition": "fail", "message": "full"},
@@ -39,6 +46,13 @@ class Results(PluginTest):
                     # Twice, for the second may come out of a cache.
                     for _ in range(2):
                         self.assertEqual(core.hook("rcpt", ["a"]), [{"plugin": "a", **entry}])
+
+    def test_points_are_seen_by_the_next_plugin(self):
+        gives = "@hook('rcpt')\ndef rcpt(session):\n    session.add_score(0.25, 'first')\n    return score(-2, 'then')\n"
+        sees = "@hook('rcpt', fields=['score'])\ndef rcpt(session):\n    return passed(str(session.score))\n"
+        entries = self.core(gives, sees).hook("rcpt", ["a", "b"], connection={"score": 4000})
+        self.assertEqual([change["points"] for change in entries[0]["changes"]], [250, -2000])
+        self.assertEqual(entries[1]["message"], "2.25")
 
     def test_an_answer_given_before_comes_with_its_changes_when_it_has_some(self):
         core = self.core("""

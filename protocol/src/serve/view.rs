@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::session::{Args, Credentials, Direction, Naughty, Session, Tls};
 use crate::wire::{ArgsMessage, ConnectionFields, HookMessage};
-use crate::{Address, HeaderBlock, Hook, Value, Verdict};
+use crate::{Address, HeaderBlock, Hook, Score, Scores, Value, Verdict};
 
 /// The session.
 pub(super) fn session(message: &HookMessage<'_>) -> Session {
@@ -39,6 +39,8 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
             verdict: fields.naughty_verdict.unwrap_or(Verdict::Deny),
         });
         connection.karma = fields.karma.unwrap_or_default();
+        let scores = fields.scores.iter().map(Score::to_static).collect();
+        connection.scores = Scores::of(fields.score.unwrap_or_default(), scores);
         connection.authenticated = owned(&fields.authenticated);
         connection.tls = tls(fields).map(Box::new);
         connection.auth_results = fields.auth_results.as_deref().unwrap_or_default().to_vec();
@@ -126,6 +128,10 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
                 .map_or(Cow::Owned(BTreeMap::new()), Cow::Borrowed),
         },
         Hook::Vrfy | Hook::Help => Args::Argument(text(&message.argument)),
+        Hook::DataLines => Args::Lines {
+            lines: Cow::Borrowed(message.lines.as_ref().map_or(&[][..], |lines| lines)),
+            offset: message.offset.unwrap_or_default(),
+        },
         Hook::UnrecognizedCommand => Args::Command {
             command: text(&message.command),
             argument: text(&message.argument),

@@ -2,7 +2,9 @@
 
 use gatepost_protocol::frame::{self, Kind};
 use gatepost_protocol::wire::*;
-use gatepost_protocol::{Change, Disposition, EnhancedCode, Hook, Scope, Setting, Value, Verdict};
+use gatepost_protocol::{
+    Change, Disposition, EnhancedCode, Hook, Scope, Score, Setting, Value, Verdict,
+};
 use serde_json::{Value as Json, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -103,6 +105,12 @@ fn messages() {
                         reads: vec![text("karma_history")],
                         timeout_ms: Some(2000),
                         mode: None,
+                        priority: Some(Value::from("first")),
+                    },
+                    ReadyHook {
+                        hook: text("mail"),
+                        priority: Some(Value::from(-5)),
+                        ..ReadyHook::default()
                     },
                     ReadyHook {
                         hook: text("deny"),
@@ -211,6 +219,19 @@ fn messages() {
         "core",
         &before("capabilities", capabilities),
     );
+    let lines = ArgsMessage {
+        lines: Some(Cow::Owned(serde_bytes::ByteBuf::from(
+            &b"J\xf6rg\r\n.\r\n"[..],
+        ))),
+        offset: Some(65_530),
+        ..ArgsMessage::default()
+    };
+    message(
+        &mut out,
+        "hook data_lines",
+        "core",
+        &before("data_lines", lines),
+    );
     let data_post = HookMessage {
         id: Some(18),
         hook: "data_post".into(),
@@ -277,6 +298,36 @@ fn messages() {
     };
     message(
         &mut out,
+        "hook data_post, with a score",
+        "core",
+        &HookMessage {
+            id: Some(24),
+            hook: "data_post".into(),
+            plugins: vec!["score".into()],
+            session: "3f9a1c".into(),
+            transaction: Some(1),
+            deadline_ms: Some(300_000),
+            connection: Some(ConnectionFields {
+                score: Some(6_500),
+                scores: vec![
+                    Score {
+                        plugin: "dnsbl".into(),
+                        points: 7_000,
+                        reason: "listed".into(),
+                    },
+                    Score {
+                        plugin: "vip".into(),
+                        points: -500,
+                        reason: "".into(),
+                    },
+                ],
+                ..ConnectionFields::default()
+            }),
+            ..HookMessage::default()
+        },
+    );
+    message(
+        &mut out,
         "hook data_post, with settings in force",
         "core",
         &with_settings,
@@ -320,6 +371,20 @@ fn messages() {
             id: 17,
             results: vec![Entry {
                 plugin: text("vip"),
+                ..Entry::default()
+            }],
+        },
+    );
+    message(
+        &mut out,
+        "result, with a delay",
+        "plugin",
+        &ResultMessage {
+            id: 17,
+            results: vec![Entry {
+                plugin: text("vip"),
+                verdict: Some(Verdict::Ok),
+                delay_ms: Some(2500),
                 ..Entry::default()
             }],
         },
@@ -455,6 +520,44 @@ fn messages() {
                 ]),
                 ..Entry::default()
             }],
+        },
+    );
+    message(
+        &mut out,
+        "result that diverts the message, and scores",
+        "plugin",
+        &ResultMessage {
+            id: 20,
+            results: vec![
+                Entry {
+                    plugin: text("greylist"),
+                    disposition: Some(Disposition::Fail),
+                    message: Some(text("no reverse DNS")),
+                    verdict: Some(Verdict::Declined),
+                    changes: Some(vec![
+                        Change::score(2.5, "no reverse DNS"),
+                        Change::score(-0.125, "known for a year"),
+                    ]),
+                    ..Entry::default()
+                },
+                Entry {
+                    plugin: text("spam"),
+                    verdict: Some(Verdict::Quarantine),
+                    message: Some(text("spam")),
+                    recipients: Some(vec![
+                        RecipientEntry {
+                            verdict: Some(Verdict::Discard),
+                            ..recipient("bob@example.org")
+                        },
+                        RecipientEntry {
+                            verdict: Some(Verdict::Hold),
+                            message: Some(text("bcc")),
+                            ..recipient("carol@example.org")
+                        },
+                    ]),
+                    ..Entry::default()
+                },
+            ],
         },
     );
     message(

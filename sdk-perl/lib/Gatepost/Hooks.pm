@@ -14,7 +14,7 @@ use Qpsmtpd::Constants;
 
 our @CONNECTION_FIELDS = qw(
     remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client
-    immune whitelisted naughty karma authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results
+    immune whitelisted naughty karma score authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results
 );
 
 my @envelope = qw(sender recipients recipient_parameters);
@@ -56,6 +56,7 @@ our %HOOK = (
     rcpt                 => [\@envelope, $address],
     data                 => [\@envelope, $none],
     data_headers_end     => [\@message,  $none],
+    data_lines           => [\@message,  sub { @{$_[0]}{qw(lines offset)} }],
     data_post_headers    => [\@message,  $none],
     data_post            => [\@message,  $none],
     queue_pre            => [\@message,  $none],
@@ -98,7 +99,7 @@ our @ORDER = (qw(
     auth-plain auth-login auth-cram-md5 rcpt_parse rcpt_pre rcpt mail_parse mail mail_pre data data_headers_end
     data_post_headers data_post queue_pre queue queue_post vrfy noop quit reset_transaction disconnect
     post-connection unrecognized_command deny ok received_line help
-), 'rset', 'recipient_valid');
+), 'rset', 'recipient_valid', 'data_lines');
 
 my %known = map { $_ => 1 } @ORDER;
 

@@ -20,6 +20,7 @@ my %words = (
     whitelisted   => qr/\b(?:is_immune|whitelist(?:ed|host|sender))\b/,
     naughty       => qr/\b(?:\w*naughty\w*|get_reject|store_deferred_reject)\b/,
     karma         => qr/karma/,
+    score         => qr/->\s*score\b/,
     authenticated => qr/\b(?:auth_user|authenticated)\b/,
     tls_version   => qr/\btls_(?:version|enabled)\b/,
     auth_results  => qr/\b(?:store_auth_results|authentication_results)\b/,

@@ -89,7 +89,7 @@ sub frame {
 
 my $change = record(
     op => text(), scope => text(), name => text(), value => any(),
-    address => text(), add => integer(), nth => integer(), reason => text(), message => text(), text => text(),
+    address => text(), add => integer(), points => integer(), nth => integer(), reason => text(), message => text(), text => text(),
     route => text(),
 );
 # The one key whose type depends on `op`: a header's value is bytes, a note's anything, relay_client's a flag.
@@ -107,11 +107,12 @@ my @found = (
 our $RESULT = record(
     plugin => text(), @found, recipients => list_of(record(address => text(), @found)),
     changes => list_of(sub { ($change{$_[0]{op}} // $change)->($_[0]) }),
-    values => list_of(text()), defer => text(),
+    values => list_of(text()), defer => text(), delay_ms => integer(),
 );
 
 my $hook = record(
     hook => text(), mode => text(), fields => list_of(text()), reads => list_of(text()), timeout_ms => integer(),
+    priority => sub { $_[0] =~ /\A-?[0-9]+\z/ ? pack_integer($_[0]) : pack_text($_[0]) },
 );
 my $setting = record(name => text(), type => text(), default => any(), required => boolean(), help => text());
 my $ready_plugin = record(

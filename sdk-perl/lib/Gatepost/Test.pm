@@ -146,6 +146,7 @@ sub _keep {
     }
     my ($connection, $transaction, $op) = (@$self{qw(connection transaction)}, $change->{op});
     if    ($op eq 'karma')        { $connection->{karma} += $change->{add} }
+    elsif ($op eq 'score')        { $connection->{score} += $change->{points} }
     elsif ($op eq 'relay_client') { $connection->{relay_client} = $change->{value} }
     elsif ($op eq 'remote_host')  { $connection->{remote_host} = $change->{name} }
     elsif ($op eq 'immune' || $op eq 'whitelisted') {
@@ -220,6 +221,7 @@ sub code        { $_[0]{entry}{code} }
 sub enhanced    { $_[0]{entry}{enhanced} }
 sub reply       { join "\n", @{$_[0]{entry}{reply} // []} }
 sub changes     { $_[0]{entry}{changes} // [] }
+sub delay_ms    { $_[0]{entry}{delay_ms} }
 sub values      { $_[0]{entry}{values} // [] }
 sub entry       { $_[0]{entry} }
 

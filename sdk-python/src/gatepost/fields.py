@@ -138,6 +138,11 @@ class Fields:
         return int(self._of_connection("karma") or 0)
 
     @property
+    def score(self) -> float:
+        """The points that plugins gave the connection and the transaction so far, all together."""
+        return int(self._of_connection("score") or 0) / 1000
+
+    @property
     def authenticated(self) -> Optional[str]:
         """The user's name."""
         return _optional(self._of_connection("authenticated"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, MutableMapping, Optional,
 from . import headers
 from .address import Address
 from .calls import Core
-from .changes import plain
+from .changes import plain, score
 from .definition import Hook
 from .fields import Fields, NotSubscribed
 from .message import Message
@@ -136,6 +136,10 @@ class Session(Fields):
     def add_karma(self, add: int) -> None:
         """Add to the connection's karma; a negative number takes away."""
         self._turn.change({"op": "karma", "add": add})
+
+    def add_score(self, points: float, reason: str = "") -> None:
+        """Add to the score, of the connection before MAIL and of the transaction afterwards; a negative number takes away."""
+        self._turn.change(score(points, reason))
 
     def set_relay_client(self, value: bool = True, reason: Optional[str] = None) -> None:
         """Say whether the client may relay through us, and why, for the log."""

@@ -24,7 +24,7 @@ impl Chain {
         let finding = Finding::from(Outcome::skip(why));
         let mut judgement = self.rules(visit, at).judge(&finding);
         judgement.mark = Mark::Spared;
-        self.log(visit, hook, at, &judgement, &finding.message);
+        self.log(visit, hook, at, &judgement, &finding);
         self.trace(visit, hook, at, &judgement, &finding);
         self.announce(visit, hook, &self.members[at], &judgement, &finding.message);
     }

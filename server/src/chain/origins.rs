@@ -35,7 +35,7 @@ impl Origins {
         let counts = judgement.verdict != Verdict::Declined
             || matches!(found, Disposition::Fail | Disposition::Error);
         let failed = finding.verdict.is_none() && found == Disposition::Error;
-        let denied = judgement.wanted.is_denial() && !failed && judgement.mark != Mark::Kept;
+        let denied = judgement.wanted.is_negative() && !failed && judgement.mark != Mark::Kept;
         let spared = matches!(judgement.mark, Mark::Forgiven | Mark::Spared);
         let typed = denied
             && judgement.mark != Mark::Tolerated

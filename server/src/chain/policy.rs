@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gatepost_protocol::{
-    Disposition, EnhancedCode, Immune, Level, OnError, Outcome, Policy, Reject, RejectType, Verdict,
+    Disposition, EnhancedCode, Immune, Level, OnError, Outcome, Points, Policy, Reject, RejectType,
+    Verdict,
 };
 
 use crate::config::{LevelChange, Shadow};
@@ -41,6 +42,20 @@ pub struct Finding {
     pub code: Option<u16>,
     pub enhanced: Option<EnhancedCode>,
     pub reply: Vec<String>,
+    /// Points that were given with it, in thousandths: for its line.
+    pub score: i64,
+}
+
+impl Finding {
+    /// Its sentence as the log has it.
+    pub fn line(&self) -> Cow<'_, str> {
+        let (message, score) = (&self.message, Points(self.score));
+        match (self.score, message.is_empty()) {
+            (0, _) => message.into(),
+            (_, true) => format!("(score {score:+})").into(),
+            (_, false) => format!("{message} (score {score:+})").into(),
+        }
+    }
 }
 
 impl From<Outcome> for Finding {
@@ -52,6 +67,7 @@ impl From<Outcome> for Finding {
             code: outcome.code,
             enhanced: outcome.enhanced,
             reply: outcome.reply,
+            score: 0,
         }
     }
 }
@@ -71,6 +87,8 @@ pub enum Mark {
     Naughty,
     /// Each recipient answers for itself.
     Kept,
+    /// Somebody released the message from the store.
+    Released,
     /// `shadow = true`, or not one of `canary`.
     Shadow,
 }
@@ -87,6 +105,7 @@ impl Mark {
             Mark::Tolerated => "tolerated",
             Mark::Naughty => "NAUGHTY",
             Mark::Kept => "kept for the recipients",
+            Mark::Released => "released",
             Mark::Shadow => "shadow",
         };
         Some(text.into())
@@ -171,11 +190,13 @@ impl Rules {
             verdict,
             wanted: verdict,
             disposition,
-            silent: finding.disposition.is_none() && verdict == Verdict::Declined,
+            silent: finding.disposition.is_none()
+                && verdict == Verdict::Declined
+                && finding.score == 0,
             mark: Mark::None,
         };
         match (verdict, disposition) {
-            (Some(wanted), found) if wanted.is_denial() => {
+            (Some(wanted), found) if wanted.is_negative() => {
                 let wanted = self.forced_type.map_or(*wanted, RejectType::verdict);
                 self.deny(wanted, found.unwrap_or(Disposition::Fail))
             }
@@ -314,7 +335,12 @@ mod tests {
             reject_type: Some(RejectType::TempDisconnect),
             ..Policy::default()
         });
+        let diverting = rules(Policy {
+            reject_type: Some(RejectType::Quarantine),
+            ..Policy::default()
+        });
         let now = rules(Policy::default());
+        let held = || Outcome::declined().with_verdict(Verdict::Hold);
         let friend = now.towards(true);
         let strict = rules(Policy {
             immune: Some(Immune::Ignore),
@@ -370,6 +396,49 @@ mod tests {
                 denied(),
                 Declined,
                 Mark::Tolerated,
+            ),
+            ("hold", &now, held(), Hold, Mark::None),
+            (
+                "hold, typed",
+                &typed,
+                held(),
+                DenySoftDisconnect,
+                Mark::None,
+            ),
+            (
+                "hold, tolerated",
+                &reject(Reject::Tolerate),
+                held(),
+                Declined,
+                Mark::Tolerated,
+            ),
+            (
+                "hold, naughty",
+                &reject(Reject::Naughty),
+                held(),
+                Declined,
+                Mark::Naughty,
+            ),
+            (
+                "fail, diverted",
+                &diverting,
+                Outcome::fail("x"),
+                Quarantine,
+                Mark::None,
+            ),
+            (
+                "deny, diverted",
+                &diverting,
+                denied(),
+                Quarantine,
+                Mark::None,
+            ),
+            (
+                "error, diverted does not matter",
+                &diverting,
+                Outcome::error("x"),
+                DenySoft,
+                Mark::None,
             ),
             ("error", &now, Outcome::error("x"), DenySoft, Mark::None),
             (

@@ -5,7 +5,7 @@ mod parse;
 use std::fmt;
 use std::net::IpAddr;
 
-use gatepost_protocol::Session;
+use gatepost_protocol::{Points, Session};
 use ipnet::IpNet;
 
 /// A condition on the session. Evaluating it allocates nothing.
@@ -72,7 +72,7 @@ names!(TextName {
     Quarantine "quarantine",
     Route "route",
 });
-names!(NumberName { Karma "karma", RecipientCount "recipient_count", });
+names!(NumberName { Karma "karma", Score "score", RecipientCount "recipient_count", });
 names!(Order { Equal "==", Unequal "!=", AtMost "<=", Less "<", AtLeast ">=", More ">", });
 
 impl When {
@@ -154,9 +154,15 @@ impl TextName {
 }
 
 impl NumberName {
+    /// Whether it counts in thousandths.
+    const fn has_fractions(self) -> bool {
+        matches!(self, NumberName::Score)
+    }
+
     fn of(self, session: &Session) -> i64 {
         match self {
             NumberName::Karma => session.connection.karma,
+            NumberName::Score => session.score(),
             NumberName::RecipientCount => {
                 i64::try_from(session.transaction.recipients.len()).unwrap_or(i64::MAX)
             }
@@ -259,7 +265,11 @@ impl fmt::Display for Node {
                 quoted(f, text)
             }
             Node::Number(name, order, number) => {
-                write!(f, "{} {} {number}", name.name(), order.name())
+                write!(f, "{} {} ", name.name(), order.name())?;
+                match name.has_fractions() {
+                    true => Points(*number).fmt(f),
+                    false => number.fmt(f),
+                }
             }
             Node::Address(equal, address) => {
                 write!(f, "remote_ip {} \"{address}\"", equality(*equal))

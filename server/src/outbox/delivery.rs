@@ -11,6 +11,7 @@ use gatepost_protocol::{
 
 use super::envelope::{Envelope, Recipient};
 use super::folder::Stored;
+use super::store::{self, Store};
 use super::{Action, News};
 use crate::chain::{Chain, Decision, Profile, Visit, agree};
 
@@ -45,17 +46,24 @@ struct Group {
 /// An attempt under way.
 pub struct Attempt<'a> {
     chain: &'a Chain,
+    store: &'a Store,
     visit: Visit,
     message: &'a Stored,
 }
 
 impl<'a> Attempt<'a> {
     /// An attempt in a session.
-    pub fn new(chain: &'a Chain, session: Session, message: &'a Stored) -> Attempt<'a> {
+    pub fn new(
+        chain: &'a Chain,
+        store: &'a Store,
+        session: Session,
+        message: &'a Stored,
+    ) -> Attempt<'a> {
         let mut visit = Visit::new(session);
         visit.utf8 = visit.session.transaction.is_smtputf8();
         Attempt {
             chain,
+            store,
             visit,
             message,
         }
@@ -64,6 +72,7 @@ impl<'a> Attempt<'a> {
     /// Puts the message to the plugins, for each group of recipients.
     pub async fn make(mut self, envelope: &Envelope) -> Attempted {
         let mut attempted = Attempted::default();
+        self.visit.is_released = envelope.released.is_some();
         let whole = std::mem::take(&mut self.visit.session.transaction);
         for group in groups(self.chain, &envelope.recipients) {
             self.enter(&whole, &group);
@@ -117,21 +126,63 @@ impl<'a> Attempt<'a> {
             values: Vec::new(),
             ..decision.clone()
         };
-        let at_hand = &self.visit.session.transaction.recipients;
-        let of_all = |recipient: &Recipient| match at_hand.contains(&recipient.address) {
-            true => fate(recipient, hook, &decision),
-            false => fate(recipient, hook, &replaced),
-        };
+        let at_hand = self.visit.session.transaction.recipients.clone();
         let of_each = |recipient: &Recipient| {
             let own = decided
                 .iter()
                 .find(|(address, ..)| *address == recipient.address);
-            own.map_or_else(
-                || of_all(recipient),
-                |(_, hook, decision)| fate(recipient, *hook, decision),
-            )
+            match own {
+                Some((_, hook, decision)) => (*hook, decision),
+                None if at_hand.contains(&recipient.address) => (hook, &decision),
+                None => (hook, &replaced),
+            }
         };
-        group.recipients.iter().map(of_each).collect()
+        let mut fates = Vec::with_capacity(group.recipients.len());
+        for recipient in &group.recipients {
+            let (hook, decision) = of_each(recipient);
+            fates.push(match decision.verdict.diverts() {
+                true => self.divert(recipient, decision).await,
+                false => fate(recipient, hook, decision),
+            });
+        }
+        fates
+    }
+
+    /// Has the message thrown away for a recipient, or kept in the store, as a plugin wants it.
+    async fn divert(&mut self, recipient: &Recipient, decision: &Decision) -> Fate {
+        let kind = match decision.verdict {
+            Verdict::Quarantine => store::Kind::Quarantine,
+            Verdict::Hold => store::Kind::Hold,
+            _ => return Fate::Taken(None),
+        };
+        let reason = decision.lines.join(" ");
+        let why = store::Why {
+            kind,
+            plugin: decision.plugin.as_deref().unwrap_or_default(),
+            reason: &reason,
+        };
+        let transaction = &mut self.visit.session.transaction;
+        let recipients = std::mem::take(&mut transaction.recipients);
+        let parameters = std::mem::take(&mut transaction.recipient_parameters);
+        transaction.add_recipient(recipient.address.clone(), recipient.parameters.clone());
+        let (session, whom) = (&self.visit.session, [recipient.address.clone()]);
+        let kept = self.store.keep(&why, session, &whom, self.message).await;
+        let transaction = &mut self.visit.session.transaction;
+        transaction.recipients = recipients;
+        transaction.recipient_parameters = parameters;
+        match kept {
+            Ok(_) => Fate::Taken(None),
+            Err(error) => {
+                let text = format!("It cannot be kept in the store: {error}");
+                Fate::Later(refusal(
+                    recipient,
+                    &Decision::declined(),
+                    451,
+                    EnhancedCode(4, 3, 1),
+                    &text,
+                ))
+            }
+        }
     }
 
     async fn ask(&mut self, hook: Hook) -> Decision {

@@ -120,7 +120,7 @@ impl Outbox {
         message: &Stored,
     ) -> io::Result<Attempted> {
         let session = self.session(chain, claim, message).await?;
-        let attempt = Attempt::new(chain, session, message);
+        let attempt = Attempt::new(chain, &self.store, session, message);
         Ok(attempt.make(&claim.envelope).await)
     }
 

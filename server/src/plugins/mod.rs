@@ -18,6 +18,7 @@ mod queue;
 mod rcpt_ok;
 mod recipients;
 mod relay;
+mod score;
 #[cfg(test)]
 mod testing;
 
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Definition> {
         recipients::DEFINITION,
         naughty::DEFINITION,
         headers::DEFINITION,
+        score::DEFINITION,
         queue::maildir::DEFINITION,
         queue::smtp_forward::DEFINITION,
         queue::discard::DEFINITION,

@@ -147,6 +147,7 @@ impl Mail {
         self.visit.profile.clone_from(&profile);
         let decision = self.ask(Hook::Rcpt, &args, None).await;
         self.visit.profile = None;
+        let diverted = self.visit.diverted.take();
         if let Some(next) = self.settle(output, Hook::Rcpt, &decision) {
             return next;
         }
@@ -157,6 +158,7 @@ impl Mail {
             address: recipient.clone(),
             parameters: parameters.clone(),
             profile,
+            diverted,
         });
         self.visit
             .session

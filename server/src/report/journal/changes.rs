@@ -1,6 +1,6 @@
 //! A plugin's changes in words.
 
-use gatepost_protocol::{Address, Change, Scope};
+use gatepost_protocol::{Address, Change, Points, Scope};
 
 /// `add_header X-Spam: yes`; without what may be a secret where `with_values` is false.
 pub fn describe(change: &Change, with_values: bool) -> String {
@@ -33,6 +33,7 @@ pub fn describe(change: &Change, with_values: bool) -> String {
         Change::RemoveRecipient { address } => format!("remove_recipient {address}"),
         Change::SetSender { address } => format!("set_sender {address}"),
         Change::Karma { add } => format!("karma {add:+}"),
+        Change::Score { points, reason } => format!("score {:+}: {reason}", Points(*points)),
         Change::RelayClient { value, reason } => match reason {
             Some(reason) => format!("relay_client {value}: {reason}"),
             None => format!("relay_client {value}"),
