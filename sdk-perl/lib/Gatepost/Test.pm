@@ -218,6 +218,7 @@ sub enhanced    { $_[0]{entry}{enhanced} }
 sub reply       { join "\n", @{$_[0]{entry}{reply} // []} }
 sub changes     { $_[0]{entry}{changes} // [] }
 sub values      { $_[0]{entry}{values} // [] }
+sub settings    { $_[0]{entry}{settings} }
 sub entry       { $_[0]{entry} }
 
 # What holds for single recipients: from the address to a Gatepost::Test::Result.

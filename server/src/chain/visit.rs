@@ -1,8 +1,9 @@
 //! A session on its way through the chain, and what the chain decides.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Verdict};
+use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Value, Verdict};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -92,6 +93,8 @@ pub struct Decision {
     pub lines: Vec<String>,
     /// The answer to `received_line` and `config`; a secret, at `auth`.
     pub values: Vec<String>,
+    /// The answer to `user_config`.
+    pub settings: BTreeMap<String, Value>,
 }
 
 impl Decision {
@@ -114,6 +117,7 @@ impl Decision {
             enhanced: None,
             lines: Vec::new(),
             values: Vec::new(),
+            settings: BTreeMap::new(),
         }
     }
 }

@@ -139,6 +139,7 @@ fn turn(entry: Entry, due: &str, may_defer: bool) -> Result<(Turn, bool), String
         reply: entry.reply.unwrap_or_default(),
         changes: entry.changes.unwrap_or_default(),
         values: entry.values.unwrap_or_default(),
+        settings: entry.settings.unwrap_or_default(),
         recipients,
         defer: None,
     };
