@@ -39,7 +39,7 @@ pub(super) const CORE_KEYS: &[&str] = &[
 const UNIFORM_KEYS: [&str; 5] = ["reject", "reject_type", "on_error", "shadow", "canary"];
 
 /// The keys that say where a plugin runs; it has one of them at most.
-const KINDS: [&str; 3] = ["run", "attach", "qpsmtpd"];
+pub(super) const KINDS: [&str; 3] = ["run", "attach", "qpsmtpd"];
 
 /// Reads the chain.
 pub(super) fn read_chain(
