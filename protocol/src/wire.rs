@@ -23,7 +23,7 @@ macro_rules! kinds {
 kinds! {
     Hello => "hello", Init => "init", Ready => "ready", InitError => "init_error", HookMessage<'_> => "hook",
     ResultMessage => "result", Late => "verdict", Cancel => "cancel", CallMessage => "call", ReplyMessage => "reply",
-    Log => "log", Failed => "error", Goodbye => "goodbye",
+    Log => "log", Failed => "error", Goodbye => "goodbye", Fork => "fork",
 }
 
 /// `hello`, both ways.
@@ -525,6 +525,13 @@ impl Log {
 pub struct Failed {
     /// Why.
     pub message: String,
+}
+
+/// `fork`, core to plugin: bring up another worker like this one, at a channel of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The Unix socket that the new worker connects to.
+    pub path: PathBuf,
 }
 
 /// `goodbye`, core to plugin: no more hooks will come.

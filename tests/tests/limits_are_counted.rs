@@ -18,7 +18,8 @@ struct Case {
 }
 
 /// Those of the daemon itself, which no client exceeds at will: the tests beside their code count them.
-const INSIDE: [Limit; 4] = [
+const INSIDE: [Limit; 5] = [
+    Limit::Quarantine,
     Limit::PluginRequests,
     Limit::PluginEvents,
     Limit::LogLines,

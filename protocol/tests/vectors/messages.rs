@@ -563,5 +563,13 @@ fn messages() {
         },
     );
     message(&mut out, "goodbye", "core", &Goodbye {});
+    message(
+        &mut out,
+        "fork",
+        "core",
+        &Fork {
+            path: "/tmp/gatepost-x1y2z3/fork".into(),
+        },
+    );
     matches_file("messages.json", &Json::Array(out));
 }

@@ -43,6 +43,9 @@ sub new {
     }, $class;
 }
 
+# This process is a worker in its own right, and no child of a plugin's.
+sub forked { $_[0]{pid} = $$ }
+
 sub load {
     my ($self, $plugins) = @_;
     my @errors;

@@ -16,7 +16,7 @@ use Gatepost::MessagePack qw(pack_text pack_bytes pack_integer pack_boolean map_
 our $MAX_FRAME = 1_048_576;
 our @VERSION   = (1, 0);
 our $PROTOCOL  = 'gatepost-plugin';
-our @FEATURES  = qw(cancel segments settings);
+our @FEATURES  = qw(cancel segments settings fork);
 
 sub text    { \&pack_text }
 sub bytes   { \&pack_bytes }

@@ -7,9 +7,11 @@ mod explain;
 mod origins;
 mod outbox;
 mod plugin_test;
+mod quarantine;
 mod run;
 mod scaffold;
 mod self_signed;
+mod stored;
 pub mod transcript;
 mod users;
 
@@ -68,6 +70,9 @@ enum Command {
     /// See what waits in the outbox, have it tried now, or throw it away
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
+    /// See what is quarantined or held, release it, or throw it away
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// Make certificates
     #[command(subcommand)]
     Tls(TlsCommand),
@@ -141,6 +146,7 @@ pub fn main() -> ExitCode {
             plugin_test::test(&plugin, &transcript)
         }
         Command::Outbox(command) => outbox::outbox(&command),
+        Command::Quarantine(command) => quarantine::quarantine(&command),
         Command::Tls(TlsCommand::SelfSigned { names, out }) => self_signed::write(names, &out),
         Command::Plugin(PluginCommand::Serve) => {
             gatepost_protocol::serve(Vec::leak(plugins::all()))

@@ -9,7 +9,7 @@ use gatepost_protocol::{Level, Value, address};
 
 use super::reader::{Item, Keys, Reader};
 use super::types::{BareNewlines, Config, Limits, LogFormat, Mixed};
-use super::{auth, listen, outbox, tls, user_folder};
+use super::{auth, listen, outbox, quarantine, tls, user_folder};
 
 const KB: usize = 1 << 10;
 const MB: usize = 1 << 20;
@@ -108,6 +108,10 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         outbox: keys
             .get("outbox")
             .map(|item| outbox::read(reader, item))
+            .unwrap_or_default(),
+        quarantine: keys
+            .get("quarantine")
+            .map(|item| quarantine::read(reader, item))
             .unwrap_or_default(),
         plugins: Vec::new(),
         scopes: Default::default(),

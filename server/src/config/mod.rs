@@ -12,6 +12,7 @@ mod outbox;
 pub mod parts;
 mod plugin;
 mod program;
+mod quarantine;
 mod reader;
 mod scopes;
 mod source_text;

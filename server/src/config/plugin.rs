@@ -24,6 +24,7 @@ pub(super) const CORE_KEYS: &[&str] = &[
     "args",
     "env",
     "workers",
+    "exclusive",
     "process",
     "reject",
     "reject_type",
@@ -173,7 +174,15 @@ impl<'a> Chain<'a> {
             self.no_such_built_in(reader, keys, item.span(), name);
             return None;
         };
-        for key in ["plugin_dirs", "source", "args", "env", "workers", "process"] {
+        for key in [
+            "plugin_dirs",
+            "source",
+            "args",
+            "env",
+            "workers",
+            "exclusive",
+            "process",
+        ] {
             if let Some(span) = keys.key_span(key) {
                 let message = format!("`{key}` is for plugins with `run`; `{name}` is built in");
                 reader.mistake(span, message);

@@ -10,6 +10,8 @@ use gatepost_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::store;
+
 /// Milliseconds since 1970, as the file has them.
 pub type Millis = u64;
 
@@ -22,6 +24,9 @@ pub struct Envelope {
     pub origin: String,
     /// When that was.
     pub arrived: Millis,
+    /// When it was released, if it was withheld.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Millis>,
     /// Attempts that were made.
     pub attempts: u32,
     /// When the next one is due.
@@ -36,6 +41,9 @@ pub struct Envelope {
     pub recipients: Vec<Recipient>,
     /// Why it is set apart.
     pub quarantine: Option<String>,
+    /// Why nobody is to get it until somebody releases it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<Withheld>,
     /// How it came in.
     pub client: Client,
     /// Bytes of the message.
@@ -54,6 +62,17 @@ pub enum Kind {
     Message,
     /// A notification of ours.
     Notification,
+}
+
+/// Who withheld a message, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// How.
+    pub kind: store::Kind,
+    /// Whose decision it was.
+    pub plugin: String,
+    /// What the plugin said.
+    pub reason: String,
 }
 
 /// Who is to get it.
@@ -172,9 +191,31 @@ impl Envelope {
         }
     }
 
-    /// When it is given up.
+    /// The same once it is released: it waits for its first attempt. Who releases what was quarantined says that it is not to be set apart.
+    pub fn released(&self, now: Millis) -> Envelope {
+        let mut released = Envelope {
+            released: Some(now),
+            due: now,
+            ..self.clone()
+        };
+        if let Some(Withheld {
+            kind,
+            plugin,
+            reason,
+        }) = released.withheld.take()
+        {
+            released.reason = format!("released; it was {} by {plugin}: {reason}", kind.name());
+            if kind == store::Kind::Quarantine {
+                released.quarantine = None;
+            }
+        }
+        released
+    }
+
+    /// When it is given up. The time while it was withheld does not count.
     pub fn expires(&self, max_age: Duration) -> Millis {
-        self.arrived.saturating_add(millis_of(max_age))
+        let since = self.released.unwrap_or(self.arrived);
+        since.saturating_add(millis_of(max_age))
     }
 }
 

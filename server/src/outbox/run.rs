@@ -35,8 +35,8 @@ impl Outbox {
                 Some(due) if deliveries.len() < PARALLEL => {
                     Some(Duration::from_millis(due.saturating_sub(now())).min(LOOK))
                 }
-                Some(_) => Some(LOOK),
-                None => None,
+                None if self.store.schedule.is_empty() => None,
+                _ => Some(LOOK),
             };
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -1,5 +1,6 @@
 //! The outbox with small plugins in a real chain.
 
+mod store;
 mod submit;
 
 use std::sync::Mutex;
