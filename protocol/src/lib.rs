@@ -30,7 +30,7 @@ pub use departure::Departure;
 pub use header::HeaderBlock;
 pub use hook::Hook;
 pub use outcome::{Answer, BoxFuture, Outcome};
-pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
+pub use plugin::{Built, Call, Definition, Init, Plugin, Priority, Subscription};
 pub use policy::{Immune, Level, OnError, Policy, Reject, RejectType};
 pub use score::{Points, Score, Scores};
 pub use serve::serve;

@@ -385,6 +385,13 @@ pub enum Args<'a> {
     },
     /// `vrfy`, `help`: the rest of the line.
     Argument(Cow<'a, str>),
+    /// `data_lines`: a block of the message.
+    Lines {
+        /// Whole lines as they were received, dots undone.
+        lines: Cow<'a, [u8]>,
+        /// Where in the message they begin.
+        offset: u64,
+    },
     /// `unrecognized_command`.
     Command {
         /// The command, in upper case.

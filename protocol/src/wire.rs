@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteBuf, Bytes};
 
 use crate::frame::Kind;
 use crate::policy::{Immune, Level, OnError, Reject, RejectType};
@@ -129,6 +129,9 @@ pub struct ReadyHook {
     /// A deadline of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Where it stands among the plugins of the hook: see [`crate::Priority`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Value>,
 }
 
 /// The uniform settings in `ready`.
@@ -238,6 +241,10 @@ pub struct ArgsMessage<'a> {
     pub parameters: Option<Cow<'a, Parameters>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub argument: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Cow<'a, Bytes>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -425,6 +432,9 @@ pub struct Entry {
     /// The hook before which the answer will come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defer: Option<Hook>,
+    /// How long the client is to wait for its reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
 }
 
 /// What holds for a recipient (§6.5).

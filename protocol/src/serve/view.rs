@@ -128,6 +128,10 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
                 .map_or(Cow::Owned(BTreeMap::new()), Cow::Borrowed),
         },
         Hook::Vrfy | Hook::Help => Args::Argument(text(&message.argument)),
+        Hook::DataLines => Args::Lines {
+            lines: Cow::Borrowed(message.lines.as_ref().map_or(&[][..], |lines| lines)),
+            offset: message.offset.unwrap_or_default(),
+        },
         Hook::UnrecognizedCommand => Args::Command {
             command: text(&message.command),
             argument: text(&message.argument),

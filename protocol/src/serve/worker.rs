@@ -345,6 +345,10 @@ fn to_entry(name: &str, outcome: Outcome) -> wire::Entry {
             Some(outcome.recipients.into_iter().map(recipient).collect())
         },
         defer: None,
+        delay_ms: match outcome.delay {
+            Duration::ZERO => None,
+            delay => Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+        },
     }
 }
 

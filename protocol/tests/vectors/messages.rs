@@ -105,6 +105,12 @@ fn messages() {
                         reads: vec![text("karma_history")],
                         timeout_ms: Some(2000),
                         mode: None,
+                        priority: Some(Value::from("first")),
+                    },
+                    ReadyHook {
+                        hook: text("mail"),
+                        priority: Some(Value::from(-5)),
+                        ..ReadyHook::default()
                     },
                     ReadyHook {
                         hook: text("deny"),
@@ -212,6 +218,19 @@ fn messages() {
         "hook capabilities",
         "core",
         &before("capabilities", capabilities),
+    );
+    let lines = ArgsMessage {
+        lines: Some(Cow::Owned(serde_bytes::ByteBuf::from(
+            &b"J\xf6rg\r\n.\r\n"[..],
+        ))),
+        offset: Some(65_530),
+        ..ArgsMessage::default()
+    };
+    message(
+        &mut out,
+        "hook data_lines",
+        "core",
+        &before("data_lines", lines),
     );
     let data_post = HookMessage {
         id: Some(18),
@@ -352,6 +371,20 @@ fn messages() {
             id: 17,
             results: vec![Entry {
                 plugin: text("vip"),
+                ..Entry::default()
+            }],
+        },
+    );
+    message(
+        &mut out,
+        "result, with a delay",
+        "plugin",
+        &ResultMessage {
+            id: 17,
+            results: vec![Entry {
+                plugin: text("vip"),
+                verdict: Some(Verdict::Ok),
+                delay_ms: Some(2500),
                 ..Entry::default()
             }],
         },

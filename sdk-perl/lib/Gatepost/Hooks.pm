@@ -56,6 +56,7 @@ our %HOOK = (
     rcpt                 => [\@envelope, $address],
     data                 => [\@envelope, $none],
     data_headers_end     => [\@message,  $none],
+    data_lines           => [\@message,  sub { @{$_[0]}{qw(lines offset)} }],
     data_post_headers    => [\@message,  $none],
     data_post            => [\@message,  $none],
     queue_pre            => [\@message,  $none],
@@ -98,7 +99,7 @@ our @ORDER = (qw(
     auth-plain auth-login auth-cram-md5 rcpt_parse rcpt_pre rcpt mail_parse mail mail_pre data data_headers_end
     data_post_headers data_post queue_pre queue queue_post vrfy noop quit reset_transaction disconnect
     post-connection unrecognized_command deny ok received_line help
-), 'rset', 'recipient_valid');
+), 'rset', 'recipient_valid', 'data_lines');
 
 my %known = map { $_ => 1 } @ORDER;
 

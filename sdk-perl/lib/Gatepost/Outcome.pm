@@ -92,9 +92,10 @@ sub _take {
         undef $Gatepost::Log::held;
     }
     if (@$Gatepost::Changes::list) {
-        my ($changes, $recipients) = Gatepost::Changes::take();
+        my ($changes, $recipients, $delay) = Gatepost::Changes::take();
         $entry->{changes} = $changes if @$changes;
         $entry->{recipients} = $recipients if @$recipients;
+        $entry->{delay_ms} = $delay if $delay;
     }
     return;
 }

@@ -107,11 +107,12 @@ my @found = (
 our $RESULT = record(
     plugin => text(), @found, recipients => list_of(record(address => text(), @found)),
     changes => list_of(sub { ($change{$_[0]{op}} // $change)->($_[0]) }),
-    values => list_of(text()), defer => text(),
+    values => list_of(text()), defer => text(), delay_ms => integer(),
 );
 
 my $hook = record(
     hook => text(), mode => text(), fields => list_of(text()), reads => list_of(text()), timeout_ms => integer(),
+    priority => sub { $_[0] =~ /\A-?[0-9]+\z/ ? pack_integer($_[0]) : pack_text($_[0]) },
 );
 my $setting = record(name => text(), type => text(), default => any(), required => boolean(), help => text());
 my $ready_plugin = record(

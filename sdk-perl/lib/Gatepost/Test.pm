@@ -221,6 +221,7 @@ sub code        { $_[0]{entry}{code} }
 sub enhanced    { $_[0]{entry}{enhanced} }
 sub reply       { join "\n", @{$_[0]{entry}{reply} // []} }
 sub changes     { $_[0]{entry}{changes} // [] }
+sub delay_ms    { $_[0]{entry}{delay_ms} }
 sub values      { $_[0]{entry}{values} // [] }
 sub entry       { $_[0]{entry} }
 

@@ -2,7 +2,7 @@ package Qpsmtpd::Plugin;
 
 # The base class of every plugin file. A plugin is a plain hash; _args holds its arguments and settings where the
 # plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _name,
-# _package, _dirs, _settings, _registered, _resolver.
+# _package, _dirs, _settings, _registered, _priority, _resolver.
 
 use strict;
 use warnings;
@@ -44,10 +44,19 @@ sub temp_dir       { $_[0]->qp->temp_dir }
 sub settings { $_[0]{_settings} //= {} }
 
 # $method is a method's name or a code reference. True in $unshift puts it before the plugin's other code for that
-# hook. Dies on a hook that does not exist.
+# hook, and the plugin before all others there. Not qpsmtpd's: in its place `priority => ...`, which is the plugin's place among
+# those of the hook: `first`, `last` or an integer, of which smaller ones come earlier. Dies on a hook that does not exist.
 sub register_hook {
-    my ($self, $hook, $method, $unshift) = @_;
-    die $self->plugin_name . ": there is no hook \"$hook\"\n" unless Gatepost::Hooks::is_known($hook);
+    my ($self, $hook, $method, $unshift, $priority) = @_;
+    my $name = $self->plugin_name;
+    die "$name: there is no hook \"$hook\"\n" unless Gatepost::Hooks::is_known($hook);
+    if (($unshift // '') eq 'priority') {
+        $priority //= '';
+        die "$name: a priority is first, last or an integer, not \"$priority\"\n" unless $priority =~ /\A(?:first|last|-?[0-9]{1,9})\z/;
+        undef $unshift;
+    }
+    else { $priority = $unshift ? 'first' : undef }
+    $self->{_priority}{$hook} = $priority if defined $priority;
     my $list = $self->{_registered}{$hook} //= [];
     $unshift ? unshift @$list, $method : push @$list, $method;
     return;
@@ -169,6 +178,14 @@ sub score {
     $fields->{score} = ($fields->{score} // 0) + $thousandths;
     $self->log(LOGINFO, ($points > 0 ? 'fail' : 'pass') . (defined $reason && $reason ne '' ? ", $reason" : ''));
     return DECLINED;
+}
+
+# The client waits so many seconds for its reply, whatever that is, and nothing sleeps meanwhile but the client. Not qpsmtpd's, where a
+# plugin had to sleep itself.
+sub delay_reply {
+    my ($self, $seconds) = @_;
+    Gatepost::Changes::delay(int($seconds * 1000)) if $seconds > 0;
+    return;
 }
 
 # Get, or set with a text (false clears it).

@@ -27,6 +27,15 @@ def texts(value: Any) -> List[str]:
     return [text(item) for item in value or ()]
 
 
+def _bytes(value: Any) -> bytes:
+    """Bytes that may have arrived as text."""
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value or b"")
+
+
+def _integer(value: Any) -> int:
+    return int(value or 0)
+
+
 def _address(value: Any) -> Address:
     return Address(text(value))
 
@@ -55,6 +64,7 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "rcpt": {"address": _address, "parameters": parameters},
     "data": {},
     "data_headers_end": {},
+    "data_lines": {"lines": _bytes, "offset": _integer},
     "data_post_headers": {},
     "data_post": {},
     "queue_pre": {},

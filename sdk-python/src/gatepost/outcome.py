@@ -55,6 +55,13 @@ class Outcome:
         recipients = [*self.entry.get("recipients", ()), {"address": str(address), **outcome.entry}]
         return Outcome({**self.entry, "recipients": recipients})
 
+    def delayed(self, seconds: float) -> Outcome:
+        """This outcome, and the client waits so long for its reply, whatever that is. Nothing sleeps meanwhile but the client.
+
+        What plugins ask for at one command adds up; the server cuts it at 5 minutes.
+        """
+        return Outcome({**self.entry, "delay_ms": max(0, int(seconds * 1000))}, self.later, self.arguments)
+
     def __repr__(self) -> str:
         return f"Outcome({self.entry!r})"
 

@@ -30,7 +30,7 @@ pub(super) fn is_early(hook: Hook) -> bool {
 
 /// Whether recipients with different settings share a hook.
 pub(super) fn is_shared(hook: Hook) -> bool {
-    matches!(hook, Hook::Data | Hook::DataHeadersEnd)
+    matches!(hook, Hook::Data | Hook::DataHeadersEnd | Hook::DataLines)
 }
 
 impl Chain {
@@ -62,6 +62,7 @@ impl Chain {
             return self.note_shadow(visit, Hook::Rcpt, at, outcome);
         }
         self.apply(visit, Hook::Rcpt, at, &mut outcome);
+        self.note_delay(visit, Hook::Rcpt, &outcome);
         let finding = Finding::from(outcome);
         if costs(&finding) {
             self.trace_kept(visit, Hook::Rcpt, at, &finding);
@@ -188,6 +189,7 @@ impl Chain {
                     continue;
                 }
                 self.apply(visit, hook, at, &mut outcome);
+                self.note_delay(visit, hook, &outcome);
                 let finding = Finding::from(outcome);
                 self.trace_kept(visit, hook, at, &finding);
                 if costs(&finding) {

@@ -38,6 +38,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The same for hooks with a whole message at hand; clients wait 10 minutes there (RFC 5321 §4.5.3.2.6).
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(300);
 
+/// The longest that plugins may let a client wait for a reply: that is how long the least patient of those that follow RFC 5321 §4.5.3.2 wait.
+pub const MAX_DELAY: Duration = Duration::from_secs(300);
+
 /// The plugins in their order, and per hook the ones that take part.
 pub struct Chain {
     /// Tells it from other chains that a session meets.
@@ -86,6 +89,15 @@ impl Chain {
     /// [`Chain::run`] a hook, unless preparing for it is what costs.
     pub fn asks(&self, hook: Hook) -> bool {
         !self.steps[hook as usize].is_empty() || !self.observers[hook as usize].is_empty()
+    }
+
+    /// Whether anybody is still to see more of the message that comes in.
+    pub fn wants_lines(&self, visit: &Visit) -> bool {
+        let hook = Hook::DataLines as usize;
+        let members = self.steps[hook].iter().flat_map(Step::members);
+        let mut members = members.copied();
+        !self.observers[hook].is_empty()
+            || members.any(|at| self.takes_part(visit, Hook::DataLines, at))
     }
 
     /// Whether anybody in another process subscribed to a field, at any hook.
@@ -431,6 +443,7 @@ impl Chain {
         let member = &self.members[at];
         own.map_or(member.hooks, |own| own.hooks).has(hook)
             && member.is_wanted(visit)
+            && (hook != Hook::DataLines || !visit.sated.contains(&(self.id, at)))
             // Whoever keeps a message keeps it, whether that counts or not.
             && (hook != Hook::Queue || !self.is_shadow(visit, at))
     }

@@ -298,5 +298,5 @@ impl Maker<'_> {
 }
 
 fn is_late(hook: Hook) -> bool {
-    hook.has_message() || matches!(hook, Hook::Data | Hook::DataHeadersEnd)
+    hook.has_message() || matches!(hook, Hook::Data | Hook::DataHeadersEnd | Hook::DataLines)
 }

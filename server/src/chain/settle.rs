@@ -11,9 +11,9 @@ use super::flags::{is_about_client, mark};
 use super::kept::{Kept, is_shared, may_divert, set_aside};
 use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
 use super::visit::{Decision, Owed, Visit};
-use super::{Chain, Member};
-use crate::report;
+use super::{Chain, MAX_DELAY, Member};
 use crate::report::journal::Turn;
+use crate::report::{self, Limit};
 
 impl Chain {
     /// Makes an outcome count. `Some` where it ends the walk.
@@ -30,6 +30,9 @@ impl Chain {
             true => 0,
             false => self.apply(visit, hook, at, &mut outcome),
         };
+        if !is_shadow {
+            self.note_delay(visit, hook, &outcome);
+        }
         if let Some(deferred) = outcome.defer.take() {
             self.trace_deferred(visit, hook, at, deferred.until);
             let answer = AbortOnDropHandle::new(tokio::spawn(deferred.outcome));
@@ -60,10 +63,19 @@ impl Chain {
         finding.score = score;
         if self.waits(visit, hook, at, &finding) {
             self.keep(visit, hook, at, finding);
+            if hook == Hook::DataLines {
+                // What its recipients have to answer for is enough to know once.
+                visit.sated.push((self.id, at));
+            }
             return None;
         }
         let decision = self.decide(visit, hook, at, &finding)?;
         let decision = set_aside(visit, hook, decision)?;
+        if hook == Hook::DataLines && decision.verdict == Verdict::Ok {
+            // It speaks for itself: the others may want to see more.
+            visit.sated.push((self.id, at));
+            return None;
+        }
         if spared.is_empty() {
             return Some(Decision { values, ..decision });
         }
@@ -124,6 +136,9 @@ impl Chain {
             for change in &outcome.changes {
                 trace.changed(hook, change);
             }
+            if !outcome.delay.is_zero() && hook.has_reply() {
+                trace.delayed(outcome.delay);
+            }
         }
         for (address, own) in std::mem::take(&mut outcome.recipients) {
             if let Some(trace) = &mut visit.trace {
@@ -163,6 +178,21 @@ impl Chain {
             }
         }
         visit.session.score().saturating_sub(before)
+    }
+
+    /// Adds to what the client has to wait for its reply.
+    pub(super) fn note_delay(&self, visit: &mut Visit, hook: Hook, outcome: &Outcome) {
+        if outcome.delay.is_zero() || !hook.has_reply() {
+            return;
+        }
+        let wanted = visit.delay.saturating_add(outcome.delay);
+        if wanted > MAX_DELAY {
+            report::count(Limit::PluginDelay);
+        }
+        visit.delay = wanted.min(MAX_DELAY);
+        if let Some(trace) = &mut visit.trace {
+            trace.delayed(outcome.delay);
+        }
     }
 
     /// Takes out the recipients for whom an outcome decides by itself. Returns those that it lets pass by themselves.

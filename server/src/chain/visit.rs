@@ -1,6 +1,7 @@
 //! A session on its way through the chain, and what the chain decides.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Verdict};
 use tokio::time::Instant;
@@ -28,6 +29,10 @@ pub struct Visit {
     pub diverted: Option<Decision>,
     /// Whether the client hung up: plugins that are at work are told, and no further ones asked.
     pub departure: Arc<Departure>,
+    /// How long plugins let the client wait for the reply to the command at hand. For the dialog to take.
+    pub delay: Duration,
+    /// Members of which chain have seen enough of the message that comes in.
+    pub(super) sated: Vec<(usize, usize)>,
     /// Chains of single recipients that took part in the session.
     pub(super) met: Vec<Arc<Chain>>,
     /// Somebody released the message from the store: nothing diverts it again.
@@ -62,6 +67,11 @@ impl Visit {
             session,
             ..Visit::default()
         }
+    }
+
+    /// Another message comes in, of which nobody has seen anything.
+    pub fn begin_message(&mut self) {
+        self.sated.clear();
     }
 
     /// Whether a hook that nobody takes part in has nothing to do with it: nobody owes an answer, nothing waits for the recipients, nobody asks why.

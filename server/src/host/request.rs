@@ -60,6 +60,10 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
             message.parameters = Some(Cow::Borrowed(&**parameters));
         }
         Args::Argument(argument) => message.argument = borrowed(argument),
+        Args::Lines { lines, offset } => {
+            message.lines = Some(Cow::Borrowed((&**lines).into()));
+            message.offset = Some(*offset);
+        }
         Args::Command { command, argument } => {
             message.command = borrowed(command);
             message.argument = borrowed(argument);

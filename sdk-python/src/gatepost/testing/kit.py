@@ -44,6 +44,7 @@ class Outcome:
         self.changes: List[Map] = entry.get("changes", [])
         self.recipients: Dict[str, Outcome] = {text(own["address"]): Outcome(own, plugin, hook) for own in entry.get("recipients", ())}
         self.deferred: Optional[str] = entry.get("defer")
+        self.delay: float = entry.get("delay_ms", 0) / 1000
 
     def later(self) -> Outcome:
         """Waits for the answer of a hook that deferred it."""
@@ -101,7 +102,7 @@ class Session:
         core.answers.message = self._message
         core.client_gone = self.client_gone
         more: Map = {
-            "args": {name: value if isinstance(value, (dict, type(None))) else str(value) for name, value in args.items()},
+            "args": {name: value if isinstance(value, (dict, bytes, int, type(None))) else str(value) for name, value in args.items()},
             "connection": _only(declared["fields"], self.view.connection),
             "transaction_fields": _only(declared["fields"], {**self.view.transaction, **self._path(declared)}),
             "notes": {"connection": _only(declared["reads"], self.notes), "transaction": _only(declared["reads"], self.transaction_notes)},

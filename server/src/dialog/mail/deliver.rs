@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use gatepost_protocol::{
     Address, Args, EnhancedCode, Field, Hook, Level, Message, Parameters, Verdict,
@@ -71,13 +71,18 @@ impl Mail {
             self.refuse_unless_mixed(&mut delivery);
         }
         if delivery.is_open() || !delivery.diverted.is_empty() {
-            if wire.is_gone().await {
+            // Not behind `queue`: a client that loses its patience before it has its 250 would send again what is kept already (RFC 1047).
+            let from = wire.written();
+            if self.let_wait(wire, from).await.is_err() || wire.is_gone().await {
                 return Err(self.drop_message(&mut delivery));
             }
             self.keep_diverted(&mut delivery, each, &message).await;
             for at in 0..delivery.shares.len() {
                 self.queue(wire, &mut delivery, at, &message).await;
             }
+        }
+        if delivery.is_taken() {
+            self.visit.delay = Duration::ZERO;
         }
         let departed = self.visit.departure.has_happened();
         if departed && !delivery.is_taken() {

@@ -6,6 +6,7 @@ use gatepost_protocol::{Args, EnhancedCode, Hook, Level, Verdict};
 
 use super::{Hello, Mail, parse, xclient};
 use crate::chain::Decision;
+use crate::dialog::reply::Usual;
 use crate::dialog::sasl::Mechanism;
 use crate::dialog::{End, Next, Stream, Wire, reply};
 
@@ -34,6 +35,8 @@ impl Mail {
         if let Some(next) = self.settle(wire.output(), Hook::Connect, &decision) {
             return Ok(next);
         }
+        let from = wire.written();
+        self.let_wait(wire, from).await?;
         if looks {
             self.look_before_greeting(wire).await?;
         }
@@ -41,7 +44,15 @@ impl Mail {
             "220 {} {} Gatepost",
             self.shared.config.hostname, self.dialect.name
         );
-        Ok(self.say(wire.output(), &greeting))
+        if decision.lines.is_empty() {
+            return Ok(self.say(wire.output(), &greeting));
+        }
+        // Our name comes first, whatever a plugin adds (RFC 5321 §4.2 `Greeting`).
+        let lines = std::iter::once(Usual::of(&greeting).text)
+            .chain(decision.lines.iter().map(String::as_str))
+            .collect::<Vec<_>>();
+        reply::write_lines(wire.output(), 220, None, &lines);
+        Ok(Next::Go)
     }
 
     async fn look_before_greeting<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {

@@ -3,7 +3,9 @@
 mod commands;
 mod departure;
 mod limits;
+mod lines;
 mod messages;
+mod timing;
 mod verdicts;
 
 use std::path::Path;
