@@ -58,6 +58,7 @@ hooks! {
     ReceivedLine "received_line",
     Config "config",
     RecipientValid "recipient_valid",
+    UserConfig "user_config",
     Deny "deny",
     Ok "ok",
     ResetTransaction "reset_transaction",

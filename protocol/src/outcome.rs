@@ -1,10 +1,11 @@
 //! A plugin's answer to a hook (docs/protocol.md §6).
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::{Address, Change, Disposition, EnhancedCode, Hook, Verdict};
+use crate::{Address, Change, Disposition, EnhancedCode, Hook, Value, Verdict};
 
 /// A future on the heap.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -50,6 +51,8 @@ pub struct Outcome {
     /// The answer to `config`, `received_line`, `capabilities`, and to the hooks before a command is read (docs/protocol.md §5.1); a secret, at `auth`; at `queue`
     /// a [`Success`].
     pub values: Vec<String>,
+    /// The answer to `user_config`: settings of the address, in the shape of `[user."…"]` (docs/protocol.md §5.5).
+    pub settings: BTreeMap<String, Value>,
     /// What holds for single recipients instead, at the hooks from `data_post_headers` to `queue`: of each outcome what it found and what it wants done.
     /// For a recipient that is not here, the rest of this outcome holds.
     pub recipients: Vec<(Address, Outcome)>,
@@ -194,6 +197,13 @@ impl Outcome {
     #[must_use]
     pub fn with_success(mut self, success: Success) -> Outcome {
         self.values = vec![success.word().to_owned()];
+        self
+    }
+
+    /// With settings of the address, in the shape of `[user."…"]`: the answer to `user_config`.
+    #[must_use]
+    pub fn with_settings(mut self, settings: BTreeMap<String, Value>) -> Outcome {
+        self.settings = settings;
         self
     }
 

@@ -416,12 +416,12 @@ pub enum Args<'a> {
     Default(Cow<'a, str>),
     /// `config`: the flat file's name.
     Name(Cow<'a, str>),
-    /// `recipient_valid`: the address in question.
+    /// `recipient_valid`, `user_config`: the address in question.
     Recipient(Cow<'a, Address>),
 }
 
 impl Args<'_> {
-    /// The address of `mail`, `rcpt` and `recipient_valid`.
+    /// The address of `mail`, `rcpt`, `recipient_valid` and `user_config`.
     pub fn address(&self) -> Option<&Address> {
         match self {
             Args::Address { address, .. } | Args::Recipient(address) => Some(address),

@@ -426,6 +426,9 @@ pub struct Entry {
     /// For the hooks that ask for a text, a list or a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<String>>,
+    /// For `user_config`: the settings of the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<BTreeMap<String, Value>>,
     /// What holds for single recipients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipients: Option<Vec<RecipientEntry>>,

@@ -155,7 +155,7 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
         },
         Hook::ReceivedLine => Args::Default(text(&message.default)),
         Hook::Config => Args::Name(text(&message.name)),
-        Hook::RecipientValid => Args::Recipient(
+        Hook::RecipientValid | Hook::UserConfig => Args::Recipient(
             message
                 .address
                 .as_deref()

@@ -339,6 +339,7 @@ fn to_entry(name: &str, outcome: Outcome) -> wire::Entry {
             Some(outcome.changes)
         },
         values: some(outcome.values),
+        settings: (!outcome.settings.is_empty()).then_some(outcome.settings),
         recipients: if outcome.recipients.is_empty() {
             None
         } else {

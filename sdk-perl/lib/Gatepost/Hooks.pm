@@ -76,6 +76,7 @@ our %HOOK = (
     received_line        => [\@envelope, sub { _protocol($_[1]->connection) }],
     config               => [[],         sub { $_[0]{name} }],
     recipient_valid      => [[],         $address],
+    user_config          => [[],         $address],
 );
 
 # As qpsmtpd has it: the protocol (RFC 3848), how the client authenticated, how the connection is encrypted.
@@ -89,7 +90,7 @@ sub _protocol {
 }
 
 our @UNSERVED = qw(
-    logging user_config post-fork pre-connection ehlo_parse helo_parse auth_parse auth-plain auth-login
+    logging post-fork pre-connection ehlo_parse helo_parse auth_parse auth-plain auth-login
     auth-cram-md5 rcpt_parse mail_parse post-connection
 );
 

@@ -9,6 +9,7 @@ package Gatepost::Schema;
 use strict;
 use warnings;
 
+use B ();
 use Scalar::Util 'blessed';
 use Gatepost::MessagePack qw(pack_text pack_bytes pack_integer pack_boolean map_head array_head);
 
@@ -68,6 +69,18 @@ sub _any {
     return pack_text($value);
 }
 
+# A setting, as the configuration would have it. What Perl itself has as a number is one: 0 + $limit, and never a text that only looks like it.
+sub _setting {
+    my $value = $_[0];
+    if (ref $value eq 'HASH')  { return map_of(\&_setting)->($value) }
+    if (ref $value eq 'ARRAY') { return list_of(\&_setting)->($value) }
+    if (defined $value && !ref $value) {
+        my $flags = B::svref_2object(\$value)->FLAGS;
+        return pack_integer($value) if $flags & (B::SVf_IOK | B::SVf_NOK) && !($flags & B::SVf_POK);
+    }
+    return _any($value);
+}
+
 # A value whose type the caller knows where the schema says any().
 sub encoded {
     my $bytes = shift;
@@ -107,7 +120,7 @@ my @found = (
 our $RESULT = record(
     plugin => text(), @found, recipients => list_of(record(address => text(), @found)),
     changes => list_of(sub { ($change{$_[0]{op}} // $change)->($_[0]) }),
-    values => list_of(text()), defer => text(), delay_ms => integer(),
+    values => list_of(text()), settings => map_of(\&_setting), defer => text(), delay_ms => integer(),
 );
 
 my $hook = record(

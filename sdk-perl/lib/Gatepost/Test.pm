@@ -223,6 +223,7 @@ sub reply       { join "\n", @{$_[0]{entry}{reply} // []} }
 sub changes     { $_[0]{entry}{changes} // [] }
 sub delay_ms    { $_[0]{entry}{delay_ms} }
 sub values      { $_[0]{entry}{values} // [] }
+sub settings    { $_[0]{entry}{settings} }
 sub entry       { $_[0]{entry} }
 
 # What holds for single recipients: from the address to a Gatepost::Test::Result.

@@ -84,6 +84,7 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "received_line": {"default": text},
     "config": {"name": text},
     "recipient_valid": {"address": _address},
+    "user_config": {"address": _address},
 }
 
 EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post"])

@@ -74,6 +74,7 @@ def _outcome(
     enhanced: Optional[str],
     reply: Union[str, List[str], None],
     values: Optional[List[str]] = None,
+    settings: Optional[Dict[str, Any]] = None,
 ) -> Outcome:
     entry: Dict[str, Any] = {}
     if verdict is not None:
@@ -94,6 +95,8 @@ def _outcome(
         entry["reply"] = reply.splitlines() if isinstance(reply, str) else list(reply)
     if values is not None:
         entry["values"] = list(values)
+    if settings is not None:
+        entry["settings"] = settings
     return Outcome(entry)
 
 
@@ -146,6 +149,7 @@ class _Verdict(Protocol):
         enhanced: Optional[str] = None,
         reply: Union[str, List[str], None] = None,
         values: Optional[List[str]] = None,
+        settings: Optional[Dict[str, Any]] = None,
     ) -> Outcome: ...
 
 
@@ -158,8 +162,9 @@ def _verdict(name: str, summary: str) -> _Verdict:
         enhanced: Optional[str] = None,
         reply: Union[str, List[str], None] = None,
         values: Optional[List[str]] = None,
+        settings: Optional[Dict[str, Any]] = None,
     ) -> Outcome:
-        return _outcome(name, disposition, message, code, enhanced, reply, values)
+        return _outcome(name, disposition, message, code, enhanced, reply, values, settings)
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = summary
@@ -167,7 +172,10 @@ def _verdict(name: str, summary: str) -> _Verdict:
 
 
 declined = _verdict("declined", "Nothing to say: the next plugin is asked, whatever the disposition.")
-ok = _verdict("ok", "Yes, and no further plugin is asked. For `config` and `received_line` the answer is in `values`.")
+ok = _verdict(
+    "ok",
+    "Yes, and no further plugin is asked. For `config` and `received_line` the answer is in `values`, for `user_config` in `settings`.",
+)
 deny = _verdict("deny", "Refuse for good (5xx).")
 denysoft = _verdict("denysoft", "Refuse for now (4xx).")
 deny_disconnect = _verdict("deny_disconnect", "Refuse for good (5xx), and close the connection.")

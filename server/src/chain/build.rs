@@ -42,6 +42,11 @@ impl HookSet {
         self.0 & (1 << hook as u8) != 0
     }
 
+    /// With one more.
+    pub const fn with(self, hook: Hook) -> HookSet {
+        HookSet(self.0 | 1 << hook as u8)
+    }
+
     /// Both together.
     pub const fn union(self, other: HookSet) -> HookSet {
         HookSet(self.0 | other.0)
@@ -56,6 +61,16 @@ struct Part {
     is_conditional: bool,
     timeout: Duration,
 }
+
+/// Hooks at which the recipients are known, and a plugin may take part for some of them only; but for `queue`, where that is what it is for.
+const FOR_RECIPIENTS: [Hook; 6] = [
+    Hook::Rcpt,
+    Hook::Data,
+    Hook::DataHeadersEnd,
+    Hook::DataPostHeaders,
+    Hook::DataPost,
+    Hook::QueuePre,
+];
 
 /// Numbers chains.
 static CHAINS: AtomicUsize = AtomicUsize::new(0);
@@ -108,7 +123,17 @@ impl Chain {
                 });
             }
             let hooks = HookSet::of(&*plugin);
-            for subscription in distinctions.added(&name, hooks) {
+            let mut listed = hooks;
+            let mut added = distinctions.added(&name, hooks);
+            for subscription in &added {
+                listed = listed.with(subscription.hook);
+            }
+            if distinctions.is_open && plugin.host().is_none() {
+                // With what settings it will be made, nobody knows yet.
+                let unknown = FOR_RECIPIENTS.into_iter().filter(|it| !listed.has(*it));
+                added.extend(unknown.map(|hook| Subscription::to(hook, &[])));
+            }
+            for subscription in added {
                 let timeout = subscription
                     .timeout
                     .unwrap_or(default_deadline(subscription.hook));
@@ -126,6 +151,7 @@ impl Chain {
                 origins,
                 when,
                 hooks,
+                listed,
             });
         }
         // Within the same priority the order of the entries stays.

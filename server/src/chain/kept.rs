@@ -166,7 +166,7 @@ impl Chain {
                 continue;
             }
             for (hook, args) in said_before(visit) {
-                if !own.hooks.has(hook)
+                if !own.hooks(&self.members[at]).has(hook)
                     || visit.asked_late.contains(&(own.id, hook))
                     || !self.members[at].is_wanted(visit)
                 {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::{
-    Address, Answer, Args, Call, Field, FieldSet, Hook, Message, Outcome, Plugin, Verdict,
+    Answer, Args, Call, Field, FieldSet, Hook, Message, Outcome, Plugin, Verdict,
 };
 
 use crate::config::When;
@@ -29,7 +29,7 @@ pub use origins::Origins;
 use policy::Finding;
 pub use policy::Rules;
 use profile::Profiles;
-pub use profile::{Distinct, Distinctions, Made, Profile, Special, agree};
+pub use profile::{Distinct, Distinctions, Finder, Found, Made, Profile, Special, agree};
 use visit::Owed;
 pub use visit::{Decision, Visit};
 
@@ -69,6 +69,8 @@ struct Member {
     when: Option<When>,
     /// Where it takes part with the site's settings.
     hooks: HookSet,
+    /// Where it does so with any that the configuration has.
+    listed: HookSet,
 }
 
 /// One thing to do at a hook.
@@ -107,8 +109,13 @@ impl Chain {
 
     /// Who is asked at a hook, in order; plugins that are asked in one request stand together.
     pub fn asked_at(&self, hook: Hook) -> impl Iterator<Item = Vec<&str>> {
+        let is_listed = move |step: &&Step| {
+            let mut members = step.members().iter();
+            members.any(|member| self.members[*member].listed.has(hook))
+        };
         self.steps[hook as usize]
             .iter()
+            .filter(is_listed)
             .map(|step| self.names(step))
     }
 
@@ -117,16 +124,6 @@ impl Chain {
         self.observers[hook as usize]
             .iter()
             .flat_map(|step| self.names(step))
-    }
-
-    /// The settings in force for a recipient; `None`: the site's.
-    pub fn profile(&self, recipient: &Address) -> Option<&Arc<Profile>> {
-        self.profiles.of(recipient)
-    }
-
-    /// The biggest message that any recipient takes that has a limit of its own, in bytes.
-    pub fn max_size(&self) -> Option<&crate::config::MaxSize> {
-        self.profiles.max_size()
     }
 
     fn names(&self, step: &Step) -> Vec<&str> {
@@ -441,7 +438,7 @@ impl Chain {
             .and_then(|profile| profile.variant(at));
         let own = variant.and_then(|variant| variant.own.as_ref());
         let member = &self.members[at];
-        own.map_or(member.hooks, |own| own.hooks).has(hook)
+        own.map_or(member.hooks, |own| own.hooks(member)).has(hook)
             && member.is_wanted(visit)
             && (hook != Hook::DataLines || !visit.sated.contains(&(self.id, at)))
             // Whoever keeps a message keeps it, whether that counts or not.

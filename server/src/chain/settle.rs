@@ -1,5 +1,6 @@
 //! The one place where an outcome counts: its changes, the policy, its line in the log.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gatepost_protocol::session::Naughty;
@@ -60,6 +61,7 @@ impl Chain {
                 return Some(Decision::declined());
             }
         }
+        let settings = std::mem::take(&mut outcome.settings);
         let mut finding = self.fitting(visit, hook, at, Finding::from(outcome));
         finding.score = score;
         if self.waits(visit, hook, at, &finding) {
@@ -79,7 +81,10 @@ impl Chain {
         let decision = set_aside(visit, hook, decision)?;
         let decision = Decision { values, ..decision };
         if spared.is_empty() {
-            return Some(decision);
+            return Some(Decision {
+                settings,
+                ..decision
+            });
         }
         // What holds for the others does not hold for those whose own outcome lets them pass.
         let transaction = &mut visit.session.transaction;
@@ -285,6 +290,7 @@ impl Chain {
             enhanced: finding.enhanced.filter(class),
             lines: reply_lines(said, visit.utf8),
             values: Vec::new(),
+            settings: BTreeMap::new(),
         })
     }
 

@@ -1,9 +1,10 @@
 //! A session on its way through the chain, and what the chain decides.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Verdict};
+use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Value, Verdict};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -106,6 +107,8 @@ pub struct Decision {
     pub lines: Vec<String>,
     /// The answer to `received_line` and `config`; a secret, at `auth`.
     pub values: Vec<String>,
+    /// The answer to `user_config`.
+    pub settings: BTreeMap<String, Value>,
 }
 
 impl Decision {
@@ -128,6 +131,7 @@ impl Decision {
             enhanced: None,
             lines: Vec::new(),
             values: Vec::new(),
+            settings: BTreeMap::new(),
         }
     }
 }

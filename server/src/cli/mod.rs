@@ -13,12 +13,14 @@ mod scaffold;
 mod self_signed;
 mod stored;
 pub mod transcript;
+mod users;
 
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use gatepost_protocol::Address;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config;
@@ -51,6 +53,9 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigArgument,
+        /// Read the settings, too, that this user has elsewhere (`user_config`); may be given several times
+        #[arg(long = "user", value_name = "ADDRESS", value_parser = explain::recipient)]
+        users: Vec<Address>,
     },
     /// Say why a message was decided as it was, or how one would be that is on standard input
     Explain {
@@ -124,7 +129,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Run { config, .. } => run::run(config.config.as_deref()),
-        Command::Check { config } => check::check(config.config.as_deref()),
+        Command::Check { config, users } => check::check(config.config.as_deref(), &users),
         Command::Explain { config, question } => {
             explain::explain(config.config.as_deref(), question)
         }

@@ -39,6 +39,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         services,
         credentials,
         runtime,
+        users: _,
     } = match assemble::start(path) {
         Ok(assembled) => assembled,
         Err(code) => return code,

@@ -48,7 +48,7 @@ const UNIFORM_KEYS: [&str; 6] = [
 ];
 
 /// The keys that say where a plugin runs; it has one of them at most.
-const KINDS: [&str; 3] = ["run", "attach", "qpsmtpd"];
+pub(super) const KINDS: [&str; 3] = ["run", "attach", "qpsmtpd"];
 
 /// Reads the chain.
 pub(super) fn read_chain(

@@ -26,6 +26,8 @@ pub struct Config {
     pub dns_server: Option<SocketAddr>,
     /// The folder of qpsmtpd-style flat files.
     pub flat_files: Option<PathBuf>,
+    /// Where users have folders with settings of their own.
+    pub user_config: Option<super::UserFolders>,
     /// The most talkative level that is logged.
     pub loglevel: Level,
     /// How log lines are written.

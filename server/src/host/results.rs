@@ -141,6 +141,7 @@ fn turn(entry: Entry, due: &str, may_defer: bool) -> Result<(Turn, bool), String
         reply: entry.reply.unwrap_or_default(),
         changes: entry.changes.unwrap_or_default(),
         values: entry.values.unwrap_or_default(),
+        settings: entry.settings.unwrap_or_default(),
         recipients,
         defer: None,
         delay: Duration::from_millis(entry.delay_ms.unwrap_or_default()),

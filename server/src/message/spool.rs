@@ -163,6 +163,7 @@ pub(crate) mod tests {
             state: dir.join("state"),
             dns_server: None,
             flat_files: None,
+            user_config: None,
             loglevel: gatepost_protocol::Level::Info,
             log_format: LogFormat::Text,
             tls: None,

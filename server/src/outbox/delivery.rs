@@ -28,6 +28,19 @@ pub struct Attempted {
     pub failed: Vec<(Recipient, News)>,
 }
 
+impl Attempted {
+    fn note(&mut self, recipient: Recipient, fate: Fate) {
+        match fate {
+            Fate::Taken(success) => {
+                self.taken += 1;
+                self.successes.extend(success);
+            }
+            Fate::Later(said) => self.later.push((recipient, said)),
+            Fate::Failed(said) => self.failed.push((recipient, said)),
+        }
+    }
+}
+
 /// What became of a message for a recipient.
 enum Fate {
     /// With what its sender asked to be told.
@@ -74,18 +87,15 @@ impl<'a> Attempt<'a> {
         let mut attempted = Attempted::default();
         self.visit.is_released = envelope.released.is_some();
         let whole = std::mem::take(&mut self.visit.session.transaction);
-        for group in groups(self.chain, &envelope.recipients) {
+        let (groups, unsettled) = groups(self.chain, &envelope.recipients).await;
+        for (recipient, fate) in unsettled {
+            attempted.note(recipient, fate);
+        }
+        for group in groups {
             self.enter(&whole, &group);
             let fates = self.put(&group).await;
             for (recipient, fate) in group.recipients.into_iter().zip(fates) {
-                match fate {
-                    Fate::Taken(success) => {
-                        attempted.taken += 1;
-                        attempted.successes.extend(success);
-                    }
-                    Fate::Later(said) => attempted.later.push((recipient, said)),
-                    Fate::Failed(said) => attempted.failed.push((recipient, said)),
-                }
+                attempted.note(recipient, fate);
             }
         }
         for event in [Hook::ResetTransaction, Hook::Disconnect] {
@@ -204,23 +214,31 @@ pub fn session(
     envelope.session(id, envelope.attempts.saturating_add(1), header, path)
 }
 
-fn groups(chain: &Chain, recipients: &[Recipient]) -> Vec<Group> {
+/// Recipients that go together; and those of whom nobody can tell now by what settings they are judged, or whose settings refuse them.
+async fn groups(chain: &Chain, recipients: &[Recipient]) -> (Vec<Group>, Vec<(Recipient, Fate)>) {
     let mut groups: Vec<Group> = Vec::new();
+    let mut unsettled = Vec::new();
     for recipient in recipients {
-        let profile = chain.profile(&recipient.address);
-        let found = groups
-            .iter_mut()
-            .find(|group| group.route == recipient.route && agree(group.profile.as_ref(), profile));
-        match found {
+        let profile = match chain.profile(&recipient.address).await {
+            Ok(profile) => profile,
+            Err(decision) => {
+                unsettled.push((recipient.clone(), fate(recipient, Hook::Rcpt, &decision)));
+                continue;
+            }
+        };
+        let goes_with = |group: &&mut Group| {
+            group.route == recipient.route && agree(group.profile.as_ref(), profile.as_ref())
+        };
+        match groups.iter_mut().find(goes_with) {
             Some(group) => group.recipients.push(recipient.clone()),
             None => groups.push(Group {
-                profile: profile.cloned(),
+                profile,
                 route: recipient.route.clone(),
                 recipients: vec![recipient.clone()],
             }),
         }
     }
-    groups
+    (groups, unsettled)
 }
 
 /// What a decision means for a recipient. That nobody takes part is no refusal: the operator may be about to put that right.

@@ -22,14 +22,13 @@ pub const DEFINITION: Definition = Definition {
     build,
 };
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["badmailfrom"];
+
 struct BadMailFrom(List<Mailboxes>);
 
 fn build(init: Init) -> Built {
-    Ok(Arc::new(BadMailFrom(List::new(
-        &init,
-        "addresses",
-        &["badmailfrom"],
-    )?)))
+    Ok(Arc::new(BadMailFrom(List::new(&init, "addresses", FILES)?)))
 }
 
 impl Plugin for BadMailFrom {

@@ -22,14 +22,13 @@ pub const DEFINITION: Definition = Definition {
     build,
 };
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["badrcptto"];
+
 struct BadRcptTo(List<Mailboxes>);
 
 fn build(init: Init) -> Built {
-    Ok(Arc::new(BadRcptTo(List::new(
-        &init,
-        "addresses",
-        &["badrcptto"],
-    )?)))
+    Ok(Arc::new(BadRcptTo(List::new(&init, "addresses", FILES)?)))
 }
 
 impl Plugin for BadRcptTo {

@@ -84,6 +84,9 @@ struct Dnsbl {
     reject_message: Option<String>,
 }
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["dnsbl_zones", "dnsbl_allow", "dnsbl_rejectmsg"];
+
 fn build(init: Init) -> Built {
     let mut errors = Vec::new();
     let zones = checked(List::new(&init, "zones", &["dnsbl_zones"]), &mut errors);

@@ -80,6 +80,9 @@ struct Helo {
     services: Arc<dyn Services>,
 }
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["badhelo"];
+
 fn build(init: Init) -> Built {
     let strictness = match init.settings.text("policy").unwrap_or_default() {
         "lenient" => Strictness::Lenient,
@@ -92,7 +95,7 @@ fn build(init: Init) -> Built {
     };
     Ok(Arc::new(Helo {
         strictness,
-        bad_names: List::new(&init, "hosts", &["badhelo"])?,
+        bad_names: List::new(&init, "hosts", FILES)?,
         services: init.services,
     }))
 }

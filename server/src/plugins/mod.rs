@@ -47,6 +47,20 @@ pub fn all() -> Vec<Definition> {
     ]
 }
 
+/// The flat files that a built-in reads to judge recipients, or who comes to them.
+pub fn flat_files(name: &str) -> &'static [&'static str] {
+    match name {
+        "badmailfrom" => badmailfrom::FILES,
+        "badrcptto" => badrcptto::FILES,
+        "dnsbl" => dnsbl::FILES,
+        "helo" => helo::FILES,
+        "rcpt_ok" => rcpt_ok::FILES,
+        "recipients" => recipients::FILES,
+        "relay" => relay::FILES,
+        _ => &[],
+    }
+}
+
 /// The policy of a check of strangers: whoever may relay, is whitelisted or immune is none.
 fn of_strangers() -> Policy {
     Policy {
@@ -83,7 +97,11 @@ fn now_or_later<'a>(outcome: impl Future<Output = Outcome> + Send + 'a) -> Answe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::borrow::Cow;
     use std::collections::BTreeSet;
+
+    use gatepost_protocol::plugin::Subscription;
+    use gatepost_protocol::{Args, Hook};
 
     #[test]
     fn every_plugin_and_setting_is_documented_and_defaults_fit() {
@@ -173,6 +191,37 @@ mod tests {
                 let is_refused = !is_friend || name == "rcpt_ok";
                 assert_eq!(decision.verdict.is_denial(), is_refused, "{name}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_flat_files_that_are_read_are_known() {
+        for definition in all() {
+            let services = testing::FakeServices::new();
+            // Those with settings that are required read no files.
+            let Ok(plugin) = testing::built(&definition, &services, []) else {
+                continue;
+            };
+            let session = testing::session("192.0.2.1");
+            let host = || Args::Host("client.example".into());
+            let address = Address::parse("bob@example.org").unwrap();
+            let recipient = || Args::Recipient(Cow::Owned(address.clone()));
+            for Subscription { hook, .. } in plugin.subscriptions() {
+                match hook {
+                    Hook::Connect => testing::ask(&plugin, hook, &session, Args::None).await,
+                    Hook::Helo | Hook::Ehlo => testing::ask(&plugin, hook, &session, host()).await,
+                    Hook::Mail | Hook::Rcpt => {
+                        testing::ask_address(&plugin, hook, &session, "bob@example.org").await
+                    }
+                    Hook::RecipientValid => {
+                        testing::ask(&plugin, hook, &session, recipient()).await
+                    }
+                    _ => continue,
+                };
+            }
+            let known = flat_files(definition.name).iter();
+            let known: BTreeSet<String> = known.map(|name| (*name).to_owned()).collect();
+            assert_eq!(services.read(), known, "{}", definition.name);
         }
     }
 

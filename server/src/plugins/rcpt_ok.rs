@@ -33,10 +33,13 @@ struct RcptOk {
     services: Arc<dyn Services>,
 }
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["rcpthosts", "morercpthosts"];
+
 fn build(init: Init) -> Built {
     Ok(Arc::new(RcptOk {
         hostname: init.hostname.to_ascii_lowercase(),
-        hosts: List::new(&init, "hosts", &["rcpthosts", "morercpthosts"])?,
+        hosts: List::new(&init, "hosts", FILES)?,
         services: Arc::clone(&init.services),
     }))
 }

@@ -38,6 +38,9 @@ struct Relay {
     only: bool,
 }
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["relayclients", "morerelayclients", "norelayclients"];
+
 fn build(init: Init) -> Built {
     let mut errors = Vec::new();
     let clients = List::new(&init, "clients", &["relayclients", "morerelayclients"]);

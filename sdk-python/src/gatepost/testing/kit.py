@@ -41,6 +41,7 @@ class Outcome:
         self.enhanced: Optional[str] = entry.get("enhanced")
         self.reply: List[str] = entry.get("reply", [])
         self.values: Optional[List[str]] = entry.get("values")
+        self.settings: Optional[Map] = entry.get("settings")
         self.changes: List[Map] = entry.get("changes", [])
         self.recipients: Dict[str, Outcome] = {text(own["address"]): Outcome(own, plugin, hook) for own in entry.get("recipients", ())}
         self.deferred: Optional[str] = entry.get("defer")

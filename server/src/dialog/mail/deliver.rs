@@ -58,7 +58,7 @@ impl Mail {
             return Ok(next);
         }
         let each = self.replies_to_each();
-        let mut delivery = self.share_out();
+        let mut delivery = self.share_out().await;
         for hook in [Hook::DataPostHeaders, Hook::DataPost, Hook::QueuePre] {
             for at in 0..delivery.shares.len() {
                 self.judge(wire, &mut delivery, at, hook, &message).await;

@@ -136,7 +136,13 @@ impl Mail {
                 "452 4.5.3 Too many recipients; send the others a message of their own",
             );
         }
-        let profile = self.shared.chain.profile(&recipient).cloned();
+        let profile = match self.shared.chain.profile(&recipient).await {
+            Ok(profile) => profile,
+            Err(decision) => {
+                let next = self.settle(output, Hook::Rcpt, &decision);
+                return next.unwrap_or_else(|| self.say(output, verdict::NOBODY_RELAYS));
+            }
+        };
         if let Some(reply) = self.must_wait(&recipient, profile.as_ref()) {
             return self.say(output, &reply);
         }

@@ -164,7 +164,11 @@ impl Mail {
     fn offer(&self, extensions: parse::Extensions, lines: &mut Vec<Cow<'static, str>>) {
         let limits = &self.shared.config.limits;
         lines.push("PIPELINING".into());
-        lines.push(format!("SIZE {}", self.max_size()).into());
+        lines.push(match self.max_size() {
+            // RFC 1870 §4: a message may be as big as its recipients have it, and they are not known yet.
+            u64::MAX => "SIZE".into(),
+            most => format!("SIZE {most}").into(),
+        });
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
         for (keyword, offered) in [

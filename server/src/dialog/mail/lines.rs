@@ -1,4 +1,4 @@
-//! A message cut into blocks of whole lines, for plugins that look at it as it comes in (docs/protocol.md §5.5).
+//! A message cut into blocks of whole lines, for plugins that look at it as it comes in (docs/protocol.md §5.6).
 
 use memchr::{memchr, memrchr};
 

@@ -185,7 +185,7 @@ impl Mail {
         own.map_or(self.shared.config.limits.max_size, |own| own.bytes)
     }
 
-    /// The biggest message that anybody takes: of the recipients, where there are some.
+    /// The biggest message that anybody takes: of the recipients, where there are some. `u64::MAX`: nobody knows.
     pub(super) fn max_size(&self) -> u64 {
         let site = self.shared.config.limits.max_size;
         let theirs = self.accepted.iter();
@@ -194,7 +194,7 @@ impl Mail {
             .max()
             .unwrap_or_else(|| {
                 let most = self.shared.chain.max_size();
-                site.max(most.map(|most| most.bytes).unwrap_or_default())
+                site.max(most.unwrap_or_default())
             })
     }
 
@@ -207,7 +207,8 @@ impl Mail {
         }
         let shared = Arc::clone(&self.shared);
         let site = shared.config.limits.max_size;
-        match shared.chain.max_size().filter(|most| most.bytes > site) {
+        let most = shared.chain.configured_max_size();
+        match most.filter(|most| most.bytes > site) {
             Some(most) => {
                 report::count(Limit::Size);
                 self.because_of(&most.origin);
@@ -234,7 +235,7 @@ impl Mail {
     }
 
     /// Parts the recipients by their settings.
-    pub(super) fn share_out(&mut self) -> Delivery {
+    pub(super) async fn share_out(&mut self) -> Delivery {
         let transaction = std::mem::take(&mut self.visit.session.transaction);
         let mut fates = Vec::with_capacity(self.accepted.len());
         let mut shares: Vec<Share> = Vec::with_capacity(1);
@@ -281,7 +282,7 @@ impl Mail {
             diverted: Vec::new(),
             whole: None,
         };
-        self.hand_out(&mut delivery, transaction);
+        self.hand_out(&mut delivery, transaction).await;
         if is_diverted {
             self.divert_shares(&mut delivery);
         }
@@ -320,7 +321,7 @@ impl Mail {
 
     /// Gives each share its copy of the transaction, with its own recipients. Those that a plugin added are in the share of those with the same settings,
     /// or else in the first.
-    fn hand_out(&self, delivery: &mut Delivery, transaction: Transaction) {
+    async fn hand_out(&self, delivery: &mut Delivery, transaction: Transaction) {
         let Delivery {
             shares,
             fates,
@@ -345,17 +346,24 @@ impl Mail {
             .flat_map(|share| &share.members)
             .map(|member| &self.accepted[*member].address)
             .collect();
-        let share_of = |address: &Address| {
-            let profile = self.shared.chain.profile(address);
+        let mut places = Vec::with_capacity(transaction.recipients.len());
+        for address in &transaction.recipients {
+            let mut accepted = self.accepted.iter();
+            let profile = match accepted.find(|accepted| accepted.address == *address) {
+                // As at RCPT, whatever has changed since.
+                Some(accepted) => Ok(accepted.profile.clone()),
+                None => self.shared.chain.profile(address).await,
+            };
             let is_diverted = diverted.contains(address);
             let fits = |share: &Share| share.is_diverted == is_diverted;
-            let agrees = |share: &Share| fits(share) && agree(share.profile.as_ref(), profile);
-            let place = shares.iter().position(agrees);
-            place
-                .or_else(|| shares.iter().position(fits))
-                .unwrap_or_default()
-        };
-        let places: Vec<usize> = transaction.recipients.iter().map(share_of).collect();
+            let place = profile.ok().and_then(|profile| {
+                let agrees =
+                    |share: &Share| fits(share) && agree(share.profile.as_ref(), profile.as_ref());
+                shares.iter().position(agrees)
+            });
+            let place = place.or_else(|| shares.iter().position(fits));
+            places.push(place.unwrap_or_default());
+        }
         for (at, share) in shares.iter_mut().enumerate() {
             share.transaction = transaction.clone();
             let mut place = places.iter();
