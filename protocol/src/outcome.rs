@@ -193,17 +193,17 @@ impl Outcome {
         self
     }
 
-    /// With what is to be told of success, for `ok` at `queue`.
-    #[must_use]
-    pub fn with_success(mut self, success: Success) -> Outcome {
-        self.values = vec![success.word().to_owned()];
-        self
-    }
-
     /// With settings of the address, in the shape of `[user."…"]`: the answer to `user_config`.
     #[must_use]
     pub fn with_settings(mut self, settings: BTreeMap<String, Value>) -> Outcome {
         self.settings = settings;
+        self
+    }
+
+    /// With what is to be told of success, for `ok` at `queue`.
+    #[must_use]
+    pub fn with_success(mut self, success: Success) -> Outcome {
+        self.values = vec![success.word().to_owned()];
         self
     }
 

@@ -265,8 +265,6 @@ pub(super) struct Profiles {
     /// Whether any profile has another `immune` for it.
     differs_in_immunity: Vec<bool>,
     max_size: Option<MaxSize>,
-    /// Any recipient may turn out to have a profile of its own.
-    is_open: bool,
     finder: OnceLock<Finder>,
 }
 
@@ -281,7 +279,10 @@ impl Profiles {
         let (domains, users) = (all(distinctions.domains), all(distinctions.users));
         let mut differs = vec![distinctions.is_open; members.len()];
         let mut differs_in_immunity = differs.clone();
-        let mut max_size = None;
+        let mut max_size = distinctions.is_open.then(|| MaxSize {
+            bytes: u64::MAX,
+            origin: "settings of users elsewhere than in the configuration".into(),
+        });
         for profile in domains.values().chain(users.values()) {
             for (member, variant) in profile.variants() {
                 differs[member] = true;
@@ -295,7 +296,6 @@ impl Profiles {
             differs,
             differs_in_immunity,
             max_size,
-            is_open: distinctions.is_open,
             finder: OnceLock::new(),
         }
     }
@@ -349,17 +349,8 @@ impl Chain {
         Arc::new(Profile::new(distinct, &self.members))
     }
 
-    /// The biggest message that any recipient takes that has a limit of its own, in bytes; `u64::MAX` where nobody knows.
-    pub fn max_size(&self) -> Option<u64> {
-        if self.profiles.is_open {
-            Some(u64::MAX)
-        } else {
-            self.configured_max_size().map(|most| most.bytes)
-        }
-    }
-
-    /// The biggest of those that the configuration has.
-    pub fn configured_max_size(&self) -> Option<&MaxSize> {
+    /// The biggest message that any recipient takes that has a limit of its own; `u64::MAX` bytes where nobody knows.
+    pub fn max_size(&self) -> Option<&MaxSize> {
         self.profiles.max_size.as_ref()
     }
 

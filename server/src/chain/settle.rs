@@ -79,12 +79,13 @@ impl Chain {
             return None;
         }
         let decision = set_aside(visit, hook, decision)?;
-        let decision = Decision { values, ..decision };
+        let decision = Decision {
+            values,
+            settings,
+            ..decision
+        };
         if spared.is_empty() {
-            return Some(Decision {
-                settings,
-                ..decision
-            });
+            return Some(decision);
         }
         // What holds for the others does not hold for those whose own outcome lets them pass.
         let transaction = &mut visit.session.transaction;

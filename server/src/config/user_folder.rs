@@ -196,7 +196,7 @@ pub fn read_user_folder(
     if let Some(text) = read_file(&file)?
         && let Some(most) = databytes(&text, &file)?
     {
-        scope.max_size.get_or_insert_with(|| MaxSize {
+        scope.max_size.get_or_insert(MaxSize {
             bytes: most,
             origin: format!("{SIZE} = {most} ({})", file.display()).into(),
         });

@@ -194,7 +194,7 @@ impl Mail {
             .max()
             .unwrap_or_else(|| {
                 let most = self.shared.chain.max_size();
-                site.max(most.unwrap_or_default())
+                site.max(most.map(|most| most.bytes).unwrap_or_default())
             })
     }
 
@@ -207,8 +207,7 @@ impl Mail {
         }
         let shared = Arc::clone(&self.shared);
         let site = shared.config.limits.max_size;
-        let most = shared.chain.configured_max_size();
-        match most.filter(|most| most.bytes > site) {
+        match shared.chain.max_size().filter(|most| most.bytes > site) {
             Some(most) => {
                 report::count(Limit::Size);
                 self.because_of(&most.origin);
