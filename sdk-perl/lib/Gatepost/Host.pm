@@ -46,6 +46,7 @@ sub new {
 sub load {
     my ($self, $plugins) = @_;
     my @errors;
+    $Qpsmtpd::hooks = {};
     for my $about (@$plugins) {
         my ($entry, @problems) = $self->_making($about, sub { $self->{instances}->first($about) });
         push @{$self->{plugins}}, $entry if $entry;
@@ -70,9 +71,8 @@ sub _making {
 # What a hook needs is looked up here, once: a segment of many plugins must cost little more than one of one.
 sub _prepare {
     my $self = shift;
-    %Qpsmtpd::SMTP::hooks = ();
     for my $entry (@{$self->{plugins}}) {
-        my ($name, $plugin) = @$entry{qw(name plugin)};
+        my $name = $entry->{name};
         my $turns = Gatepost::Instances::turns($entry);
         for my $hook (sort keys %$turns) {
             if (!Gatepost::Hooks::is_served($hook)) {
@@ -80,8 +80,6 @@ sub _prepare {
                 next;
             }
             $self->{table}{$hook}{$name} = $turns->{$hook};
-            push @{$Qpsmtpd::SMTP::hooks{$hook}},
-                map { my $code = $_; {name => $plugin->plugin_name, code => sub { $code->($plugin, @_) }} } @{$turns->{$hook}{codes}};
         }
     }
     return;

@@ -135,6 +135,7 @@ sub _other {
     my $package = sprintf '%s/_in_force_%d', $about->{name}, ++$made;
     # What register does is nothing that the hook asked for.
     local $Gatepost::Changes::list;
+    local $Qpsmtpd::hooks = {map { $_ => [@{$Qpsmtpd::hooks->{$_}}] } keys %$Qpsmtpd::hooks};
     my ($entry, @errors) = eval { $self->_make($about, $package) };
     if (!$entry) {
         @errors = ({path => [], message => reason($@)}) unless @errors;

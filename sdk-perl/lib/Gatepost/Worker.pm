@@ -203,6 +203,9 @@ sub call {
     }
 }
 
+# The hook config of plugins is the core's to call (Qpsmtpd::Config).
+sub asks_plugins { 1 }
+
 # A plugin's child shares the channel's descriptors, and must not write into the middle of a frame.
 sub log {
     my ($self, $level, $plugin, $message) = @_;

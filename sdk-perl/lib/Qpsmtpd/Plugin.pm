@@ -47,10 +47,54 @@ sub settings { $_[0]{_settings} //= {} }
 # hook. Dies on a hook that does not exist.
 sub register_hook {
     my ($self, $hook, $method, $unshift) = @_;
-    die $self->plugin_name . ": there is no hook \"$hook\"\n" unless Gatepost::Hooks::is_known($hook);
+    my $name = $self->plugin_name;
+    die "$name: there is no hook \"$hook\"\n" unless Gatepost::Hooks::is_known($hook);
     my $list = $self->{_registered}{$hook} //= [];
+    my $all = $Qpsmtpd::hooks->{$hook} //= [];
+    my $entry = {name => $name, code => sub {
+        (local $self->{_qp}, my @arguments) = @_;
+        local ($current_qp, $current_hook) = ($self->{_qp}, $hook);
+        return $self->$method(@arguments);
+    }};
     $unshift ? unshift @$list, $method : push @$list, $method;
+    $unshift ? unshift @$all, $entry   : push @$all, $entry;
     return;
+}
+
+# Makes the class $package of a plugin file; $name is what plugin_name gives. With $test the file t/plugin_tests/$file below the working
+# folder becomes part of it, and Gatepost::PluginTests runs what is in there.
+sub compile {
+    my ($class, $name, $package, $path, $test, $file) = @_;
+    my $tests;
+    if ($test && open my $handle, '<', "t/plugin_tests/$file") {
+        require Gatepost::PluginTests;
+        $tests = qq(use Test::More;\n#line 1 "t/plugin_tests/$file"\n) . do { local $/; <$handle> };
+    }
+    require Gatepost::Loader;
+    Gatepost::Loader::compile($package, $name, $path, $tests);
+    return 1;
+}
+
+# The plugin's own table (Qpsmtpd::DB); the arguments count when it is first asked for.
+sub db {
+    my ($self, %args) = @_;
+    return $self->{db} //= do {
+        require Qpsmtpd::DB;
+        Qpsmtpd::DB->new($self->db_args(%args));
+    };
+}
+
+sub db_args {
+    my ($self, @args) = @_;
+    $self->validate_db_args(@args);
+    $self->{db_args} = {name => $self->plugin_name, cnx_timeout => 1, %{$self->{db_args} // {}}, @args};
+    return %{$self->{db_args}};
+}
+
+sub validate_db_args {
+    my ($self, @args) = @_;
+    die "Invalid db arguments\n" if @args % 2;
+    return 1;
 }
 
 # Makes another plugin file the parent of this one, compiled once more for it alone.
