@@ -95,7 +95,7 @@ subtest 'over the wire' => sub {
     is_deeply $said->(), ['A, 1024, 2', 'B, 1024, 1'];
     is $said->(settings => {b => {word => 'leave'}}), undef;
     is $core->wait_exit, 3;
-    is $core->stderr, "gatepost-perl: the plugin b called exit(3) in the hook rcpt\n";
+    like $core->stderr, qr{\Agatepost-perl: the plugin b called exit\(3\) in the hook rcpt at \S+/parrot line 12\n\z};
 };
 
 subtest 'what holds for single recipients' => sub {

@@ -7,6 +7,7 @@ use File::Path ();
 use File::Temp ();
 use FindBin;
 use Test::More;
+use Gatepost::Memory;
 use Gatepost::PluginTests;
 use Qpsmtpd::Auth;
 use Qpsmtpd::Command;
@@ -150,6 +151,7 @@ subtest 'files of a transaction' => sub {
 };
 
 subtest validate_password => sub {
+    local $Gatepost::Core::backend = Gatepost::Memory->new;
     my $self = Qpsmtpd::Plugin->new(_name => 'auth');
     my $try = sub { [Qpsmtpd::Auth::validate_password($self, @_)] };
     is_deeply $try->(src_clear => 'secret', attempt_clear => 'secret', method => 'plain'), [OK, 'memory.t'];

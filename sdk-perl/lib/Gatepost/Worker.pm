@@ -219,17 +219,17 @@ sub log {
     return;
 }
 
-# The process ends because a plugin called exit: says which one, so that the operator need not guess.
+# The process ends because a plugin called exit: says which one, and where, so that the operator need not guess.
 sub ended {
-    my ($self, $code) = @_;
+    my ($self, $code, $place) = @_;
     my $name = Gatepost::Host::running_plugin();
     return if $$ != $self->{pid} || !defined $name;
     my $hook = $Gatepost::Host::running_hook;
     my $where = defined $hook ? "in the hook $hook" : 'while it was loaded';
-    print STDERR "gatepost-perl: the plugin $name called exit($code) $where\n";
+    print STDERR "gatepost-perl: the plugin $name called exit($code) $where$place\n";
     if (!defined $hook) {
         $self->{channel}->send(Gatepost::Schema::message_init_error({
-            errors => [{plugin => $name, path => [], message => "called exit($code) $where"}],
+            errors => [{plugin => $name, path => [], message => "called exit($code) $where$place"}],
         }));
     }
     $self->{channel}->flush;

@@ -32,8 +32,7 @@ sub _read {
     my $opens = $opens{$command} or return (OK, split ' ', $line);
     my ($path, $rest) = $line =~ /\A\s*$opens:\s*(<(?:[^<>"]|"(?:[^"\\]|\\.)*")*>|[^\s<>]*)\s*(.*?)\s*\z/is
         or return (DENY, 'Syntax error in command');
-    my %parameters = map { my ($key, $value) = split /=/, $_, 2; (lc $key => $value) } split ' ', $rest;
-    return (OK, $path, %parameters);
+    return (OK, $path, map { my ($key, $value) = split /=/, $_, 2; (lc $key => $value) } split ' ', $rest);
 }
 
 sub log {

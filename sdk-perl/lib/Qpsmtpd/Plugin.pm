@@ -2,7 +2,7 @@ package Qpsmtpd::Plugin;
 
 # The base class of every plugin file. A plugin is a plain hash; _args holds its arguments and settings where the
 # plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _name,
-# _package, _dirs, _settings, _registered, _resolver.
+# _package, _dirs, _settings, _registered, _number, _guard, _resolver, _async_resolver, db, db_args.
 
 use strict;
 use warnings;
@@ -13,6 +13,7 @@ use Qpsmtpd::Base;
 use Qpsmtpd::Constants;
 use Qpsmtpd::SMTP;
 use Gatepost::Changes;
+use Gatepost::Copies;
 use Gatepost::Hooks;
 use Gatepost::Log;
 use Gatepost::Outcome;
@@ -52,9 +53,11 @@ sub register_hook {
     my $list = $self->{_registered}{$hook} //= [];
     my $all = $Qpsmtpd::hooks->{$hook} //= [];
     my $entry = {name => $name, code => sub {
-        (local $self->{_qp}, my @arguments) = @_;
-        local ($current_qp, $current_hook) = ($self->{_qp}, $hook);
-        return $self->$method(@arguments);
+        my ($qp, @arguments) = @_;
+        my $plugin = Gatepost::Copies::of($self);
+        local $plugin->{_qp} = $qp;
+        local ($current_qp, $current_hook) = ($qp, $hook);
+        return $plugin->$method(@arguments);
     }};
     $unshift ? unshift @$list, $method : push @$list, $method;
     $unshift ? unshift @$all, $entry   : push @$all, $entry;
