@@ -149,7 +149,7 @@ sub run {
         no warnings qw(numeric uninitialized);
         for my $turn (@{$segment->{turns}}) {
             $running = $turn;
-            my $plugin = $copies ? $copies->{$turn->[NUMBER]} //= Gatepost::Copies::copy($turn->[PLUGIN]) : $turn->[PLUGIN];
+            my $plugin = $copies && defined $turn->[NUMBER] ? $copies->{$turn->[NUMBER]} //= Gatepost::Copies::copy($turn->[PLUGIN]) : $turn->[PLUGIN];
             ($rc, @reply) = $turn->[CODE]->($plugin, @arguments);
             next if $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
             my $about = $turn->[ABOUT];

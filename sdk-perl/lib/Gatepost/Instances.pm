@@ -79,6 +79,7 @@ sub _make {
         my $register = sub { $plugin->_register($qp, @args); () };
         $needs->{guarded} ? Gatepost::Turns::guard($name, " while it was loaded from $path", $register) : $register->();
     }
+    delete $plugin->{_number} if Gatepost::Copies::is_held($plugin);
     # Most plugins replace _args in register, by their arguments and defaults.
     if (ref $plugin->{_args} eq 'HASH') {
         exists $pairs{$_} or $plugin->{_args}{$_} = $settings->{$_} for keys %$given;

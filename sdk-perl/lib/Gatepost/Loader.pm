@@ -49,6 +49,12 @@ sub compile {
     open my $handle, '<', $path or die "$path: $!\n";
     my $text = do { local $/; <$handle> };
     close $handle;
+    # What qpsmtpd had loaded, and some plugins thus use without asking for it.
+    for my $module (grep { index($text, $_) >= 0 } qw(Net::DNS Net::IP IO::Select IO::Socket IO::File Mail::Header Sys::Hostname)) {
+        (my $file = "$module.pm") =~ s{::}{/}g;
+        local $@;
+        eval { require $file };
+    }
     _compile(join "\n",
         "package $class;",
         'use Qpsmtpd::Constants;',

@@ -142,7 +142,7 @@ sub _with_environment {
     return sub {
         my $connection = $Qpsmtpd::Plugin::current_qp->connection;
         my $told = $connection->{_environment} //= {
-            $connection->relay_client ? (RELAYCLIENT => '') : (), map { exists $ENV{$_} ? ($_ => $ENV{$_}) : () } @TOLD,
+            $connection->relay_client ? (RELAYCLIENT => 1) : (), map { exists $ENV{$_} ? ($_ => $ENV{$_}) : () } @TOLD,
         };
         local @ENV{@TOLD, keys %TCP};
         delete @ENV{@TOLD};
