@@ -7,6 +7,10 @@ class settings:
     limit = gatepost.setting(Size, default="100MB", help="what a mailbox may hold; users may have limits of their own")
 
 
+# A full mailbox has no room for the mail of friends either.
+gatepost.policy(immune=False)
+
+
 @gatepost.hook("data_post", fields=["recipients", "size"])
 def data_post(session: Session) -> Outcome:
     # Lines of address and bytes, as whoever looks after the mailboxes writes them.

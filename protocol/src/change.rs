@@ -15,14 +15,27 @@ pub const MAX_RECIPIENTS: usize = 10_000;
 /// The longest route, in bytes.
 pub const MAX_ROUTE: usize = 255;
 
-/// How long a note lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The most points that are given at once, in thousandths.
+pub const MAX_POINTS: i64 = 1_000_000_000;
+/// The longest reason for a score, in bytes.
+pub const MAX_SCORE_REASON: usize = 255;
+
+/// How long a note or a flag lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// As long as the connection.
+    #[default]
     Connection,
     /// As long as the transaction.
     Transaction,
+}
+
+impl Scope {
+    /// Whether it is what an absent scope stands for.
+    fn is_connection(&self) -> bool {
+        *self == Scope::Connection
+    }
 }
 
 /// Where a header field is added.
@@ -98,16 +111,39 @@ pub enum Change {
         /// How much.
         add: i64,
     },
+    /// Add to the score.
+    Score {
+        /// How much, in thousandths of a point; less than 0 speaks for the client.
+        points: i64,
+        /// Why, in a sentence.
+        #[serde(default)]
+        reason: String,
+    },
     /// Let the client relay, or not.
     RelayClient {
         /// Whether.
         value: bool,
+        /// Why, for the log.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
     },
     /// Refuse nothing from here on; without a reason: no longer.
     Immune {
         /// Why.
         #[serde(default)]
         reason: Option<String>,
+        /// How long it lasts.
+        #[serde(default, skip_serializing_if = "Scope::is_connection")]
+        scope: Scope,
+    },
+    /// Somebody vouches for the client or its sender; without a reason: no longer.
+    Whitelisted {
+        /// Why.
+        #[serde(default)]
+        reason: Option<String>,
+        /// How long it lasts.
+        #[serde(default, skip_serializing_if = "Scope::is_connection")]
+        scope: Scope,
     },
     /// Defer a rejection; without a message: drop the one that was deferred.
     Naughty {
@@ -198,6 +234,30 @@ impl Change {
         }
     }
 
+    /// Adds points to the score; rounded to thousandths, which is what the wire has.
+    pub fn score(points: f64, reason: impl Into<String>) -> Change {
+        Change::Score {
+            points: (points * 1000.0).round() as i64,
+            reason: reason.into(),
+        }
+    }
+
+    /// Has nothing refused from here on.
+    pub fn immune(scope: Scope, reason: &str) -> Change {
+        Change::Immune {
+            reason: Some(reason.to_owned()),
+            scope,
+        }
+    }
+
+    /// Vouches for the client, or for its transaction.
+    pub fn whitelisted(scope: Scope, reason: &str) -> Change {
+        Change::Whitelisted {
+            reason: Some(reason.to_owned()),
+            scope,
+        }
+    }
+
     /// Makes the change, on behalf of `plugin`. Where it is refused the session is as it was.
     pub fn apply(&self, session: &mut Session, plugin: &str) -> Result<(), ChangeError> {
         match self {
@@ -240,12 +300,27 @@ impl Change {
                 session.connection.karma = session.connection.karma.saturating_add(*add);
                 Ok(())
             }
-            Change::RelayClient { value } => {
-                session.connection.relay_client = *value;
+            Change::Score { points, reason } => add_score(session, plugin, *points, reason),
+            Change::RelayClient { value, reason } => {
+                let connection = &mut session.connection;
+                connection.relay_client = *value;
+                connection.relay_reason = reason.clone().filter(|_| *value);
                 Ok(())
             }
-            Change::Immune { reason } => {
-                session.connection.immune.clone_from(reason);
+            Change::Immune { reason, scope } => {
+                match scope {
+                    Scope::Connection => &mut session.connection.immune,
+                    Scope::Transaction => &mut session.transaction.immune,
+                }
+                .clone_from(reason);
+                Ok(())
+            }
+            Change::Whitelisted { reason, scope } => {
+                match scope {
+                    Scope::Connection => &mut session.connection.whitelisted,
+                    Scope::Transaction => &mut session.transaction.whitelisted,
+                }
+                .clone_from(reason);
                 Ok(())
             }
             Change::Naughty { message } => {
@@ -330,6 +405,30 @@ fn set_route(
             None => drop(transaction.routes.remove(recipient)),
         }
     }
+    Ok(())
+}
+
+/// Before MAIL a score is the connection's, and counts for all its messages.
+fn add_score(
+    session: &mut Session,
+    plugin: &str,
+    points: i64,
+    reason: &str,
+) -> Result<(), ChangeError> {
+    if points.unsigned_abs() > MAX_POINTS.unsigned_abs() {
+        return refuse("score", "a score is at most a million points, either way");
+    }
+    if reason.len() > MAX_SCORE_REASON || reason.chars().any(char::is_control) {
+        return refuse(
+            "score",
+            "its reason has a control character or more than 255 bytes",
+        );
+    }
+    let scores = match session.transaction.number {
+        0 => &mut session.connection.scores,
+        _ => &mut session.transaction.scores,
+    };
+    scores.add(plugin, points, reason);
     Ok(())
 }
 
@@ -467,6 +566,35 @@ mod tests {
     }
 
     #[test]
+    fn a_score_is_the_connections_before_mail_and_the_transactions_after() {
+        let mut session = Session::default();
+        let mut give = |points: f64, number| {
+            session.transaction.number = number;
+            let given = Change::score(points, "x").apply(&mut session, "p").is_ok();
+            let (connection, transaction) = (&session.connection, &session.transaction);
+            (given, connection.scores.sum(), transaction.scores.sum())
+        };
+        assert_eq!(give(2.5, 0), (true, 2500, 0));
+        assert_eq!(give(-0.0014, 1), (true, 2500, -1));
+        assert_eq!(give(1e6, 1), (true, 2500, 999_999_999));
+        for wrong in [1e7, -1e7, f64::INFINITY] {
+            assert_eq!(give(wrong, 1), (false, 2500, 999_999_999), "{wrong}");
+        }
+        let forged = Change::score(1.0, "a\r\nX: y");
+        assert!(forged.apply(&mut session, "p").is_err());
+        assert_eq!(session.score(), 1_000_002_499);
+        for _ in 0..100 {
+            let one = Change::score(1.0, "one more");
+            one.apply(&mut session, "p").unwrap();
+        }
+        assert_eq!(session.score(), 1_000_102_499);
+        assert_eq!(
+            session.transaction.scores.entries().len(),
+            crate::score::MAX_SCORES
+        );
+    }
+
+    #[test]
     fn notes_of_a_session_are_bounded() {
         let mut session = Session::default();
         let refused = (0..100).find(|index| {
@@ -495,5 +623,45 @@ mod tests {
             .apply(&mut session, "rcpt_ok")
             .unwrap();
         assert_eq!(session.connection.naughty, None);
+    }
+    #[test]
+    fn flags_of_the_two_scopes_are_apart() {
+        let mut session = Session::default();
+        let mut apply = |change: Change| {
+            change.apply(&mut session, "p").unwrap();
+            session.privilege().map(|why| why.into_owned())
+        };
+        let said = |text: &str| Some(text.to_owned());
+        let clear = |scope| Change::Whitelisted {
+            reason: None,
+            scope,
+        };
+        let relay = |value, reason: Option<&str>| Change::RelayClient {
+            value,
+            reason: reason.map(str::to_owned),
+        };
+        assert_eq!(
+            apply(Change::immune(Scope::Transaction, "this once")),
+            said("this once")
+        );
+        assert_eq!(
+            apply(Change::whitelisted(Scope::Transaction, "a good sender")),
+            said("a good sender")
+        );
+        assert_eq!(
+            apply(Change::whitelisted(Scope::Connection, "friend")),
+            said("friend")
+        );
+        assert_eq!(apply(relay(true, None)), said("relay client"));
+        assert_eq!(
+            apply(relay(true, Some("our own"))),
+            said("relay client: our own")
+        );
+        assert_eq!(apply(relay(false, Some("no more"))), said("friend"));
+        assert_eq!(apply(clear(Scope::Connection)), said("a good sender"));
+        assert_eq!(apply(clear(Scope::Transaction)), said("this once"));
+        session.transaction = crate::Transaction::default();
+        assert!(!session.is_privileged());
+        assert_eq!(session.connection.relay_reason, None);
     }
 }

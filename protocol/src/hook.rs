@@ -43,6 +43,7 @@ hooks! {
     Rcpt "rcpt",
     Data "data",
     DataHeadersEnd "data_headers_end",
+    DataLines "data_lines",
     DataPostHeaders "data_post_headers",
     DataPost "data_post",
     QueuePre "queue_pre",
@@ -57,6 +58,7 @@ hooks! {
     ReceivedLine "received_line",
     Config "config",
     RecipientValid "recipient_valid",
+    UserConfig "user_config",
     Deny "deny",
     Ok "ok",
     ResetTransaction "reset_transaction",
@@ -73,6 +75,15 @@ impl Hook {
             self,
             Hook::QueuePost | Hook::Deny | Hook::Ok | Hook::ResetTransaction | Hook::Disconnect
         )
+    }
+
+    /// Whether the client waits for a reply that depends on it: a plugin may delay that (docs/protocol.md §6.6).
+    pub const fn has_reply(self) -> bool {
+        !self.is_event()
+            && !matches!(
+                self,
+                Hook::Config | Hook::RecipientValid | Hook::ReceivedLine
+            )
     }
 
     /// Whether a message is at hand: its header block and its bytes can be read.

@@ -14,6 +14,7 @@ pub mod hook;
 pub mod outcome;
 pub mod plugin;
 pub mod policy;
+pub mod score;
 mod serve;
 pub mod services;
 pub mod session;
@@ -29,8 +30,9 @@ pub use departure::Departure;
 pub use header::HeaderBlock;
 pub use hook::Hook;
 pub use outcome::{Answer, BoxFuture, Outcome};
-pub use plugin::{Built, Call, Definition, Init, Plugin, Subscription};
-pub use policy::{Level, OnError, Policy, Reject, RejectType};
+pub use plugin::{Built, Call, Definition, Init, Plugin, Priority, Subscription};
+pub use policy::{Immune, Level, OnError, Policy, Reject, RejectType};
+pub use score::{Points, Score, Scores};
 pub use serve::serve;
 pub use services::{
     Bounce, DnsAnswer, DnsStatus, Message, RecordType, ServiceError, Services, Submission, Validity,

@@ -1,9 +1,11 @@
 //! A plugin's answer to a hook (docs/protocol.md §6).
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
-use crate::{Address, Change, Disposition, EnhancedCode, Hook, Verdict};
+use crate::{Address, Change, Disposition, EnhancedCode, Hook, Value, Verdict};
 
 /// A future on the heap.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -48,11 +50,15 @@ pub struct Outcome {
     pub changes: Vec<Change>,
     /// The answer to `config`, `received_line`, `capabilities`, and to the hooks before a command is read (docs/protocol.md §5.1); a secret, at `auth`.
     pub values: Vec<String>,
+    /// The answer to `user_config`: settings of the address, in the shape of `[user."…"]` (docs/protocol.md §5.5).
+    pub settings: BTreeMap<String, Value>,
     /// What holds for single recipients instead, at the hooks from `data_post_headers` to `queue`: of each outcome what it found and what it wants done.
     /// For a recipient that is not here, the rest of this outcome holds.
     pub recipients: Vec<(Address, Outcome)>,
     /// The answer comes later.
     pub defer: Option<Deferred>,
+    /// How long the client is to wait for its reply, whatever that is; see [`Outcome::delayed`].
+    pub delay: Duration,
 }
 
 /// An answer that comes later, before a named hook, while the session goes on.
@@ -92,6 +98,17 @@ impl Outcome {
     /// Yes, and no further plugin is asked.
     pub fn ok(message: impl Into<String>) -> Outcome {
         Outcome::pass(message).with_verdict(Verdict::Ok)
+    }
+
+    /// Something was found that is worth so many points, to be judged with all others' (docs/protocol.md §6.7): above 0 a `fail` that
+    /// costs nothing by itself, else a `pass`.
+    pub fn score(points: f64, reason: impl Into<String>) -> Outcome {
+        let reason = reason.into();
+        let found = match points > 0.0 {
+            true => Outcome::fail(reason.as_str()).with_verdict(Verdict::Declined),
+            false => Outcome::pass(reason.as_str()),
+        };
+        found.with_change(Change::score(points, reason))
     }
 
     /// The answer will come before the hook `until`.
@@ -142,10 +159,25 @@ impl Outcome {
         self
     }
 
+    /// With settings of the address, in the shape of `[user."…"]`: the answer to `user_config`.
+    #[must_use]
+    pub fn with_settings(mut self, settings: BTreeMap<String, Value>) -> Outcome {
+        self.settings = settings;
+        self
+    }
+
     /// With an outcome of its own for a recipient.
     #[must_use]
     pub fn for_recipient(mut self, address: Address, outcome: Outcome) -> Outcome {
         self.recipients.push((address, outcome));
+        self
+    }
+
+    /// The client waits so long before it gets its reply, and costs nothing but its connection meanwhile. What plugins ask for at one command
+    /// adds up; above 5 minutes it is cut.
+    #[must_use]
+    pub fn delayed(mut self, delay: Duration) -> Outcome {
+        self.delay = delay;
         self
     }
 
@@ -167,6 +199,7 @@ impl std::fmt::Debug for Outcome {
             .field("changes", &self.changes)
             .field("recipients", &self.recipients)
             .field("defer", &self.defer.as_ref().map(|deferred| deferred.until))
+            .field("delay", &self.delay)
             .finish_non_exhaustive()
     }
 }

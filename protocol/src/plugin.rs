@@ -81,6 +81,49 @@ pub struct Subscription {
     pub wants: Wants,
     /// A deadline of its own, used where the operator sets none.
     pub timeout: Option<Duration>,
+    /// Where it stands among the plugins of the hook.
+    pub priority: Priority,
+}
+
+/// Where a plugin stands among those of a hook. Where it is the same, the order of the configuration holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Before all numbers.
+    First,
+    /// Smaller numbers come earlier; 0 unless said.
+    At(i32),
+    /// Behind all numbers.
+    Last,
+}
+
+impl Default for Priority {
+    fn default() -> Priority {
+        Priority::At(0)
+    }
+}
+
+impl Priority {
+    /// From how it stands on the wire: `first`, `last` or an integer of 32 bits.
+    pub fn from_value(value: &Value) -> Option<Priority> {
+        match value {
+            Value::Integer(number) => i32::try_from(*number).ok().map(Priority::At),
+            other => match other.as_text()? {
+                "first" => Some(Priority::First),
+                "last" => Some(Priority::Last),
+                _ => None,
+            },
+        }
+    }
+
+    /// How it stands on the wire; `None` where it need not be said.
+    pub fn to_value(self) -> Option<Value> {
+        match self {
+            Priority::First => Some("first".into()),
+            Priority::At(0) => None,
+            Priority::At(number) => Some(i64::from(number).into()),
+            Priority::Last => Some("last".into()),
+        }
+    }
 }
 
 impl Subscription {
@@ -95,7 +138,15 @@ impl Subscription {
             observe: hook.is_event(),
             wants,
             timeout: None,
+            priority: Priority::default(),
         }
+    }
+
+    /// With this place among the plugins of the hook.
+    #[must_use]
+    pub fn at(mut self, priority: Priority) -> Subscription {
+        self.priority = priority;
+        self
     }
 
     /// And these notes.
@@ -160,4 +211,29 @@ pub struct Definition {
     pub settings: fn() -> Vec<Setting>,
     /// Makes one, or says which settings are wrong.
     pub build: fn(Init) -> Built,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priorities_on_the_wire() {
+        let places = [
+            Priority::First,
+            Priority::At(i32::MIN),
+            Priority::At(-1),
+            Priority::At(0),
+            Priority::At(7),
+            Priority::Last,
+        ];
+        assert!(places.is_sorted());
+        for place in places {
+            let read = place.to_value().as_ref().map(Priority::from_value);
+            assert_eq!(read.unwrap_or(Some(Priority::default())), Some(place));
+        }
+        for wrong in [Value::from("lst"), Value::from(1 << 40), Value::from(true)] {
+            assert_eq!(Priority::from_value(&wrong), None, "{wrong:?}");
+        }
+    }
 }

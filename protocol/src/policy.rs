@@ -1,4 +1,4 @@
-//! The four settings that mean the same on every plugin (docs/protocol.md §6.2), and the levels of the log.
+//! The settings that mean the same on every plugin (docs/protocol.md §6.2), and the levels of the log.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,12 @@ pub enum RejectType {
     Disconnect,
     /// For now, and the connection is closed.
     TempDisconnect,
+    /// Not at all: the message is thrown away.
+    Discard,
+    /// Not at all: the message is kept in the store, for a limited time.
+    Quarantine,
+    /// Not at all: the message is kept in the store until somebody decides.
+    Hold,
 }
 
 /// What happens when a plugin cannot answer: it crashed, timed out, broke the protocol, or said `error`.
@@ -38,6 +44,17 @@ pub enum OnError {
     Skip,
     /// Refuse for good.
     Reject,
+}
+
+/// What becomes of clients that have one of the core's flags: relay client, whitelisted, immune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Immune {
+    /// `"skip"`: the plugin is not asked about them.
+    Skip,
+    /// `"tolerate"`: it is asked, and a failure costs them nothing.
+    Tolerate,
+    /// `false`: the same as of all others.
+    Ignore,
 }
 
 /// A plugin's own defaults for the uniform settings; what is `None` is left to the core.
@@ -53,6 +70,9 @@ pub struct Policy {
     /// See [`OnError`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+    /// See [`Immune`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immune: Option<Immune>,
 }
 
 impl RejectType {
@@ -63,6 +83,9 @@ impl RejectType {
             RejectType::Temp => Verdict::DenySoft,
             RejectType::Disconnect => Verdict::DenyDisconnect,
             RejectType::TempDisconnect => Verdict::DenySoftDisconnect,
+            RejectType::Discard => Verdict::Discard,
+            RejectType::Quarantine => Verdict::Quarantine,
+            RejectType::Hold => Verdict::Hold,
         }
     }
 }
@@ -112,8 +135,17 @@ macro_rules! worded {
 }
 
 worded!(Reject { Tolerate "false", Now "true", Naughty "naughty", });
-worded!(RejectType { Perm "perm", Temp "temp", Disconnect "disconnect", TempDisconnect "temp_disconnect", });
+worded!(RejectType {
+    Perm "perm",
+    Temp "temp",
+    Disconnect "disconnect",
+    TempDisconnect "temp_disconnect",
+    Discard "discard",
+    Quarantine "quarantine",
+    Hold "hold",
+});
 worded!(OnError { TempFail "tempfail", Skip "skip", Reject "reject", });
+worded!(Immune { Skip "skip", Tolerate "tolerate", Ignore "false", });
 
 /// A log level, syslog's eight, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Verdict;
-use crate::{Address, HeaderBlock, Hook, Value};
+use crate::{Address, HeaderBlock, Hook, Score, Scores, Value};
 
 /// Notes: plain data that plugins leave for each other, by name.
 pub type Notes = BTreeMap<String, Value>;
@@ -45,12 +45,18 @@ pub struct Connection {
     pub early_talker: bool,
     /// May relay through us.
     pub relay_client: bool,
+    /// Why, where somebody said so.
+    pub relay_reason: Option<String>,
     /// Why nothing is to be refused.
     pub immune: Option<String>,
+    /// Why somebody vouches for the client.
+    pub whitelisted: Option<String>,
     /// The deferred rejection.
     pub naughty: Option<Naughty>,
     /// Reputation earned on this connection; plugins add to it.
     pub karma: i64,
+    /// The points that plugins gave before MAIL.
+    pub scores: Scores,
     /// The user name, after a successful AUTH.
     pub authenticated: Option<String>,
     /// How the connection is encrypted, once it is. Boxed: most connections are not, and wait for long.
@@ -109,14 +115,63 @@ pub struct Transaction {
     pub body_start: u64,
     /// The message as a file, where somebody asked for one.
     pub path: Option<std::path::PathBuf>,
+    /// Why nothing of this transaction is to be refused.
+    pub immune: Option<String>,
+    /// Why somebody vouches for this transaction, such as for its sender.
+    pub whitelisted: Option<String>,
     /// Why the message is to be set apart.
     pub quarantine: Option<String>,
     /// Which way recipients go that a plugin gave a route.
     pub routes: BTreeMap<Address, String>,
     /// At `queue` and `queue_post`: the route of all recipients at hand.
     pub route: Option<String>,
+    /// The points that plugins gave from MAIL on.
+    pub scores: Scores,
     /// What plugins noted.
     pub notes: Notes,
+}
+
+impl Session {
+    /// The points of the connection and of the transaction together, in thousandths.
+    pub fn score(&self) -> i64 {
+        let (connection, transaction) = (&self.connection.scores, &self.transaction.scores);
+        connection.sum().saturating_add(transaction.sum())
+    }
+
+    /// Each score of the connection, then of the transaction, as far as they are kept.
+    pub fn scores(&self) -> impl Iterator<Item = &Score<'static>> {
+        let (connection, transaction) = (&self.connection.scores, &self.transaction.scores);
+        connection.entries().iter().chain(transaction.entries())
+    }
+
+    /// Why nothing is to be refused: of the connection, else of its transaction.
+    pub fn immune(&self) -> Option<&str> {
+        let own = self.connection.immune.as_ref();
+        own.or(self.transaction.immune.as_ref()).map(String::as_str)
+    }
+
+    /// Why somebody vouches for the client, else for its transaction.
+    pub fn whitelisted(&self) -> Option<&str> {
+        let own = self.connection.whitelisted.as_ref();
+        own.or(self.transaction.whitelisted.as_ref())
+            .map(String::as_str)
+    }
+
+    /// Whether the client, or its transaction, has one of the flags that plugins honour: relay client, whitelisted, immune.
+    pub fn is_privileged(&self) -> bool {
+        self.connection.relay_client || self.whitelisted().is_some() || self.immune().is_some()
+    }
+
+    /// Why plugins are to let the client be, as the log says it; of several flags the first in qpsmtpd's order.
+    pub fn privilege(&self) -> Option<Cow<'_, str>> {
+        if self.connection.relay_client {
+            return Some(match &self.connection.relay_reason {
+                Some(reason) => format!("relay client: {reason}").into(),
+                None => "relay client".into(),
+            });
+        }
+        self.whitelisted().or(self.immune()).map(Cow::Borrowed)
+    }
 }
 
 impl Transaction {
@@ -251,6 +306,7 @@ fields! {
     Immune "immune",
     Naughty "naughty",
     Karma "karma",
+    Score "score",
     Authenticated "authenticated",
     TlsVersion "tls_version",
     TlsCipher "tls_cipher",
@@ -268,11 +324,12 @@ fields! {
     BodyStart "body_start",
     Quarantine "quarantine",
     Route "route",
+    Whitelisted "whitelisted",
 }
 
 /// A set of fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FieldSet(u32);
+pub struct FieldSet(u64);
 
 impl FieldSet {
     /// No field.
@@ -283,13 +340,13 @@ impl FieldSet {
         FieldSet(
             fields
                 .iter()
-                .fold(0, |bits, field| bits | 1 << *field as u8),
+                .fold(0, |bits, field| bits | 1_u64 << *field as u8),
         )
     }
 
     /// Whether the field is in it.
     pub const fn has(self, field: Field) -> bool {
-        self.0 & (1 << field as u8) != 0
+        self.0 & (1_u64 << field as u8) != 0
     }
 
     /// Both sets together.
@@ -328,6 +385,13 @@ pub enum Args<'a> {
     },
     /// `vrfy`, `help`: the rest of the line.
     Argument(Cow<'a, str>),
+    /// `data_lines`: a block of the message.
+    Lines {
+        /// Whole lines as they were received, dots undone.
+        lines: Cow<'a, [u8]>,
+        /// Where in the message they begin.
+        offset: u64,
+    },
     /// `unrecognized_command`.
     Command {
         /// The command, in upper case.
@@ -352,12 +416,12 @@ pub enum Args<'a> {
     Default(Cow<'a, str>),
     /// `config`: the flat file's name.
     Name(Cow<'a, str>),
-    /// `recipient_valid`: the address in question.
+    /// `recipient_valid`, `user_config`: the address in question.
     Recipient(Cow<'a, Address>),
 }
 
 impl Args<'_> {
-    /// The address of `mail`, `rcpt` and `recipient_valid`.
+    /// The address of `mail`, `rcpt`, `recipient_valid` and `user_config`.
     pub fn address(&self) -> Option<&Address> {
         match self {
             Args::Address { address, .. } | Args::Recipient(address) => Some(address),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What SMTP should do: qpsmtpd's return codes (docs/protocol.md §6.1).
+/// What SMTP should do: qpsmtpd's return codes, and three ways to take a message that its recipients do not get (docs/protocol.md §6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -22,6 +22,12 @@ pub enum Verdict {
     DenySoftDisconnect,
     /// The plugin dealt with the command.
     Done,
+    /// Take the message, and throw it away.
+    Discard,
+    /// Take the message, and keep it in the store, for a limited time.
+    Quarantine,
+    /// Take the message, and keep it in the store until somebody decides.
+    Hold,
 }
 
 impl Verdict {
@@ -35,6 +41,9 @@ impl Verdict {
             Verdict::DenyDisconnect => "deny_disconnect",
             Verdict::DenySoftDisconnect => "denysoft_disconnect",
             Verdict::Done => "done",
+            Verdict::Discard => "discard",
+            Verdict::Quarantine => "quarantine",
+            Verdict::Hold => "hold",
         }
     }
 
@@ -47,6 +56,16 @@ impl Verdict {
                 | Verdict::DenyDisconnect
                 | Verdict::DenySoftDisconnect
         )
+    }
+
+    /// Whether it diverts the message: the client is told that all is well, and the recipients do not get it.
+    pub const fn diverts(self) -> bool {
+        matches!(self, Verdict::Discard | Verdict::Quarantine | Verdict::Hold)
+    }
+
+    /// Whether it keeps mail from its recipients. That is what the operator's `reject` may tolerate or put off.
+    pub const fn is_negative(self) -> bool {
+        self.is_denial() || self.diverts()
     }
 
     /// Whether the connection is to be closed.

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use serde_bytes::ByteBuf;
+use serde_bytes::{ByteBuf, Bytes};
 
 use crate::frame::Kind;
-use crate::policy::{Level, OnError, Reject, RejectType};
+use crate::policy::{Immune, Level, OnError, Reject, RejectType};
 use crate::services::ServiceError;
 use crate::settings::Setting;
 use crate::value::Value;
-use crate::{Address, Change, Disposition, EnhancedCode, Hook, Parameters, Verdict};
+use crate::{Address, Change, Disposition, EnhancedCode, Hook, Parameters, Score, Verdict};
 
 macro_rules! kinds {
     ($($type:ty => $kind:literal,)*) => {
@@ -23,7 +23,7 @@ macro_rules! kinds {
 kinds! {
     Hello => "hello", Init => "init", Ready => "ready", InitError => "init_error", HookMessage<'_> => "hook",
     ResultMessage => "result", Late => "verdict", Cancel => "cancel", CallMessage => "call", ReplyMessage => "reply",
-    Log => "log", Failed => "error", Goodbye => "goodbye",
+    Log => "log", Failed => "error", Goodbye => "goodbye", Fork => "fork",
 }
 
 /// `hello`, both ways.
@@ -129,6 +129,9 @@ pub struct ReadyHook {
     /// A deadline of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
+    /// Where it stands among the plugins of the hook: see [`crate::Priority`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Value>,
 }
 
 /// The uniform settings in `ready`.
@@ -143,6 +146,9 @@ pub struct ReadyPolicy {
     /// See [`OnError`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_error: Option<OnError>,
+    /// See [`Immune`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub immune: Option<Immune>,
     /// As in the configuration: a level, `+N` or `-N`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loglevel: Option<String>,
@@ -236,6 +242,10 @@ pub struct ArgsMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub argument: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Cow<'a, Bytes>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin: Option<Cow<'a, str>>,
@@ -297,6 +307,8 @@ pub struct ConnectionFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub immune: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub whitelisted: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub naughty: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub naughty_plugin: Option<Cow<'a, str>>,
@@ -304,6 +316,10 @@ pub struct ConnectionFields<'a> {
     pub naughty_verdict: Option<Verdict>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub karma: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<i64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<Score<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authenticated: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -341,6 +357,10 @@ pub struct TransactionFields<'a> {
     pub header_end: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_start: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub immune: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whitelisted: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quarantine: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -406,12 +426,18 @@ pub struct Entry {
     /// For the hooks that ask for a text, a list or a secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub values: Option<Vec<String>>,
+    /// For `user_config`: the settings of the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<BTreeMap<String, Value>>,
     /// What holds for single recipients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipients: Option<Vec<RecipientEntry>>,
     /// The hook before which the answer will come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defer: Option<Hook>,
+    /// How long the client is to wait for its reply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
 }
 
 /// What holds for a recipient (§6.5).
@@ -522,6 +548,13 @@ impl Log {
 pub struct Failed {
     /// Why.
     pub message: String,
+}
+
+/// `fork`, core to plugin: bring up another worker like this one, at a channel of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fork {
+    /// The Unix socket that the new worker connects to.
+    pub path: PathBuf,
 }
 
 /// `goodbye`, core to plugin: no more hooks will come.

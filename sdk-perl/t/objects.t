@@ -192,7 +192,7 @@ subtest 'what a plugin is sent' => sub {
     };
     my $all = join ' ', (sort(Gatepost::Hooks::all_fields())), 'NOTES *';
     is $needs->('sub hook_connect { return DENY if $_[0]->connection->remote_ip =~ /^10/ }'), 'remote_ip';
-    is $needs->('return DECLINED if $self->is_immune; $self->adjust_karma(-1)'), 'immune karma relay_client NOTES whitelistsender';
+    is $needs->('return DECLINED if $self->is_immune; $self->adjust_karma(-1)'), 'immune karma relay_client whitelisted';
     is $needs->('$transaction->body_getline'), 'body_start header_end size';
     is $needs->('$self->get_reject("no")'), 'naughty NOTES naughty_reject_type';
     is $needs->('use strict; use POSIX qw(floor); eval { require Net::DNS }; $x->notes("a")'), 'NOTES *';

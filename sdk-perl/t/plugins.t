@@ -38,6 +38,13 @@ subtest block_sender => sub {
     is $test->hook(mail => address => 'a@spam.example')->message, 'relay client';
     $test = Gatepost::Test->new(%about, connection => {immune => 'friend'});
     is $test->hook(mail => address => 'a@spam.example')->disposition, 'skip', "the core's immunity counts";
+    my %said = (immune => 'friend', whitelisted => 'whitelisted sender');
+    for my $flag (sort keys %said) {
+        $test = Gatepost::Test->new(%about, transaction => {$flag => 'friend'});
+        is $test->hook(mail => address => 'a@spam.example')->message, $said{$flag}, "$flag in a transaction";
+    }
+    $test->transaction->notes(whitelistsender => 0);
+    is_deeply [$test->transaction->notes('whitelistsender'), $test->connection->notes('whitelisthost')], [undef, undef];
 };
 
 subtest encrypted => sub {
@@ -144,7 +151,7 @@ subtest edits => sub {
         {op => 'remote_host', name => 'mail.example.net'},
         {op => 'auth_result', text => 'iprev=pass policy.iprev=198.51.100.7'},
         {op => 'auth_result', text => 'x=y'},
-        {op => 'immune', reason => 'our own'},
+        {op => 'whitelisted', reason => 'our own'},
     ];
     is $test->connection->notes('authentication_results'), 'iprev=pass policy.iprev=198.51.100.7; x=y';
     is_deeply $test->hook('data_post')->changes, [
@@ -203,5 +210,22 @@ subtest 'the body' => sub {
     my @made = map { Gatepost::Test->new(plugin => "$dir/keeps", args => ['asks'], client_gone => $_) } 0, 1;
     is_deeply [map { $_->hook('queue')->verdict } @made], ['ok', 'denysoft'], 'a client can be gone';
 }
+
+subtest 'points, and messages that are diverted' => sub {
+    my $test = Gatepost::Test->new(
+        plugin => "$dir/points", connection => {score => 1250}, transaction => {recipients => ['bob@example.org']}, message => "X: y\n\nz\n",
+    );
+    my $mail = sub { $test->hook(mail => address => "$_[0]\@example.org") };
+    my $result = $mail->('2.5');
+    is_deeply [map { $result->$_ } qw(verdict disposition message)], ['declined', 'fail', 'as told'];
+    is_deeply $result->changes, [{op => 'score', points => 2500, reason => 'as told'}];
+    $result = $mail->('-0.0004');
+    is_deeply [map { $result->$_ } qw(verdict disposition)], [undef, 'pass'], 'it speaks for the client';
+    is $result->changes->[0]{points}, 0;
+    is $mail->('ask')->message, '3.75';
+    is_deeply [map { $mail->($_)->verdict } qw(discard quarantine hold)], [qw(discard quarantine hold)];
+    is $mail->('hold')->message, 'as told';
+    is_deeply $test->hook('data_post')->entry->{recipients}, [{address => 'bob@example.org', verdict => 'hold'}];
+};
 
 done_testing;

@@ -32,12 +32,12 @@ my %tests = (
         my ($hello) = grep { $_->{kind} eq 'hello' } @{$core->{heard}};
         is $hello->{protocol}, 'gatepost-plugin';
         is_deeply $hello->{version}, [1, 0];
-        is_deeply $hello->{features}, [qw(cancel segments settings)];
+        is_deeply $hello->{features}, [qw(cancel segments settings fork)];
         is $core->{ready}{kind}, 'ready';
         is $core->{ready}{concurrency}, 64;
         my ($plugin) = @{$core->{ready}{plugins}};
         is $plugin->{name}, 'say';
-        is_deeply $plugin->{policy}, {on_error => 'skip'};
+        is_deeply $plugin->{policy}, {on_error => 'skip', immune => 0};
         is_deeply [map { $_->{hook} } @{$plugin->{hooks}}], ['rcpt'];
         my %fields = map { $_ => 1 } @{$plugin->{hooks}[0]{fields}};
         my @environment = qw(remote_ip remote_host remote_port local_ip local_port relay_client);
@@ -120,7 +120,7 @@ my %tests = (
     },
     'settings and arguments' => sub {
         my $core = core([{%$say, args => ['reject', 'naughty', 'loglevel', '-1']}]);
-        is_deeply $core->{ready}{plugins}[0]{policy}, {on_error => 'skip', loglevel => '-1'};
+        is_deeply $core->{ready}{plugins}[0]{policy}, {on_error => 'skip', immune => 0, loglevel => '-1'};
         my $result = rcpt($core, 'deferred');
         is_deeply $result, {
             plugin => 'say', disposition => 'fail', message => 'NAUGHTY, listed', verdict => 'declined',

@@ -26,6 +26,13 @@ class Results(PluginTest):
             ("denysoft_disconnect('no', disposition='pass')", {"verdict": "denysoft_disconnect", "disposition": "pass", "message": "no"}),
             ("ok(values=['a', 'b'])", {"verdict": "ok", "values": ["a", "b"]}),
             ("done(reply=['x'])", {"verdict": "done", "reply": ["x"]}),
+            ("quarantine('spam')", {"verdict": "quarantine", "message": "spam"}),
+            ("discard()", {"verdict": "discard"}),
+            ("score(2.5, 'odd')", {
+                "disposition": "fail", "message": "odd", "verdict": "declined", "changes": [{"op": "score", "points": 2500, "reason": "odd"}],
+            }),
+            ("score(-0.1)", {"disposition": "pass", "message": "", "changes": [{"op": "score", "points": -100, "reason": ""}]}),
+            ("ok().for_recipient('a@b', hold('bcc'))", {"verdict": "ok", "recipients": [{"address": "a@b", "verdict": "hold", "message": "bcc"}]}),
             ("passed('most').for_recipient('a@b', fail('full')).for_recipient(Address('c@d'), denysoft(code=452, enhanced='4.2.2', reply='x'))", {
                 "disposition": "pass", "message": "most", "recipients": [
                     {"address": "a@b", "disposition": "fail", "message": "full"},
@@ -39,6 +46,13 @@ class Results(PluginTest):
                     # Twice, for the second may come out of a cache.
                     for _ in range(2):
                         self.assertEqual(core.hook("rcpt", ["a"]), [{"plugin": "a", **entry}])
+
+    def test_points_are_seen_by_the_next_plugin(self):
+        gives = "@hook('rcpt')\ndef rcpt(session):\n    session.add_score(0.25, 'first')\n    return score(-2, 'then')\n"
+        sees = "@hook('rcpt', fields=['score'])\ndef rcpt(session):\n    return passed(str(session.score))\n"
+        entries = self.core(gives, sees).hook("rcpt", ["a", "b"], connection={"score": 4000})
+        self.assertEqual([change["points"] for change in entries[0]["changes"]], [250, -2000])
+        self.assertEqual(entries[1]["message"], "2.25")
 
     def test_an_answer_given_before_comes_with_its_changes_when_it_has_some(self):
         core = self.core("""
@@ -85,15 +99,17 @@ class Results(PluginTest):
                 session.add_karma(5)
                 session.add_recipient("x@y")
                 session.set_immune(None)
+                session.set_immune("this once", scope="transaction")
+                session.set_whitelisted("friend")
             """,
             """
-            @hook("rcpt", fields=["karma", "recipients", "immune"], reads=["n"])
+            @hook("rcpt", fields=["karma", "recipients", "immune", "whitelisted"], reads=["n"])
             def rcpt(session):
-                return passed(repr([session.notes.get("n"), session.karma, session.recipients, session.immune]))
+                return passed(repr([session.notes.get("n"), session.karma, session.recipients, session.immune, session.whitelisted]))
             """,
         )
         entries = core.hook("rcpt", ["a", "b"], connection={"karma": -2, "immune": "why"}, transaction_fields={"recipients": ["v@w"]})
-        self.assertEqual(entries[1]["message"], "[1, 3, [Address('v@w'), Address('x@y')], None]")
+        self.assertEqual(entries[1]["message"], "[1, 3, [Address('v@w'), Address('x@y')], 'this once', 'friend']")
         self.assertNotIn("changes", entries[1])
 
     def test_names_that_have_no_function_there(self):
@@ -189,7 +205,7 @@ class Events(PluginTest):
 class Ready(PluginTest):
     def test_what_a_plugin_declares(self):
         core = self.core("""
-        policy(reject="naughty", on_error="skip")
+        policy(reject="naughty", on_error="skip", immune=False)
         @hook("rcpt", fields=["sender", "remote_ip"], reads=["*"], timeout=2.5)
         def rcpt(): pass
         """)
@@ -197,7 +213,7 @@ class Ready(PluginTest):
             "name": "a",
             "hooks": [{"hook": "rcpt", "fields": ["remote_ip", "sender"], "reads": ["*"], "timeout_ms": 2500}],
             "settings": [],
-            "policy": {"reject": "naughty", "on_error": "skip"},
+            "policy": {"reject": "naughty", "on_error": "skip", "immune": False},
         }]})
 
 

@@ -116,7 +116,9 @@ class Changes(PluginTest):
             session.set_sender("")
             session.add_karma(-2)
             session.set_relay_client()
+            session.set_relay_client(True, "ours")
             session.set_immune("local")
+            session.set_whitelisted("friend", scope="transaction")
             session.set_naughty(None)
             session.add_auth_result("iprev=pass")
             session.set_quarantine("odd")
@@ -138,7 +140,9 @@ class Changes(PluginTest):
             {"op": "set_sender", "address": ""},
             {"op": "karma", "add": -2},
             {"op": "relay_client", "value": True},
+            {"op": "relay_client", "value": True, "reason": "ours"},
             {"op": "immune", "reason": "local"},
+            {"op": "whitelisted", "reason": "friend", "scope": "transaction"},
             {"op": "naughty", "message": None},
             {"op": "auth_result", "text": "iprev=pass"},
             {"op": "quarantine", "reason": "odd"},

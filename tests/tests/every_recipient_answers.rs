@@ -54,6 +54,8 @@ struct Row {
     told: &'static [&'static str],
     /// For whom it is tried again.
     kept: &'static [&'static str],
+    /// For whom it is in the store.
+    stored: &'static [&'static str],
 }
 
 const ALL: &[&str] = &["split", "bounce", "discard", "reject"];
@@ -76,6 +78,27 @@ const ROWS: &[Row] = &[
     row(Speaks::Prdr, ALL, &["late-hard1", "ann", "late-soft1"], &["353", "HARD", "250", "SOFT", "250"], &["ann"], NO, NO),
     row(Speaks::Lmtp, ALL, &["soft1", "ann", "hard1"], &["SOFT", "250", "HARD"], &["ann"], NO, NO),
     row(Speaks::Lmtp, ALL, &["late-soft1", "ann", "late-hard1"], &["SOFT", "250", "HARD"], &["ann"], NO, NO),
+    // The message is diverted for all.
+    row(Speaks::Smtp, ALL, &["ann", "all-discard1"], &["250"], NO, NO, NO),
+    row(Speaks::Smtp, ALL, &["ann", "all-quarantine1"], &["250"], NO, NO, NO).stored(&["all-quarantine1", "ann"]),
+    row(Speaks::Smtp, ALL, &["ann", "late-all-hold1"], &["250"], NO, NO, NO).stored(&["ann", "late-all-hold1"]),
+    row(Speaks::Prdr, ALL, &["all-hold1", "ann"], &["353", "250", "250", "250"], NO, NO, NO).stored(&["all-hold1", "ann"]),
+    row(Speaks::Lmtp, ALL, &["ann", "all-quarantine1"], &["250", "250"], NO, NO, NO).stored(&["all-quarantine1", "ann"]),
+    // It is diverted for some.
+    row(Speaks::Smtp, ALL, &["ann", "discard1", "hold1", "quarantine1"], &["250"], &["ann"], NO, NO).stored(&["hold1", "quarantine1"]),
+    row(Speaks::Smtp, ALL, &["late-discard1", "ann", "late-quarantine1"], &["250"], &["ann"], NO, NO).stored(&["late-quarantine1"]),
+    row(Speaks::Prdr, ALL, &["quarantine1", "discard1", "ann"], &["353", "250", "250", "250", "250"], &["ann"], NO, NO).stored(&["quarantine1"]),
+    row(Speaks::Lmtp, ALL, &["hold1", "ann", "late-hold1", "discard1"], &["250", "250", "250", "250"], &["ann"], NO, NO).stored(&["hold1", "late-hold1"]),
+    // It is diverted for some, and refused by others: as if the former had it.
+    row(Speaks::Prdr, ALL, &["quarantine1", "hard1", "soft1"], &["353", "250", "HARD", "SOFT", "250"], NO, NO, NO).stored(&["quarantine1"]),
+    row(Speaks::Lmtp, ALL, &["hard1", "discard1"], &["HARD", "250"], NO, NO, NO),
+    row(Speaks::Smtp, &["split"], &["eve", "quarantine2", "hard3"], &["451"], NO, NO, NO),
+    row(Speaks::Smtp, &["bounce"], &["quarantine1", "hard2"], &["250"], NO, &["hard2"], NO).stored(&["quarantine1"]),
+    row(Speaks::Smtp, &["discard"], &["quarantine1", "hard1"], &["250"], NO, NO, NO).stored(&["quarantine1"]),
+    row(Speaks::Smtp, &["reject"], &["quarantine1", "hard1"], &["HARD"], NO, NO, NO),
+    row(Speaks::Smtp, &["bounce", "discard", "reject"], &["discard1", "soft1"], &["SOFT"], NO, NO, NO),
+    row(Speaks::Smtp, &["split", "bounce", "reject"], &["quarantine1", "late-hard2"], &["250"], NO, &["late-hard2"], NO).stored(&["quarantine1"]),
+    row(Speaks::Smtp, ALL, &["discard1", "late-soft1"], &["250"], NO, NO, &["late-soft1"]),
     // Some refuse for good before anybody has it.
     row(Speaks::Smtp, &["split"], &["ann", "hard1"], &["451"], NO, NO, NO),
     row(Speaks::Smtp, &["bounce"], &["ann", "hard1"], &["250"], &["ann"], &["hard1"], NO),
@@ -107,6 +130,14 @@ const fn row(
         delivered,
         told,
         kept,
+        stored: NO,
+    }
+}
+
+impl Row {
+    const fn stored(mut self, stored: &'static [&'static str]) -> Row {
+        self.stored = stored;
+        self
     }
 }
 
@@ -160,6 +191,7 @@ fn play(language: &Language, mixed: &str) {
             }
             let kept = until_kept(&server, row.kept);
             assert_eq!(kept, row.kept, "what is kept of {what}");
+            assert_eq!(stored(&server), row.stored, "what is stored of {what}");
         }
         // Nobody was told but of whom the rows say so.
         let told = ROWS.iter().filter(|row| {
@@ -302,7 +334,7 @@ fn until_kept(server: &Server, expected: &[&str]) -> Vec<String> {
         });
         envelopes
             .filter_map(|path| Some((std::fs::read_to_string(&path).ok()?, path)))
-            .filter(|(text, _)| !text.contains("\"notification\""))
+            .filter(|(text, _)| !text.contains("\"notification\"") && !text.contains(WITHHELD))
             .collect::<Vec<_>>()
     };
     let kept = until("what is kept", || {
@@ -315,6 +347,45 @@ fn until_kept(server: &Server, expected: &[&str]) -> Vec<String> {
             known.map_or(text.clone(), |name| (*name).to_owned())
         })
         .collect()
+}
+
+const WITHHELD: &str = "\"withheld\"";
+
+/// For whom messages are in the store, which say who withheld them and hold our trace; what was in it is taken out.
+fn stored(server: &Server) -> Vec<String> {
+    let outbox = server.stage().spool.join("outbox");
+    let files = std::fs::read_dir(&outbox).into_iter().flatten().flatten();
+    let mut names = Vec::new();
+    for path in files.map(|file| file.path()) {
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
+        if path.extension().is_none_or(|extension| extension != "json") || !text.contains(WITHHELD)
+        {
+            continue;
+        }
+        let envelope: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let withheld = &envelope["withheld"];
+        assert_eq!(
+            (&withheld["plugin"], &withheld["reason"]),
+            (&"judge".into(), &"looks bad".into())
+        );
+        let kind = withheld["kind"].as_str().expect("it says how");
+        for recipient in envelope["recipients"].as_array().expect("it has some") {
+            let address = recipient["address"].as_str().expect("it is text");
+            let local = address.split('@').next().unwrap_or_default().to_owned();
+            assert!(local.contains(kind) || local == "ann", "{kind}: {local}");
+            let original = recipient["parameters"]["ORCPT"].as_str();
+            assert!(original.is_some_and(|it| it.contains(&local)), "{text}");
+            names.push(local);
+        }
+        let message = std::fs::read(path.with_extension("msg")).expect("it is there");
+        assert!(contains(&message, "Received: from client.example"));
+        std::fs::remove_file(path.with_extension("msg")).expect("it is there");
+        std::fs::remove_file(&path).expect("it is there");
+    }
+    names.sort();
+    names
 }
 
 #[test]

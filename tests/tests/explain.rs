@@ -197,6 +197,72 @@ S: 250 2.0.0 Reset
     assert!(!dir.path().join("mail").exists());
 }
 
+#[test]
+fn it_says_why_a_client_is_let_be_and_why_not() {
+    const CONFIG: &str = r#"hostname = "mx.example.org"
+spool_dir = "$DIR/spool"
+
+[[plugin]]
+name = "lists"
+run = ["python3", "$DIR/lists.py"]
+env = { PYTHONPATH = "$ROOT/sdk-python/src" }
+
+[[plugin]]
+name = "badmailfrom"
+addresses = ["@evil.example"]
+
+[[plugin]]
+name = "badmailfrom:2"
+addresses = ["@evil.example"]
+immune = "tolerate"
+
+[[plugin]]
+name = "badrcptto"
+addresses = ["@example.org"]
+immune = false
+"#;
+    const LISTS: &str = r#"import gatepost
+
+@gatepost.hook("mail")
+def mail(session):
+    session.set_whitelisted("a good sender", scope="transaction")
+
+gatepost.run()
+"#;
+    let (dir, _) = new_folder();
+    let config = dir.path().join("gatepost.toml");
+    let text = CONFIG.replace("$DIR", &dir.path().to_string_lossy());
+    let text = text.replace("$ROOT", &programs::root().to_string_lossy());
+    std::fs::write(&config, text).unwrap();
+    std::fs::write(dir.path().join("lists.py"), LISTS).unwrap();
+    let arguments: Vec<&str> =
+        "--ip 192.0.2.1 --helo client.example --from a@evil.example --rcpt bob@example.org"
+            .split(' ')
+            .collect();
+    let text = explained(&config, &arguments, "Subject: x\n\n");
+    let text = masked(&text.replace(&*dir.path().join("").to_string_lossy(), ""));
+    let expected = r#"C: MAIL FROM:<a@evil.example> SIZE=17
+tt mail  lists          nothing to say
+                        change whitelisted: a good sender (transaction)
+t  mail  badmailfrom    skip, a good sender
+                        by immune = "skip" (the plugin's default)
+tt mail  badmailfrom:2  fail, tolerated (a good sender), Your envelope sender is in my badmailfrom list (wanted: deny)
+                        change karma -1
+                        by badmailfrom:2 (gatepost.toml:13)
+                        by immune = "tolerate" (gatepost.toml:16)
+S: 250 2.1.0 Sender OK
+C: RCPT TO:<bob@example.org>
+tt rcpt  badrcptto      fail, mail to bob@example.org not accepted here => deny
+                        change karma -2
+                        by badrcptto (gatepost.toml:18)
+                        by immune = false (gatepost.toml:21)
+                        by reject = true (default)
+                        by reject_type = "perm" (default)
+S: 550 5.1.1 mail to bob@example.org not accepted here
+"#;
+    assert!(text.contains(expected), "{text}");
+}
+
 /// Nothing is read from standard input; `what` is a message or a session.
 fn looked_up(server: &Server, what: &str) -> Output {
     explain(&server.dir().join("gatepost.toml"), &[what], "")

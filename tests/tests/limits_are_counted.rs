@@ -18,7 +18,9 @@ struct Case {
 }
 
 /// Those of the daemon itself, which no client exceeds at will: the tests beside their code count them.
-const INSIDE: [Limit; 4] = [
+const INSIDE: [Limit; 6] = [
+    Limit::PluginDelay,
+    Limit::Quarantine,
     Limit::PluginRequests,
     Limit::PluginEvents,
     Limit::LogLines,

@@ -28,6 +28,7 @@ fn plugin(name: &str, argv: Vec<String>) -> PluginConfig {
             argv,
             env: BTreeMap::new(),
             workers: (1, 1),
+            exclusive: false,
             process: None,
         }),
         source: Source::default(),
@@ -67,6 +68,7 @@ async fn start(
             frame: Duration::from_millis(200),
             term: Duration::from_millis(300),
             backoff: (Duration::from_millis(20), Duration::from_secs(1)),
+            idle: Duration::from_secs(60),
             steady: Duration::from_secs(60),
         },
     };

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use gatepost_protocol::{
-    Answer, Call, Definition, Field, Hook, Outcome, Plugin, Services, Setting, Subscription,
-    Transaction,
+    Answer, Call, Definition, Field, Hook, Immune, Outcome, Plugin, Policy, Services, Setting,
+    Subscription, Transaction,
 };
 
 /// The plugin and its settings.
@@ -33,6 +33,14 @@ impl Plugin for Quota {
     fn subscriptions(&self) -> Vec<Subscription> {
         let fields = [Field::Recipients, Field::Size];
         vec![Subscription::to(Hook::DataPost, &fields)]
+    }
+
+    // A full mailbox has no room for the mail of friends either.
+    fn policy(&self) -> Policy {
+        Policy {
+            immune: Some(Immune::Ignore),
+            ..Policy::default()
+        }
     }
 
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {

@@ -277,6 +277,7 @@ fn announce(definition: &Definition, name: &str, plugin: &dyn Plugin) -> wire::R
             timeout_ms: subscription
                 .timeout
                 .map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+            priority: subscription.priority.to_value(),
         });
     let policy = plugin.policy();
     wire::ReadyPlugin {
@@ -287,6 +288,7 @@ fn announce(definition: &Definition, name: &str, plugin: &dyn Plugin) -> wire::R
             reject: policy.reject,
             reject_type: policy.reject_type,
             on_error: policy.on_error,
+            immune: policy.immune,
             loglevel: None,
         }),
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::session::{Args, Credentials, Direction, Naughty, Session, Tls};
 use crate::wire::{ArgsMessage, ConnectionFields, HookMessage};
-use crate::{Address, HeaderBlock, Hook, Value, Verdict};
+use crate::{Address, HeaderBlock, Hook, Score, Scores, Value, Verdict};
 
 /// The session.
 pub(super) fn session(message: &HookMessage<'_>) -> Session {
@@ -32,12 +32,15 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         connection.early_talker = fields.early_talker.unwrap_or_default();
         connection.relay_client = fields.relay_client.unwrap_or_default();
         connection.immune = owned(&fields.immune);
+        connection.whitelisted = owned(&fields.whitelisted);
         connection.naughty = owned(&fields.naughty).map(|message| Naughty {
             plugin: owned(&fields.naughty_plugin).unwrap_or_default(),
             message,
             verdict: fields.naughty_verdict.unwrap_or(Verdict::Deny),
         });
         connection.karma = fields.karma.unwrap_or_default();
+        let scores = fields.scores.iter().map(Score::to_static).collect();
+        connection.scores = Scores::of(fields.score.unwrap_or_default(), scores);
         connection.authenticated = owned(&fields.authenticated);
         connection.tls = tls(fields).map(Box::new);
         connection.auth_results = fields.auth_results.as_deref().unwrap_or_default().to_vec();
@@ -64,6 +67,8 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         transaction.path = fields.path.as_deref().map(Into::into);
         transaction.header_end = fields.header_end.unwrap_or_default();
         transaction.body_start = fields.body_start.unwrap_or_default();
+        transaction.immune = owned(&fields.immune);
+        transaction.whitelisted = owned(&fields.whitelisted);
         transaction.quarantine = owned(&fields.quarantine);
         transaction.route = owned(&fields.route);
     }
@@ -123,6 +128,10 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
                 .map_or(Cow::Owned(BTreeMap::new()), Cow::Borrowed),
         },
         Hook::Vrfy | Hook::Help => Args::Argument(text(&message.argument)),
+        Hook::DataLines => Args::Lines {
+            lines: Cow::Borrowed(message.lines.as_ref().map_or(&[][..], |lines| lines)),
+            offset: message.offset.unwrap_or_default(),
+        },
         Hook::UnrecognizedCommand => Args::Command {
             command: text(&message.command),
             argument: text(&message.argument),
@@ -146,7 +155,7 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
         },
         Hook::ReceivedLine => Args::Default(text(&message.default)),
         Hook::Config => Args::Name(text(&message.name)),
-        Hook::RecipientValid => Args::Recipient(
+        Hook::RecipientValid | Hook::UserConfig => Args::Recipient(
             message
                 .address
                 .as_deref()

@@ -339,12 +339,17 @@ fn to_entry(name: &str, outcome: Outcome) -> wire::Entry {
             Some(outcome.changes)
         },
         values: some(outcome.values),
+        settings: (!outcome.settings.is_empty()).then_some(outcome.settings),
         recipients: if outcome.recipients.is_empty() {
             None
         } else {
             Some(outcome.recipients.into_iter().map(recipient).collect())
         },
         defer: None,
+        delay_ms: match outcome.delay {
+            Duration::ZERO => None,
+            delay => Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
+        },
     }
 }
 

@@ -2,7 +2,9 @@
 
 use gatepost_protocol::frame::{self, Kind};
 use gatepost_protocol::wire::*;
-use gatepost_protocol::{Change, Disposition, EnhancedCode, Hook, Scope, Setting, Value, Verdict};
+use gatepost_protocol::{
+    Change, Disposition, EnhancedCode, Hook, Scope, Score, Setting, Value, Verdict,
+};
 use serde_json::{Value as Json, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -103,6 +105,12 @@ fn messages() {
                         reads: vec![text("karma_history")],
                         timeout_ms: Some(2000),
                         mode: None,
+                        priority: Some(Value::from("first")),
+                    },
+                    ReadyHook {
+                        hook: text("mail"),
+                        priority: Some(Value::from(-5)),
+                        ..ReadyHook::default()
                     },
                     ReadyHook {
                         hook: text("deny"),
@@ -118,6 +126,7 @@ fn messages() {
                     on_error: Some(gatepost_protocol::OnError::Skip),
                     reject: Some(gatepost_protocol::Reject::Tolerate),
                     reject_type: None,
+                    immune: Some(gatepost_protocol::Immune::Ignore),
                     loglevel: Some(text("-1")),
                 }),
             }],
@@ -154,6 +163,7 @@ fn messages() {
             remote_port: Some(54321),
             early_talker: Some(true),
             relay_client: Some(false),
+            immune: Some(text("our own").into()),
             karma: Some(-2),
             ..ConnectionFields::default()
         }),
@@ -208,6 +218,19 @@ fn messages() {
         "hook capabilities",
         "core",
         &before("capabilities", capabilities),
+    );
+    let lines = ArgsMessage {
+        lines: Some(Cow::Owned(serde_bytes::ByteBuf::from(
+            &b"J\xf6rg\r\n.\r\n"[..],
+        ))),
+        offset: Some(65_530),
+        ..ArgsMessage::default()
+    };
+    message(
+        &mut out,
+        "hook data_lines",
+        "core",
+        &before("data_lines", lines),
     );
     let data_post = HookMessage {
         id: Some(18),
@@ -275,6 +298,36 @@ fn messages() {
     };
     message(
         &mut out,
+        "hook data_post, with a score",
+        "core",
+        &HookMessage {
+            id: Some(24),
+            hook: "data_post".into(),
+            plugins: vec!["score".into()],
+            session: "3f9a1c".into(),
+            transaction: Some(1),
+            deadline_ms: Some(300_000),
+            connection: Some(ConnectionFields {
+                score: Some(6_500),
+                scores: vec![
+                    Score {
+                        plugin: "dnsbl".into(),
+                        points: 7_000,
+                        reason: "listed".into(),
+                    },
+                    Score {
+                        plugin: "vip".into(),
+                        points: -500,
+                        reason: "".into(),
+                    },
+                ],
+                ..ConnectionFields::default()
+            }),
+            ..HookMessage::default()
+        },
+    );
+    message(
+        &mut out,
         "hook data_post, with settings in force",
         "core",
         &with_settings,
@@ -288,6 +341,8 @@ fn messages() {
         deadline_ms: Some(300_000),
         transaction_fields: Some(TransactionFields {
             route: Some("lmtp".into()),
+            immune: Some("our own".into()),
+            whitelisted: Some("whitelisted sender".into()),
             ..TransactionFields::default()
         }),
         ..HookMessage::default()
@@ -316,6 +371,20 @@ fn messages() {
             id: 17,
             results: vec![Entry {
                 plugin: text("vip"),
+                ..Entry::default()
+            }],
+        },
+    );
+    message(
+        &mut out,
+        "result, with a delay",
+        "plugin",
+        &ResultMessage {
+            id: 17,
+            results: vec![Entry {
+                plugin: text("vip"),
+                verdict: Some(Verdict::Ok),
+                delay_ms: Some(2500),
                 ..Entry::default()
             }],
         },
@@ -352,9 +421,25 @@ fn messages() {
     ];
     changes.extend([
         Change::Karma { add: -1 },
-        Change::RelayClient { value: true },
+        Change::RelayClient {
+            value: true,
+            reason: None,
+        },
+        Change::RelayClient {
+            value: true,
+            reason: Some(text("our own")),
+        },
         Change::Immune {
-            reason: Some(text("whitelisted host")),
+            reason: Some(text("our own")),
+            scope: Scope::Connection,
+        },
+        Change::Immune {
+            reason: None,
+            scope: Scope::Transaction,
+        },
+        Change::Whitelisted {
+            reason: Some(text("whitelisted sender")),
+            scope: Scope::Transaction,
         },
         Change::Naughty { message: None },
         Change::AuthResult {
@@ -435,6 +520,44 @@ fn messages() {
                 ]),
                 ..Entry::default()
             }],
+        },
+    );
+    message(
+        &mut out,
+        "result that diverts the message, and scores",
+        "plugin",
+        &ResultMessage {
+            id: 20,
+            results: vec![
+                Entry {
+                    plugin: text("greylist"),
+                    disposition: Some(Disposition::Fail),
+                    message: Some(text("no reverse DNS")),
+                    verdict: Some(Verdict::Declined),
+                    changes: Some(vec![
+                        Change::score(2.5, "no reverse DNS"),
+                        Change::score(-0.125, "known for a year"),
+                    ]),
+                    ..Entry::default()
+                },
+                Entry {
+                    plugin: text("spam"),
+                    verdict: Some(Verdict::Quarantine),
+                    message: Some(text("spam")),
+                    recipients: Some(vec![
+                        RecipientEntry {
+                            verdict: Some(Verdict::Discard),
+                            ..recipient("bob@example.org")
+                        },
+                        RecipientEntry {
+                            verdict: Some(Verdict::Hold),
+                            message: Some(text("bcc")),
+                            ..recipient("carol@example.org")
+                        },
+                    ]),
+                    ..Entry::default()
+                },
+            ],
         },
     );
     message(
@@ -563,5 +686,13 @@ fn messages() {
         },
     );
     message(&mut out, "goodbye", "core", &Goodbye {});
+    message(
+        &mut out,
+        "fork",
+        "core",
+        &Fork {
+            path: "/tmp/gatepost-x1y2z3/fork".into(),
+        },
+    );
     matches_file("messages.json", &Json::Array(out));
 }

@@ -25,11 +25,20 @@ sub judge {
     return;
 }
 
-# The changes, and what holds for single recipients, as two lists; what was collected is taken.
+# How long the client is to wait for its reply, in milliseconds: the same way.
+sub delay {
+    push @$list, {delay => $_[0]} if $list;
+    return;
+}
+
+# The changes and what holds for single recipients, as two lists, and how long the client is to wait, if it is; what was collected is
+# taken.
 sub take {
     my $all = $list;
     $list = [];
-    return ([grep { !$_->{recipient} } @$all], [map { $_->{recipient} // () } @$all]);
+    my $delay = 0;
+    $delay += $_ for map { $_->{delay} // () } @$all;
+    return ([grep { $_->{op} } @$all], [map { $_->{recipient} // () } @$all], $delay || undef);
 }
 
 # Notes with live objects, and large ones, stay in this process, where qpsmtpd plugins expect them. True if mirrored.

@@ -15,7 +15,7 @@ use Qpsmtpd::Constants;
 
 our @CONNECTION_FIELDS = qw(
     remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client
-    immune naughty karma authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results
+    immune whitelisted naughty karma score authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results
 );
 
 my @envelope = qw(sender recipients recipient_parameters);
@@ -59,6 +59,7 @@ our %HOOK = (
     rcpt                 => [\@envelope, $address],
     data                 => [\@envelope, $none],
     data_headers_end     => [\@message,  $none],
+    data_lines           => [\@message,  sub { @{$_[0]}{qw(lines offset)} }],
     data_post_headers    => [\@message,  $none],
     data_post            => [\@message,  $none],
     queue_pre            => [\@message,  $none],
@@ -78,6 +79,7 @@ our %HOOK = (
     received_line        => [\@envelope, sub { _protocol($_[1]->connection) }],
     config               => [[],         sub { $_[0]{name} }],
     recipient_valid      => [[],         $address],
+    user_config          => [[],         $address],
 );
 
 # As qpsmtpd has it: the protocol (RFC 3848), how the client authenticated, how the connection is encrypted.
@@ -94,8 +96,8 @@ my %served_by = (
     'pre-connection' => 'connect', 'post-connection' => 'disconnect', map { $_ => 'auth' } qw(auth-plain auth-login auth-cram-md5),
 );
 
-# Asked by Qpsmtpd::Config and Gatepost::Log, for what is read and logged in this process.
-my %in_process = map { $_ => 1 } qw(user_config logging);
+# Told by Gatepost::Log what this process logs.
+my %in_process = (logging => 1);
 
 # qpsmtpd's order, and what is ours, in which the hook_* methods of a plugin are found.
 our @ORDER = (qw(
@@ -103,7 +105,7 @@ our @ORDER = (qw(
     auth-plain auth-login auth-cram-md5 auth rcpt_parse rcpt_pre rcpt mail_parse mail mail_pre data data_headers_end
     data_post_headers data_post queue_pre queue queue_post vrfy noop quit reset_transaction disconnect
     post-connection unrecognized_command deny ok received_line help
-), 'rset', 'recipient_valid');
+), 'rset', 'recipient_valid', 'data_lines');
 
 my %known = map { $_ => 1 } @ORDER;
 

@@ -45,6 +45,9 @@ sub new {
     }, $class;
 }
 
+# This process is a worker in its own right, and no child of a plugin's.
+sub forked { $_[0]{pid} = $$ }
+
 sub load {
     my ($self, $plugins) = @_;
     my @errors;
@@ -88,7 +91,8 @@ sub _prepare {
     return;
 }
 
-# A hook that dies was skipped in qpsmtpd; the operator's on_error wins over this default.
+# A hook that dies was skipped in qpsmtpd; the operator's on_error wins over this default. As there, a plugin asks by itself
+# who is_immune.
 sub ready {
     my $self = shift;
     my @ready;
@@ -98,6 +102,7 @@ sub ready {
                 hook => $_, fields => Gatepost::Hooks::fields($_, $entry->{fields}),
                 @{$entry->{reads}} ? (reads => $entry->{reads}) : (),
                 Gatepost::Hooks::is_event($_) ? (mode => 'observe') : (),
+                defined $entry->{plugin}{_priority}{$_} ? (priority => $entry->{plugin}{_priority}{$_}) : (),
             }
         } grep { $self->{table}{$_}{$entry->{name}} } sort keys %{$self->{table}};
         my $args = $entry->{plugin}{_args};
@@ -105,7 +110,7 @@ sub ready {
         $level = Qpsmtpd::Constants::severity($level) if defined $level && $level =~ /\A[0-7]\z/;
         push @ready, {
             name => $entry->{name}, hooks => \@hooks,
-            policy => {on_error => 'skip', defined $level && $level =~ /\A(?:[a-z]+|[+-][0-9])\z/ ? (loglevel => $level) : ()},
+            policy => {on_error => 'skip', immune => 0, defined $level && $level =~ /\A(?:[a-z]+|[+-][0-9])\z/ ? (loglevel => $level) : ()},
             @{$entry->{declared}} ? (settings => [Gatepost::Settings::announced(@{$entry->{declared}})]) : (),
         };
     }

@@ -17,9 +17,11 @@ my %words = (
     remote_host   => qr/\bremote_(?:host|info)\b/,
     early_talker  => qr/\bearly_talker\b/,
     relay_client  => qr/\b(?:relay_client|is_immune)\b/,
-    immune        => qr/\b(?:is_immune|immune|whitelisthost)\b/,
+    immune        => qr/\b(?:is_immune|immune)\b/,
+    whitelisted   => qr/\b(?:is_immune|whitelist(?:ed|host|sender))\b/,
     naughty       => qr/\b(?:\w*naughty\w*|get_reject|store_deferred_reject)\b/,
     karma         => qr/karma/,
+    score         => qr/->\s*score\b/,
     authenticated => qr/\b(?:auth_user|authenticated)\b/,
     tls_version   => qr/\btls_(?:version|enabled)\b/,
     auth_results  => qr/\b(?:store_auth_results|authentication_results)\b/,
@@ -60,7 +62,6 @@ sub _of {
         grep { my $words = $words{$_} // qr/\b$_\b/; $text =~ $words } Gatepost::Hooks::all_fields();
     # What the base class reads on behalf of a plugin that has no notes of its own.
     my @notes = (
-        $text =~ /\bis_immune\b/ ? 'whitelistsender' : (),
         $text =~ /\b(?:get_reject|store_deferred_reject)\b/ ? 'naughty_reject_type' : (),
     );
     return {

@@ -47,6 +47,17 @@ sub entry {
         $entry{values} = $hook eq 'received_line' ? _received(@lines) : [grep { defined } @$texts];
         return \%entry;
     }
+    if ($hook eq 'user_config' && $verdict eq 'ok') {
+        my ($settings, @values) = @$texts;
+        # qpsmtpd's plugins of this name answer with the lines of a file, which are no settings.
+        if (ref $settings ne 'HASH') {
+            $entry{verdict} = 'declined';
+            return \%entry;
+        }
+        $entry{settings} = $settings;
+        $entry{values} = [grep { defined } @values];
+        return \%entry;
+    }
     my $response = $qp->take_response;
     if ($response && $verdict eq 'done') {
         $entry{code}  = $response->{code};
@@ -101,9 +112,10 @@ sub _take {
         undef $Gatepost::Log::held;
     }
     if (@$Gatepost::Changes::list) {
-        my ($changes, $recipients) = Gatepost::Changes::take();
+        my ($changes, $recipients, $delay) = Gatepost::Changes::take();
         $entry->{changes} = $changes if @$changes;
         $entry->{recipients} = $recipients if @$recipients;
+        $entry->{delay_ms} = $delay if $delay;
     }
     return;
 }

@@ -9,13 +9,14 @@ package Gatepost::Schema;
 use strict;
 use warnings;
 
+use B ();
 use Scalar::Util 'blessed';
 use Gatepost::MessagePack qw(pack_text pack_bytes pack_integer pack_boolean map_head array_head);
 
 our $MAX_FRAME = 1_048_576;
 our @VERSION   = (1, 0);
 our $PROTOCOL  = 'gatepost-plugin';
-our @FEATURES  = qw(cancel segments settings);
+our @FEATURES  = qw(cancel segments settings fork);
 
 sub text    { \&pack_text }
 sub bytes   { \&pack_bytes }
@@ -68,6 +69,18 @@ sub _any {
     return pack_text($value);
 }
 
+# A setting, as the configuration would have it. What Perl itself has as a number is one: 0 + $limit, and never a text that only looks like it.
+sub _setting {
+    my $value = $_[0];
+    if (ref $value eq 'HASH')  { return map_of(\&_setting)->($value) }
+    if (ref $value eq 'ARRAY') { return list_of(\&_setting)->($value) }
+    if (defined $value && !ref $value) {
+        my $flags = B::svref_2object(\$value)->FLAGS;
+        return pack_integer($value) if $flags & (B::SVf_IOK | B::SVf_NOK) && !($flags & B::SVf_POK);
+    }
+    return _any($value);
+}
+
 # A value whose type the caller knows where the schema says any().
 sub encoded {
     my $bytes = shift;
@@ -89,12 +102,12 @@ sub frame {
 
 my $change = record(
     op => text(), scope => text(), name => text(), value => any(),
-    address => text(), add => integer(), nth => integer(), reason => text(), message => text(), text => text(),
+    address => text(), add => integer(), points => integer(), nth => integer(), reason => text(), message => text(), text => text(),
     route => text(),
 );
 # The one key whose type depends on `op`: a header's value is bytes, a note's anything, relay_client's a flag.
 my %change = (
-    relay_client => record(op => text(), value => boolean()),
+    relay_client => record(op => text(), value => boolean(), reason => text()),
     (map { $_ => record(op => text(), name => text(), value => bytes(), at => text(), nth => integer()) }
         qw(add_header replace_header)),
 );
@@ -107,16 +120,17 @@ my @found = (
 our $RESULT = record(
     plugin => text(), @found, recipients => list_of(record(address => text(), @found)),
     changes => list_of(sub { ($change{$_[0]{op}} // $change)->($_[0]) }),
-    values => list_of(text()), defer => text(),
+    values => list_of(text()), settings => map_of(\&_setting), defer => text(), delay_ms => integer(),
 );
 
 my $hook = record(
     hook => text(), mode => text(), fields => list_of(text()), reads => list_of(text()), timeout_ms => integer(),
+    priority => sub { $_[0] =~ /\A-?[0-9]+\z/ ? pack_integer($_[0]) : pack_text($_[0]) },
 );
 my $setting = record(name => text(), type => text(), default => any(), required => boolean(), help => text());
 my $ready_plugin = record(
     name => text(), hooks => list_of($hook), settings => list_of($setting),
-    policy => record(reject => any(), reject_type => text(), on_error => text(), loglevel => text()),
+    policy => record(reject => any(), reject_type => text(), on_error => text(), loglevel => text(), immune => boolean()),
 );
 my $params = record(
     name => text(), type => text(), key => text(), value => bytes(), ttl_ms => integer(), add => integer(),

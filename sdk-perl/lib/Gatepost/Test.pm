@@ -146,9 +146,13 @@ sub _keep {
     }
     my ($connection, $transaction, $op) = (@$self{qw(connection transaction)}, $change->{op});
     if    ($op eq 'karma')        { $connection->{karma} += $change->{add} }
+    elsif ($op eq 'score')        { $connection->{score} += $change->{points} }
     elsif ($op eq 'relay_client') { $connection->{relay_client} = $change->{value} }
     elsif ($op eq 'remote_host')  { $connection->{remote_host} = $change->{name} }
-    elsif ($op eq 'immune')       { $connection->{immune} = $change->{reason} }
+    elsif ($op eq 'immune' || $op eq 'whitelisted') {
+        my $flags = ($change->{scope} // '') eq 'transaction' ? $transaction : $connection;
+        $flags->{$op} = $change->{reason};
+    }
     elsif ($op eq 'naughty')      { $connection->{naughty} = $change->{message} }
     elsif ($op eq 'auth_result')  { $connection->{auth_results} = [@{$connection->{auth_results}}, $change->{text}] }
     elsif ($op eq 'quarantine')   { $transaction->{quarantine} = $change->{reason} }
@@ -217,7 +221,9 @@ sub code        { $_[0]{entry}{code} }
 sub enhanced    { $_[0]{entry}{enhanced} }
 sub reply       { join "\n", @{$_[0]{entry}{reply} // []} }
 sub changes     { $_[0]{entry}{changes} // [] }
+sub delay_ms    { $_[0]{entry}{delay_ms} }
 sub values      { $_[0]{entry}{values} // [] }
+sub settings    { $_[0]{entry}{settings} }
 sub entry       { $_[0]{entry} }
 
 # What holds for single recipients: from the address to a Gatepost::Test::Result.

@@ -2,12 +2,17 @@ package Gatepost::Worker;
 
 # The plugin's end of one channel: handshake, hooks one by one in the order they came, calls to the core in between.
 #
-# serve() returns the exit code when the channel ends. It is also the backend of Gatepost::Core.
+# serve() returns the exit code when the channel ends. It is also the backend of Gatepost::Core. A process that is asked to fork
+# runs no hooks itself: its children have the plugins loaded already, and share the memory of that.
 
 use strict;
 use warnings;
 
+use IO::Socket::UNIX;
+use POSIX ();
+use Socket qw(SOCK_STREAM);
 use Gatepost;
+use Gatepost::Channel;
 use Gatepost::Core;
 use Gatepost::Host;
 use Gatepost::Schema;
@@ -25,21 +30,28 @@ sub new {
     }, $class;
 }
 
-my %handler = (hello => \&_hello, init => \&_init, hook => \&_hook, event => \&_event, cancel => \&_cancel);
+my %handler = (hello => \&_hello, init => \&_init, hook => \&_hook, event => \&_event, cancel => \&_cancel,
+    fork => \&_fork);
 
 sub serve {
     my $self = shift;
     local $Gatepost::Core::backend = $self;
-    $self->{channel}->send(Gatepost::Schema::message_hello({
-        protocol => $Gatepost::Schema::PROTOCOL, version => \@Gatepost::Schema::VERSION,
-        sdk => "gatepost-perl $Gatepost::VERSION", features => \@Gatepost::Schema::FEATURES,
-    }));
-    my ($channel, $waiting) = @$self{qw(channel waiting)};
-    while (my $message = shift @$waiting // eval { $channel->next_frame } // $self->_no_frame) {
+    $self->_greet;
+    my $waiting = $self->{waiting};
+    while (my $message = shift @$waiting // eval { $self->{channel}->next_frame } // $self->_no_frame) {
         my $handler = $handler{$message->{kind} // ''} or next;
         $self->$handler($message);
     }
     return $self->{failed} // 0;
+}
+
+sub _greet {
+    my $self = shift;
+    $self->{channel}->send(Gatepost::Schema::message_hello({
+        protocol => $Gatepost::Schema::PROTOCOL, version => \@Gatepost::Schema::VERSION,
+        sdk => "gatepost-perl $Gatepost::VERSION", features => \@Gatepost::Schema::FEATURES,
+    }));
+    return;
 }
 
 # The channel ended, or what came breaks the protocol, which leaves nothing to hold on to.
@@ -81,7 +93,7 @@ sub _init {
         hostname => $message->{hostname} // 'localhost', scratch_dir => $message->{scratch_dir},
         worker => $message->{worker} // 1,
     );
-    my @errors = $self->{host}->load($message->{plugins} // []);
+    my @errors = $self->{loaded}++ ? () : $self->{host}->load($message->{plugins} // []);
     if (@errors) {
         $self->{channel}->send(Gatepost::Schema::message_init_error({errors => \@errors}));
         $self->{failed} = 1;
@@ -90,6 +102,49 @@ sub _init {
         $self->{channel}->send(Gatepost::Schema::message_ready({
             concurrency => $CONCURRENCY, plugins => $self->{host}->ready,
         }));
+    }
+    return;
+}
+
+# The child goes on in serve(), at a channel of its own. It leads a process group, so that what it starts ends with it.
+sub _fork {
+    my ($self, $message) = @_;
+    $self->{channel}->flush;
+    $SIG{CHLD} = sub { local ($!, $?); $self->_reap };
+    my $child = fork;
+    if (!defined $child) {
+        print STDERR "gatepost-perl: cannot fork a worker: $!\n";
+        return;
+    }
+    if ($child) {
+        $self->{children}{$child} = 1;
+        return;
+    }
+    $SIG{CHLD} = 'DEFAULT';
+    setpgrp 0, 0;
+    srand;
+    @$self{qw(pid children greeted)} = ($$, {}, 0);
+    $self->{host}->forked;
+    my $socket = IO::Socket::UNIX->new(Type => SOCK_STREAM, Peer => $message->{path});
+    if (!$socket) {
+        print STDERR "gatepost-perl: a forked worker cannot connect to $message->{path}: $!\n";
+        POSIX::_exit(1);
+    }
+    $self->{channel} = Gatepost::Channel->new($socket, $socket);
+    $self->_greet;
+    return;
+}
+
+# Only our own: what plugins started is theirs to wait for.
+sub _reap {
+    my $self = shift;
+    for my $child (keys %{$self->{children}}) {
+        next unless waitpid($child, POSIX::WNOHANG()) == $child;
+        delete $self->{children}{$child};
+        my ($status, $signal) = ($? >> 8, $? & 127);
+        next unless $?;
+        my $how = $signal ? "died of signal $signal" : "exited with status $status";
+        print STDERR "gatepost-perl: the worker with process id $child $how\n";
     }
     return;
 }

@@ -5,7 +5,7 @@ package Qpsmtpd::Connection;
 # only, since the protocol has no change for them.
 #
 # Some notes of qpsmtpd are fields of Gatepost's session, and so are shared by all plugins in all languages:
-# karma, naughty, whitelisthost (the reason for immunity), authentication_results, and tls_enabled, which only the core
+# karma, naughty, whitelisthost (who vouches for the client), authentication_results, and tls_enabled, which only the core
 # can set.
 
 use strict;
@@ -106,8 +106,8 @@ my %special = (
     whitelisthost => sub {
         my ($fields, $reason) = @_;
         my $text = !$reason ? undef : $reason eq '1' ? 'whitelisted host' : $reason;
-        Gatepost::Changes::record(op => 'immune', reason => $text);
-        $fields->{immune} = $text;
+        Gatepost::Changes::record(op => 'whitelisted', reason => $text);
+        $fields->{whitelisted} = $text;
     },
     tls_enabled            => sub { },
     authentication_results => sub {
@@ -125,7 +125,7 @@ my %special = (
 my %special_value = (
     karma                  => sub { $_[0]{karma} },
     naughty                => sub { $_[0]{naughty} },
-    whitelisthost          => sub { $_[0]{immune} },
+    whitelisthost          => sub { $_[0]{whitelisted} },
     tls_enabled            => sub { defined $_[0]{tls_version} ? 1 : undef },
     authentication_results => sub { my $all = $_[0]{auth_results}; $all && @$all ? join '; ', @$all : undef },
 );

@@ -45,6 +45,11 @@ sub log_level {
 # The protocol's words for the same.
 my %verdict = map { $_ => lc $code_name{$_} } keys %code_name;
 my %verdict_code = reverse %verdict;
+# What qpsmtpd has no code for. A plugin returns them by Qpsmtpd::Plugin's discard, quarantine and hold.
+our %DIVERSION = (discard => 920, quarantine => 921, hold => 922);
+$verdict{$DIVERSION{$_}} = $_ for keys %DIVERSION;
+%verdict_code = (%verdict_code, %DIVERSION);
+
 my @severity = qw(emerg alert crit error warn notice info debug);
 
 sub verdict      { $verdict{$_[0]} }

@@ -2,7 +2,7 @@ package Qpsmtpd::Plugin;
 
 # The base class of every plugin file. A plugin is a plain hash; _args holds its arguments and settings where the
 # plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _name,
-# _package, _dirs, _settings, _registered, _number, _guard, _resolver, _async_resolver, db, db_args.
+# _package, _dirs, _settings, _registered, _priority, _number, _guard, _resolver, _async_resolver, db, db_args.
 
 use strict;
 use warnings;
@@ -45,11 +45,19 @@ sub temp_dir       { $_[0]->qp->temp_dir }
 sub settings { $_[0]{_settings} //= {} }
 
 # $method is a method's name or a code reference. True in $unshift puts it before the plugin's other code for that
-# hook. Dies on a hook that does not exist.
+# hook, and the plugin before all others there. Not qpsmtpd's: in its place `priority => ...`, which is the plugin's place among
+# those of the hook: `first`, `last` or an integer, of which smaller ones come earlier. Dies on a hook that does not exist.
 sub register_hook {
-    my ($self, $hook, $method, $unshift) = @_;
+    my ($self, $hook, $method, $unshift, $priority) = @_;
     my $name = $self->plugin_name;
     die "$name: there is no hook \"$hook\"\n" unless Gatepost::Hooks::is_known($hook);
+    if (($unshift // '') eq 'priority') {
+        $priority //= '';
+        die "$name: a priority is first, last or an integer, not \"$priority\"\n" unless $priority =~ /\A(?:first|last|-?[0-9]{1,9})\z/;
+        undef $unshift;
+    }
+    else { $priority = $unshift ? 'first' : undef }
+    $self->{_priority}{$hook} = $priority if defined $priority;
     my $list = $self->{_registered}{$hook} //= [];
     my $all = $Qpsmtpd::hooks->{$hook} //= [];
     my $entry = {name => $name, code => sub {
@@ -198,6 +206,34 @@ sub recipient_verdict {
     return;
 }
 
+# The client waits so many seconds for its reply, whatever that is, and nothing sleeps meanwhile but the client. Not qpsmtpd's, where a
+# plugin had to sleep itself.
+sub delay_reply {
+    my ($self, $seconds) = @_;
+    Gatepost::Changes::delay(int($seconds * 1000)) if $seconds > 0;
+    return;
+}
+
+# Not qpsmtpd's: `return $self->quarantine('looks like spam')` takes the message, of which the client is told that all is well, and keeps it
+# in the store for a while; hold keeps it until somebody decides, discard throws it away. The reason is for the log and for who
+# looks into the store. What they return is a return code and a text, so that it goes into recipient_verdict, too.
+sub discard    { return ($Qpsmtpd::Constants::DIVERSION{discard},    $_[1] // ()) }
+sub quarantine { return ($Qpsmtpd::Constants::DIVERSION{quarantine}, $_[1] // ()) }
+sub hold       { return ($Qpsmtpd::Constants::DIVERSION{hold},       $_[1] // ()) }
+
+# Not qpsmtpd's: gives points, fractions of which count down to a thousandth, for a reason. Above 0 they speak against the client. What they
+# come to with those of all other plugins is judged by the plugin score. Without arguments: the points so far.
+sub score {
+    my ($self, $points, $reason) = @_;
+    my $fields = $self->connection->{_fields};
+    return ($fields->{score} // 0) / 1000 if @_ < 2;
+    my $thousandths = sprintf '%.0f', $points * 1000;
+    Gatepost::Changes::record(op => 'score', points => 0 + $thousandths, reason => $reason // '');
+    $fields->{score} = ($fields->{score} // 0) + $thousandths;
+    $self->log(LOGINFO, ($points > 0 ? 'fail' : 'pass') . (defined $reason && $reason ne '' ? ", $reason" : ''));
+    return DECLINED;
+}
+
 # Get, or set with a text (false clears it).
 sub is_naughty {
     my $self = shift;
@@ -211,14 +247,14 @@ sub is_naughty {
     return $connection->notes('naughty');
 }
 
-# Whether nothing is to be refused, with a line that says why. The core's own `immune` counts too.
+# Whether nothing is to be refused, with a line that says why.
 sub is_immune {
     my $self = shift;
     my $connection = $self->connection;
     my $why = $connection->relay_client                    ? 'relay client'
             : $connection->notes('whitelisthost')           ? 'whitelisted host'
             : $self->transaction->notes('whitelistsender') ? 'whitelisted sender'
-            :                                                return;
+            : $connection->immune // $self->transaction->immune // return;
     $self->log(LOGINFO, "skip, $why");
     return 1;
 }

@@ -24,10 +24,11 @@ sub note_scope { 'transaction' }
 
 sub start_time { $_[0]{_started} }
 
-# Fields as the core sent them. A hook that did not ask for one leaves the last known value.
+# Fields as the core sent them. A hook that did not ask for one leaves the last known value; a flag may have been cleared.
 sub update {
     my ($self, $fields) = @_;
     my $known = $self->{_fields};
+    delete @$known{qw(immune whitelisted)};
     @$known{keys %$fields} = values %$fields;
     if (defined $fields->{header} && (!defined $self->{_loaded} || $self->{_loaded} ne $fields->{header})) {
         $self->{_loaded} = $fields->{header};
@@ -116,6 +117,19 @@ sub header {
     my $self = shift;
     $self->{_header} = shift if @_;
     return $self->{_header};
+}
+
+sub immune { $_[0]{_fields}{immune} }
+
+# The note whitelistsender is the core's flag `whitelisted`, for this transaction: plugins in all languages see it.
+sub notes {
+    my ($self, $key) = @_;
+    return $self->SUPER::notes(@_[1 .. $#_]) if $key ne 'whitelistsender';
+    return $self->{_fields}{whitelisted} if @_ == 2;
+    my $text = !$_[2] ? undef : $_[2] eq '1' ? 'whitelisted sender' : $_[2];
+    Gatepost::Changes::record(op => 'whitelisted', reason => $text, scope => 'transaction');
+    $self->{_fields}{whitelisted} = $text;
+    return $_[2];
 }
 
 # Sets the message apart, with a reason; undef takes that back. Not qpsmtpd's: its plugins have nothing like it.

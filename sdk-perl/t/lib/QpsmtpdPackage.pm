@@ -7,7 +7,7 @@ package QpsmtpdPackage;
 # $WORK          a folder for this test file
 # plugin($name, %about)   a Gatepost::Test with that plugin; about as there
 # file($name, $text)      writes a file into $WORK, gives its path
-# listen_once($code)      answers one connection to a Unix socket by $code->($socket) in a child; gives the path
+# answers($code)      answers connections to a Unix socket by $code->($socket) in a child; gives the path
 
 use strict;
 use warnings;
@@ -22,7 +22,7 @@ use POSIX ();
 use Test::More;
 use Gatepost::Test;
 
-our @EXPORT = qw($DIR $WORK plugin file listen_once has);
+our @EXPORT = qw($DIR $WORK plugin file answers has);
 
 my $root = Cwd::abs_path(File::Basename::dirname(__FILE__) . '/../../..');
 our $DIR = "$root/.qpsmtpd/usr/share/qpsmtpd/plugins";
@@ -34,6 +34,9 @@ if (!-d $DIR) {
     print STDERR "\n*** NOT TESTED: $why ***\n\n";
     plan(skip_all => $why);
 }
+
+# As in a worker.
+$SIG{PIPE} = sub { };
 
 # Several of the plugins are loaded more than once.
 $SIG{__WARN__} = sub { print STDERR $_[0] unless $_[0] =~ /\ASubroutine \w+ redefined|uninitialized value .* \Q$DIR\E/ };
@@ -73,18 +76,22 @@ sub has {
 my @children;
 my $sockets = 0;
 
-sub listen_once {
+sub answers {
     my $code = shift;
     my $path = "$WORK/socket" . ++$sockets;
     my $listener = IO::Socket::UNIX->new(Local => $path, Listen => 1) or die "$path: $!";
     chmod 0777, $path;
     my $child = fork // die "fork: $!";
     if (!$child) {
+        # Nobody waits for the end of what it would write.
+        open STDOUT, '>', '/dev/null';
         alarm 30;
-        my $socket = $listener->accept or POSIX::_exit(1);
-        $code->($socket);
-        close $socket;
-        POSIX::_exit(0);
+        $SIG{PIPE} = 'IGNORE';
+        while (1) {
+            my $socket = $listener->accept or next;
+            $code->($socket);
+            close $socket;
+        }
     }
     push @children, $child;
     return $path;

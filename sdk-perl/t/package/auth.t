@@ -38,7 +38,7 @@ sub auth {
     is auth($test, 'PLAIN', password => 'x'), DECLINED, 'authdeny: nobody';
 }
 {
-    my $cvm = sub { my $code = shift; listen_once(sub { my $socket = shift; sysread $socket, my $query, 1024; syswrite $socket, chr($code) . "\0" x 8 }) };
+    my $cvm = sub { my $code = shift; answers(sub { my $socket = shift; sysread $socket, my $query, 1024; syswrite $socket, chr($code) . "\0" x 8 }) };
     for ([0, OK, 'the right password'], [100, DENY, 'a wrong one']) {
         my ($code, $rc, $what) = @$_;
         my $test = plugin('auth/auth_cvm_unix_local', args => [cvm_socket => $cvm->($code), enable_smtp => 'yes', enable_ssmtp => 'yes']);

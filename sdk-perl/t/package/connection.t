@@ -118,7 +118,7 @@ for my $name (qw(helo check_spamhelo)) {
             'Windows', 'XP', '', '', 'ethernet', 'en');
     };
     if (has('Net::IP')) {
-        my $test = plugin('ident/p0f', %{$from{1}}, args => [listen_once($answer), 'version', 3, 'smite_os', 'windows']);
+        my $test = plugin('ident/p0f', %{$from{1}}, args => [answers($answer), 'version', 3, 'smite_os', 'windows']);
         $test->hook('connect');
         my $note = $test->connection->notes('p0f') // {};
         is $note->{genre} // '', 'Windows XP', 'ident/p0f: what the daemon says';

@@ -44,7 +44,7 @@ is post('check_loop', $good, args => [3])->rc, DENY, 'check_loop: refuses everyt
 {
     my $spamd = sub {
         my ($verdict, $score) = @_;
-        return listen_once(sub {
+        return answers(sub {
             my $socket = shift;
             while (sysread $socket, my $text, 65536) { last if $text =~ /how are you/ }
             syswrite $socket, "SPAMD/1.1 0 EX_OK\r\n\r\nX-Spam-Status: $verdict, score=$score required=5.0 tests=BAD\n\tautolearn=no\n\n";
@@ -107,7 +107,7 @@ for (
     is post($name, $healthy, @args)->rc, DECLINED, "$name: healthy";
 }
 {
-    my $sophie = listen_once(sub { my $socket = shift; my $file = readline $socket; chomp $file; open my $h, '<', $file; my $bad = $h && grep { /EICAR/ } <$h>; syswrite $socket, $bad ? '1:Eicar' : '0' });
+    my $sophie = answers(sub { my $socket = shift; my $file = readline $socket; chomp $file; open my $h, '<', $file; my $bad = $h && grep { /EICAR/ } <$h>; syswrite $socket, $bad ? '1:Eicar' : '0' });
     my $result = post('virus/sophie', $infected, args => [sophie_socket => $sophie]);
     is $result->rc, DENY, 'virus/sophie: infected, in a file that others can read' or diag join "\n", $result->message // '', $result->log;
 }
@@ -143,7 +143,7 @@ sub queue { my ($name, %about) = @_; return plugin($name, message => $good, %to_
 {
     my $cleanup = sub {
         my $status = shift;
-        return listen_once(sub {
+        return answers(sub {
             my $socket = shift;
             syswrite $socket, "queue_id\0ABCDEF\0\0";
             my $all = '';

@@ -71,12 +71,25 @@ def _karma(view: View, change: Change) -> None:
     view.connection["karma"] = (view.connection.get("karma") or 0) + change["add"]
 
 
+def score(points: float, reason: str) -> Change:
+    """The change that gives so many points; the wire has thousandths."""
+    return {"op": "score", "points": round(points * 1000), "reason": str(reason)}
+
+
+def _score(view: View, change: Change) -> None:
+    view.connection["score"] = (view.connection.get("score") or 0) + change["points"]
+
+
 def _auth_result(view: View, change: Change) -> None:
     view.connection["auth_results"] = [*view.connection.get("auth_results", ()), change["text"]]
 
 
 def _field(where: str, field: str, key: str) -> Callable[[View, Change], None]:
     return lambda view, change: _set(getattr(view, where), field, change[key])
+
+
+def _flag(name: str) -> Callable[[View, Change], None]:
+    return lambda view, change: _set(getattr(view, change.get("scope", "connection")), name, change["reason"])
 
 
 _APPLY: Dict[str, Callable[[View, Change], None]] = {
@@ -88,8 +101,10 @@ _APPLY: Dict[str, Callable[[View, Change], None]] = {
     "remove_recipient": _remove_recipient,
     "set_sender": _field("transaction", "sender", "address"),
     "karma": _karma,
+    "score": _score,
     "relay_client": _field("connection", "relay_client", "value"),
-    "immune": _field("connection", "immune", "reason"),
+    "immune": _flag("immune"),
+    "whitelisted": _flag("whitelisted"),
     "naughty": _field("connection", "naughty", "message"),
     "auth_result": _auth_result,
     "quarantine": _field("transaction", "quarantine", "reason"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, TypeVar, Union
 
 from .hooks import EVENTS, FIELDS, HOOKS, nearest
 from .settings import Setting, SettingError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Priority = Union[int, str]
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -21,13 +22,14 @@ class LoadError(Exception):
 class Hook:
     """One function on one hook."""
 
-    def __init__(self, name: str, function: Callable[..., Any], fields: Iterable[str], reads: Iterable[str], observe: bool, timeout: Optional[float]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], fields: Iterable[str], reads: Iterable[str], observe: bool, timeout: Optional[float], priority: Priority = 0) -> None:
         self.name = name
         self.function = function
         self.fields = frozenset(fields)
         self.reads = frozenset(reads)
         self.observe = observe or name in EVENTS
         self.timeout = timeout
+        self.priority = priority
         self.is_async = inspect.iscoroutinefunction(function)
         self.parameters = _parameters(function, f'the hook "{name}"', ["session", *HOOKS[name]])
 
@@ -38,6 +40,8 @@ class Hook:
             result["mode"] = "observe"
         if self.timeout is not None:
             result["timeout_ms"] = int(self.timeout * 1000)
+        if self.priority != 0:
+            result["priority"] = self.priority
         return result
 
 
@@ -147,13 +151,15 @@ def hook(
     reads: Iterable[str] = (),
     observe: bool = False,
     timeout: Optional[float] = None,
+    priority: Priority = 0,
 ) -> Callable[[Function], Function]:
     """Have the function below called at these hooks.
 
     Its parameters are picked by name: ``session``, and the hook's own arguments (docs/protocol.md section 5.1), as
     many as it wants. ``fields`` are the session fields it reads, ``reads`` the names of the notes (``["*"]``: all).
     ``observe``: it only looks on, and nobody waits for it. ``timeout``, in seconds, is its deadline where the
-    operator sets none.
+    operator sets none. ``priority`` is its place among the plugins of the hook: a number, smaller ones are asked
+    earlier, or "first" or "last"; where it is the same, the order of the configuration holds.
     """
     if not names or callable(names[0]):
         raise TypeError('write @hook("rcpt"), with the name of a hook')
@@ -162,6 +168,8 @@ def hook(
             raise ValueError(f'there is no hook "{name}"{nearest(name, HOOKS)}')
     if isinstance(fields, str) or isinstance(reads, str):
         raise TypeError('fields and reads are lists: fields=["remote_ip"]')
+    if priority not in ("first", "last") and (isinstance(priority, bool) or not isinstance(priority, int)):
+        raise ValueError(f'a priority is "first", "last" or an integer, not {priority!r}')
     fields, reads = list(fields), list(reads)
     for field in fields:
         if field not in FIELDS:
@@ -169,7 +177,7 @@ def hook(
 
     def register(function: Function) -> Function:
         for name in names:
-            current().add_hook(Hook(name, function, fields, reads, observe, timeout))
+            current().add_hook(Hook(name, function, fields, reads, observe, timeout, priority))
         return function
 
     return register
@@ -191,7 +199,8 @@ def policy(
     reject_type: Optional[str] = None,
     on_error: Optional[str] = None,
     loglevel: Optional[str] = None,
+    immune: Any = None,
 ) -> None:
     """The plugin's own defaults for the operator's settings of these names, in the words of the configuration."""
-    given = {"reject": reject, "reject_type": reject_type, "on_error": on_error, "loglevel": loglevel}
+    given = {"reject": reject, "reject_type": reject_type, "on_error": on_error, "loglevel": loglevel, "immune": immune}
     current().policy = {name: value for name, value in given.items() if value is not None}

@@ -40,6 +40,10 @@ class Fields:
             raise self._unknown(field)
         return self._turn.view.transaction.get(field)
 
+    def _flag(self, field: str) -> Optional[str]:
+        reason = self._of_connection(field)
+        return _optional(self._of_transaction(field) if reason is None else reason)
+
     def _unknown(self, field: str) -> NotSubscribed:
         return NotSubscribed(f'the field "{field}" is not sent here: write @hook("{self._hook.name}", fields=["{field}"])')
 
@@ -115,8 +119,13 @@ class Fields:
 
     @property
     def immune(self) -> Optional[str]:
-        """Why nothing of this connection is to be refused; None if it may be."""
-        return _optional(self._of_connection("immune"))
+        """Why nothing of this connection, or of its transaction, is to be refused; None if it may be."""
+        return self._flag("immune")
+
+    @property
+    def whitelisted(self) -> Optional[str]:
+        """Why somebody vouches for the client, or for its transaction; None if nobody does."""
+        return self._flag("whitelisted")
 
     @property
     def naughty(self) -> Optional[str]:
@@ -127,6 +136,11 @@ class Fields:
     def karma(self) -> int:
         """The connection's karma."""
         return int(self._of_connection("karma") or 0)
+
+    @property
+    def score(self) -> float:
+        """The points that plugins gave the connection and the transaction so far, all together."""
+        return int(self._of_connection("score") or 0) / 1000
 
     @property
     def authenticated(self) -> Optional[str]:

@@ -27,6 +27,15 @@ def texts(value: Any) -> List[str]:
     return [text(item) for item in value or ()]
 
 
+def _bytes(value: Any) -> bytes:
+    """Bytes that may have arrived as text."""
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value or b"")
+
+
+def _integer(value: Any) -> int:
+    return int(value or 0)
+
+
 def _address(value: Any) -> Address:
     return Address(text(value))
 
@@ -55,6 +64,7 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "rcpt": {"address": _address, "parameters": parameters},
     "data": {},
     "data_headers_end": {},
+    "data_lines": {"lines": _bytes, "offset": _integer},
     "data_post_headers": {},
     "data_post": {},
     "queue_pre": {},
@@ -74,13 +84,14 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "received_line": {"default": text},
     "config": {"name": text},
     "recipient_valid": {"address": _address},
+    "user_config": {"address": _address},
 }
 
 EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post"])
 
 CONNECTION_FIELDS = frozenset(
-    "remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client immune naughty"
-    " karma authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results".split()
+    "remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client immune whitelisted naughty"
+    " karma score authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results".split()
 )
 TRANSACTION_FIELDS = frozenset(
     "sender sender_parameters recipients recipient_parameters size header path body_start quarantine route".split()

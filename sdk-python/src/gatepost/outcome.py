@@ -10,13 +10,16 @@ import functools
 import inspect
 from typing import Any, Callable, Coroutine, Dict, List, Optional, Protocol, Sequence, Union
 
+from . import changes
 from .address import Address
 from .hooks import HOOKS, nearest
 
 DISPOSITIONS = ("pass", "fail", "skip", "error")
 _COMMON = frozenset(["verdict", "disposition", "message"])
 _OF_RECIPIENT = _COMMON | {"code", "enhanced", "reply"}
-VERDICTS = ("declined", "ok", "deny", "denysoft", "deny_disconnect", "denysoft_disconnect", "done")
+VERDICTS = (
+    "declined", "ok", "deny", "denysoft", "deny_disconnect", "denysoft_disconnect", "done", "discard", "quarantine", "hold",
+)
 
 Later = Union[Callable[..., Any], Coroutine[Any, Any, Any]]
 
@@ -52,6 +55,13 @@ class Outcome:
         recipients = [*self.entry.get("recipients", ()), {"address": str(address), **outcome.entry}]
         return Outcome({**self.entry, "recipients": recipients})
 
+    def delayed(self, seconds: float) -> Outcome:
+        """This outcome, and the client waits so long for its reply, whatever that is. Nothing sleeps meanwhile but the client.
+
+        What plugins ask for at one command adds up; the server cuts it at 5 minutes.
+        """
+        return Outcome({**self.entry, "delay_ms": max(0, int(seconds * 1000))}, self.later, self.arguments)
+
     def __repr__(self) -> str:
         return f"Outcome({self.entry!r})"
 
@@ -64,6 +74,7 @@ def _outcome(
     enhanced: Optional[str],
     reply: Union[str, List[str], None],
     values: Optional[List[str]] = None,
+    settings: Optional[Dict[str, Any]] = None,
 ) -> Outcome:
     entry: Dict[str, Any] = {}
     if verdict is not None:
@@ -84,6 +95,8 @@ def _outcome(
         entry["reply"] = reply.splitlines() if isinstance(reply, str) else list(reply)
     if values is not None:
         entry["values"] = list(values)
+    if settings is not None:
+        entry["settings"] = settings
     return Outcome(entry)
 
 
@@ -136,6 +149,7 @@ class _Verdict(Protocol):
         enhanced: Optional[str] = None,
         reply: Union[str, List[str], None] = None,
         values: Optional[List[str]] = None,
+        settings: Optional[Dict[str, Any]] = None,
     ) -> Outcome: ...
 
 
@@ -148,8 +162,9 @@ def _verdict(name: str, summary: str) -> _Verdict:
         enhanced: Optional[str] = None,
         reply: Union[str, List[str], None] = None,
         values: Optional[List[str]] = None,
+        settings: Optional[Dict[str, Any]] = None,
     ) -> Outcome:
-        return _outcome(name, disposition, message, code, enhanced, reply, values)
+        return _outcome(name, disposition, message, code, enhanced, reply, values, settings)
 
     make.__name__ = make.__qualname__ = name
     make.__doc__ = summary
@@ -157,12 +172,29 @@ def _verdict(name: str, summary: str) -> _Verdict:
 
 
 declined = _verdict("declined", "Nothing to say: the next plugin is asked, whatever the disposition.")
-ok = _verdict("ok", "Yes, and no further plugin is asked. For `config` and `received_line` the answer is in `values`.")
+ok = _verdict(
+    "ok",
+    "Yes, and no further plugin is asked. For `config` and `received_line` the answer is in `values`, for `user_config` in `settings`.",
+)
 deny = _verdict("deny", "Refuse for good (5xx).")
 denysoft = _verdict("denysoft", "Refuse for now (4xx).")
 deny_disconnect = _verdict("deny_disconnect", "Refuse for good (5xx), and close the connection.")
 denysoft_disconnect = _verdict("denysoft_disconnect", "Refuse for now (4xx), and close the connection.")
 done = _verdict("done", "The plugin dealt with the command: the client is told `reply`, or, without one, nothing.")
+discard = _verdict("discard", "Take the message, and throw it away. The client is told that all is well.")
+quarantine = _verdict("quarantine", "Take the message, and keep it in the store for a while. The client is told that all is well.")
+hold = _verdict("hold", "Take the message, and keep it in the store until somebody decides. The client is told that all is well.")
+
+
+def score(points: float, reason: str = "") -> Outcome:
+    """Something was found that is worth so many points, which are judged with all others' at the end.
+
+    Above 0 it is a ``fail`` that costs nothing by itself, else it is ``passed``: it speaks for the client.
+    """
+    change = changes.score(points, reason)
+    if points > 0:
+        return Outcome({"verdict": "declined", "disposition": "fail", "message": str(reason), "changes": [change]})
+    return Outcome({"disposition": "pass", "message": str(reason), "changes": [change]})
 
 
 def defer(hook: str, function: Later, *arguments: Any) -> Outcome:

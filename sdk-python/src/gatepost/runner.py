@@ -152,6 +152,9 @@ class Runner:
             entries.append(known or self._entry(hosted, outcome, changes))
             if outcome is None:
                 continue
+            if outcome.key is None:
+                for change in outcome.entry.get("changes", ()):
+                    turn.view.apply(change)
             if outcome.later is not None:
                 # What captured this session object keeps to this turn; the hooks to come get another.
                 sessions[key] = successor(session)
@@ -224,7 +227,7 @@ class Runner:
     def _entry(self, hosted: Hosted, outcome: Optional[Outcome], changes: List[Change]) -> bytes:
         entry = {"plugin": hosted.name, **(outcome.entry if outcome is not None else {})}
         if changes:
-            entry["changes"] = changes
+            entry["changes"] = [*changes, *entry.get("changes", ())]
         try:
             encoded = self._encode(entry)
         except (TypeError, ValueError, OverflowError) as exception:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, MutableMapping, Optional,
 from . import headers
 from .address import Address
 from .calls import Core
-from .changes import plain
+from .changes import plain, score
 from .definition import Hook
 from .fields import Fields, NotSubscribed
 from .message import Message
@@ -137,13 +137,32 @@ class Session(Fields):
         """Add to the connection's karma; a negative number takes away."""
         self._turn.change({"op": "karma", "add": add})
 
-    def set_relay_client(self, value: bool = True) -> None:
-        """Say whether the client may relay through us."""
-        self._turn.change({"op": "relay_client", "value": value})
+    def add_score(self, points: float, reason: str = "") -> None:
+        """Add to the score, of the connection before MAIL and of the transaction afterwards; a negative number takes away."""
+        self._turn.change(score(points, reason))
 
-    def set_immune(self, reason: Optional[str]) -> None:
-        """From now on refuse nothing of this connection; None ends that."""
-        self._turn.change({"op": "immune", "reason": reason})
+    def set_relay_client(self, value: bool = True, reason: Optional[str] = None) -> None:
+        """Say whether the client may relay through us, and why, for the log."""
+        change: Dict[str, Any] = {"op": "relay_client", "value": value}
+        if reason is not None:
+            change["reason"] = reason
+        self._turn.change(change)
+
+    def set_immune(self, reason: Optional[str], scope: str = "connection") -> None:
+        """From now on refuse nothing of this ``connection``, or of this ``transaction``; None ends that."""
+        self._set_flag("immune", reason, scope)
+
+    def set_whitelisted(self, reason: Optional[str], scope: str = "connection") -> None:
+        """Vouch for the client of this ``connection``, or for this ``transaction``; None ends that."""
+        self._set_flag("whitelisted", reason, scope)
+
+    def _set_flag(self, flag: str, reason: Optional[str], scope: str) -> None:
+        if scope not in ("connection", "transaction"):
+            raise ValueError(f'a flag is for a "connection" or a "transaction", not {scope!r}')
+        change: Dict[str, Any] = {"op": flag, "reason": reason}
+        if scope != "connection":
+            change["scope"] = scope
+        self._turn.change(change)
 
     def set_naughty(self, message: Optional[str]) -> None:
         """Have the connection refused later, where the plugin `naughty` stands; None clears it."""

@@ -42,11 +42,35 @@ impl HookSet {
         self.0 & (1 << hook as u8) != 0
     }
 
+    /// With one more.
+    pub const fn with(self, hook: Hook) -> HookSet {
+        HookSet(self.0 | 1 << hook as u8)
+    }
+
     /// Both together.
     pub const fn union(self, other: HookSet) -> HookSet {
         HookSet(self.0 | other.0)
     }
 }
+
+/// A plugin's part in a hook, before it has its place in the order.
+struct Part {
+    member: usize,
+    subscription: Subscription,
+    /// Whether it is asked depends on the session, or on the recipients.
+    is_conditional: bool,
+    timeout: Duration,
+}
+
+/// Hooks at which the recipients are known, and a plugin may take part for some of them only; but for `queue`, where that is what it is for.
+const FOR_RECIPIENTS: [Hook; 6] = [
+    Hook::Rcpt,
+    Hook::Data,
+    Hook::DataHeadersEnd,
+    Hook::DataPostHeaders,
+    Hook::DataPost,
+    Hook::QueuePre,
+];
 
 /// Numbers chains.
 static CHAINS: AtomicUsize = AtomicUsize::new(0);
@@ -71,6 +95,7 @@ impl Chain {
             fields: FieldSet::NONE,
             hosts: Vec::new(),
         };
+        let mut parts = Vec::new();
         for Entry {
             name,
             plugin,
@@ -90,14 +115,34 @@ impl Chain {
                     .or(subscription.timeout)
                     .unwrap_or(default_deadline(subscription.hook));
                 chain.fields = chain.fields.union(subscription.wants.fields);
-                chain.enlist(member, &*plugin, &subscription, when.is_some(), timeout);
+                parts.push(Part {
+                    member,
+                    subscription,
+                    is_conditional: when.is_some(),
+                    timeout,
+                });
             }
             let hooks = HookSet::of(&*plugin);
-            for subscription in distinctions.added(&name, hooks) {
+            let mut listed = hooks;
+            let mut added = distinctions.added(&name, hooks);
+            for subscription in &added {
+                listed = listed.with(subscription.hook);
+            }
+            if distinctions.is_open && plugin.host().is_none() {
+                // With what settings it will be made, nobody knows yet.
+                let unknown = FOR_RECIPIENTS.into_iter().filter(|it| !listed.has(*it));
+                added.extend(unknown.map(|hook| Subscription::to(hook, &[])));
+            }
+            for subscription in added {
                 let timeout = subscription
                     .timeout
                     .unwrap_or(default_deadline(subscription.hook));
-                chain.enlist(member, &*plugin, &subscription, true, timeout);
+                parts.push(Part {
+                    member,
+                    subscription,
+                    is_conditional: true,
+                    timeout,
+                });
             }
             chain.members.push(Member {
                 name,
@@ -106,27 +151,32 @@ impl Chain {
                 origins,
                 when,
                 hooks,
+                listed,
             });
+        }
+        // Within the same priority the order of the entries stays.
+        parts.sort_by_key(|part| part.subscription.priority);
+        for part in parts {
+            chain.enlist(part);
         }
         chain.profiles = Profiles::new(distinctions, &chain.members);
         chain
     }
 
-    fn enlist(
-        &mut self,
-        member: usize,
-        plugin: &dyn Plugin,
-        subscription: &Subscription,
-        conditional: bool,
-        timeout: Duration,
-    ) {
+    fn enlist(&mut self, part: Part) {
+        let Part {
+            member,
+            subscription,
+            is_conditional,
+            timeout,
+        } = part;
         let lists = if subscription.observe {
             &mut self.observers
         } else {
             &mut self.steps
         };
         let steps = &mut lists[subscription.hook as usize];
-        let Some(host) = plugin.host() else {
+        let Some(host) = self.members[member].plugin.host() else {
             steps.push(Step::Call { member, timeout });
             return;
         };
@@ -152,7 +202,7 @@ impl Chain {
             timeout: longest,
         }) = steps.last_mut()
             && Arc::ptr_eq(before, &host)
-            && !conditional
+            && !is_conditional
         {
             members.push(member);
             wants.add(&subscription.wants);

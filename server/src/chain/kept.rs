@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, Disposition, Hook, Outcome, Verdict};
+use gatepost_protocol::{Args, Disposition, Hook, Immune, Outcome, Verdict};
 
 use super::policy::{Finding, Mark};
 use super::visit::{Decision, Visit};
@@ -16,6 +16,8 @@ pub(super) struct Kept {
     pub member: usize,
     /// Of a plugin with settings of its own: which one; `None`: the site's.
     pub own: Option<usize>,
+    /// It was found for recipients who agree, all of them.
+    pub is_for_all: bool,
     /// Where it was found.
     pub hook: Hook,
     pub finding: Finding,
@@ -27,15 +29,31 @@ pub(super) fn is_early(hook: Hook) -> bool {
 }
 
 /// Whether recipients with different settings share a hook.
-fn is_shared(hook: Hook) -> bool {
-    matches!(hook, Hook::Data | Hook::DataHeadersEnd)
+pub(super) fn is_shared(hook: Hook) -> bool {
+    matches!(hook, Hook::Data | Hook::DataHeadersEnd | Hook::DataLines)
 }
 
 impl Chain {
-    /// Whether a finding has to wait for the recipients.
+    /// Whether a finding has to wait: for the recipients, where they may judge it differently; and if it diverts the message, until that is there.
     pub(super) fn waits(&self, visit: &Visit, hook: Hook, at: usize, finding: &Finding) -> bool {
-        let whose = is_early(hook) || visit.divided && is_shared(hook);
-        whose && self.profiles.differ_in(at) && costs(finding)
+        self.is_before_recipients(visit, hook) && self.profiles.differ_in(at) && costs(finding)
+            || (is_early(hook) || is_shared(hook))
+                && self
+                    .rules_at(visit, hook, at)
+                    .judge(finding)
+                    .verdict
+                    .diverts()
+    }
+
+    /// Which plugin it is that the recipients at hand have, if it is not the site's.
+    pub(super) fn own(&self, visit: &Visit, at: usize) -> Option<usize> {
+        let variant = visit.profile.as_ref()?.variant(at)?;
+        variant.own.as_ref().map(|own| own.id)
+    }
+
+    /// Whether it is not known yet at a hook, or not one of them, for whose settings it is.
+    pub(super) fn is_before_recipients(&self, visit: &Visit, hook: Hook) -> bool {
+        is_early(hook) || visit.divided && is_shared(hook)
     }
 
     /// Makes an answer count that was deferred until RCPT: for every recipient, by its own settings.
@@ -44,6 +62,7 @@ impl Chain {
             return self.note_shadow(visit, Hook::Rcpt, at, outcome);
         }
         self.apply(visit, Hook::Rcpt, at, &mut outcome);
+        self.note_delay(visit, Hook::Rcpt, &outcome);
         let finding = Finding::from(outcome);
         if costs(&finding) {
             self.trace_kept(visit, Hook::Rcpt, at, &finding);
@@ -51,6 +70,7 @@ impl Chain {
                 chain: self.id,
                 member: at,
                 own: None,
+                is_for_all: false,
                 hook: Hook::Connect,
                 finding,
             });
@@ -62,7 +82,7 @@ impl Chain {
     /// Notes what was found and waits for the recipients to judge it.
     fn trace_kept(&self, visit: &mut Visit, hook: Hook, at: usize, finding: &Finding) {
         if visit.trace.is_some() {
-            let mut judgement = self.rules(visit, at).judge(finding);
+            let mut judgement = self.rules_at(visit, hook, at).judge(finding);
             if costs(finding) {
                 judgement.verdict = Verdict::Declined;
                 judgement.mark = Mark::Kept;
@@ -101,6 +121,7 @@ impl Chain {
                     trace.found_at(kept.hook);
                 }
                 decision = self.decide(visit, hook, kept.member, &kept.finding);
+                decision = decision.and_then(|decision| set_aside(visit, hook, decision));
             }
         }
         visit.kept = kept;
@@ -118,7 +139,10 @@ impl Chain {
         }
         let deferred = visit.kept.iter().filter(|kept| self.concerns(visit, kept));
         let naughty = deferred
-            .map(|kept| (kept, self.rules(visit, kept.member).judge(&kept.finding)))
+            .map(|kept| {
+                let rules = self.rules_at(visit, hook, kept.member);
+                (kept, rules.judge(&kept.finding))
+            })
             .find(|(_, judgement)| judgement.mark == Mark::Naughty)
             .map(|(kept, judgement)| self.naughty(kept.member, &kept.finding, judgement.wanted));
         visit.session.connection.naughty = naughty;
@@ -127,12 +151,7 @@ impl Chain {
 
     /// Whether what was kept is what the recipients at hand have to answer for.
     fn concerns(&self, visit: &Visit, kept: &Kept) -> bool {
-        let variant = visit
-            .profile
-            .as_ref()
-            .and_then(|profile| profile.variant(kept.member));
-        let own = variant.and_then(|variant| variant.own.as_ref());
-        kept.chain == self.id && kept.own == own.map(|own| own.id)
+        kept.chain == self.id && (kept.is_for_all || kept.own == self.own(visit, kept.member))
     }
 
     /// Asks plugins that are other ones for the recipient at hand what they would have said before it was known, once each.
@@ -142,8 +161,12 @@ impl Chain {
         };
         for (at, variant) in profile.variants() {
             let Some(own) = &variant.own else { continue };
+            // Not for good: a transaction's flag may be gone with it.
+            if variant.rules.immune == Immune::Skip && visit.session.is_privileged() {
+                continue;
+            }
             for (hook, args) in said_before(visit) {
-                if !own.hooks.has(hook)
+                if !own.hooks(&self.members[at]).has(hook)
                     || visit.asked_late.contains(&(own.id, hook))
                     || !self.members[at].is_wanted(visit)
                 {
@@ -166,6 +189,7 @@ impl Chain {
                     continue;
                 }
                 self.apply(visit, hook, at, &mut outcome);
+                self.note_delay(visit, hook, &outcome);
                 let finding = Finding::from(outcome);
                 self.trace_kept(visit, hook, at, &finding);
                 if costs(&finding) {
@@ -173,6 +197,7 @@ impl Chain {
                         chain: self.id,
                         member: at,
                         own: Some(own.id),
+                        is_for_all: false,
                         hook,
                         finding,
                     });
@@ -182,10 +207,25 @@ impl Chain {
     }
 }
 
+/// What diverts the message for a recipient does not accept that recipient, nor keep others from refusing it: it waits until somebody does either. The
+/// first counts.
+pub(super) fn set_aside(visit: &mut Visit, hook: Hook, decision: Decision) -> Option<Decision> {
+    if hook != Hook::Rcpt || !decision.verdict.diverts() {
+        return Some(decision);
+    }
+    visit.diverted.get_or_insert(decision);
+    None
+}
+
+/// Whether a verdict that diverts the message has a meaning at a hook: what is found there is about a message to come, or at hand.
+pub(super) fn may_divert(hook: Hook) -> bool {
+    is_early(hook) || is_shared(hook) || super::is_for_recipients(hook)
+}
+
 /// Whether a finding may cost the client something, by some settings.
 fn costs(finding: &Finding) -> bool {
     match finding.verdict {
-        Some(verdict) => verdict.is_denial(),
+        Some(verdict) => verdict.is_negative(),
         None => matches!(
             finding.disposition,
             Some(Disposition::Fail | Disposition::Error)

@@ -1,6 +1,7 @@
 //! Hook in, verdict out: the order of the plugins, the operator's policy, and the changes that plugins ask for.
 
 mod build;
+mod flags;
 mod kept;
 mod origins;
 mod policy;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::{
-    Address, Answer, Args, Call, Field, FieldSet, Hook, Message, Outcome, Plugin, Verdict,
+    Answer, Args, Call, Field, FieldSet, Hook, Message, Outcome, Plugin, Verdict,
 };
 
 use crate::config::When;
@@ -28,7 +29,7 @@ pub use origins::Origins;
 use policy::Finding;
 pub use policy::Rules;
 use profile::Profiles;
-pub use profile::{Distinct, Distinctions, Made, Profile, Special, agree};
+pub use profile::{Distinct, Distinctions, Finder, Found, Made, Profile, Special, agree};
 use visit::Owed;
 pub use visit::{Decision, Visit};
 
@@ -36,6 +37,9 @@ pub use visit::{Decision, Visit};
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The same for hooks with a whole message at hand; clients wait 10 minutes there (RFC 5321 §4.5.3.2.6).
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// The longest that plugins may let a client wait for a reply: that is how long the least patient of those that follow RFC 5321 §4.5.3.2 wait.
+pub const MAX_DELAY: Duration = Duration::from_secs(300);
 
 /// The plugins in their order, and per hook the ones that take part.
 pub struct Chain {
@@ -65,6 +69,8 @@ struct Member {
     when: Option<When>,
     /// Where it takes part with the site's settings.
     hooks: HookSet,
+    /// Where it does so with any that the configuration has.
+    listed: HookSet,
 }
 
 /// One thing to do at a hook.
@@ -87,6 +93,15 @@ impl Chain {
         !self.steps[hook as usize].is_empty() || !self.observers[hook as usize].is_empty()
     }
 
+    /// Whether anybody is still to see more of the message that comes in.
+    pub fn wants_lines(&self, visit: &Visit) -> bool {
+        let hook = Hook::DataLines as usize;
+        let members = self.steps[hook].iter().flat_map(Step::members);
+        let mut members = members.copied();
+        !self.observers[hook].is_empty()
+            || members.any(|at| self.takes_part(visit, Hook::DataLines, at))
+    }
+
     /// Whether anybody in another process subscribed to a field, at any hook.
     pub fn wants(&self, field: Field) -> bool {
         self.fields.has(field)
@@ -94,8 +109,13 @@ impl Chain {
 
     /// Who is asked at a hook, in order; plugins that are asked in one request stand together.
     pub fn asked_at(&self, hook: Hook) -> impl Iterator<Item = Vec<&str>> {
+        let is_listed = move |step: &&Step| {
+            let mut members = step.members().iter();
+            members.any(|member| self.members[*member].listed.has(hook))
+        };
         self.steps[hook as usize]
             .iter()
+            .filter(is_listed)
             .map(|step| self.names(step))
     }
 
@@ -104,16 +124,6 @@ impl Chain {
         self.observers[hook as usize]
             .iter()
             .flat_map(|step| self.names(step))
-    }
-
-    /// The settings in force for a recipient; `None`: the site's.
-    pub fn profile(&self, recipient: &Address) -> Option<&Arc<Profile>> {
-        self.profiles.of(recipient)
-    }
-
-    /// The biggest message that any recipient takes that has a limit of its own, in bytes.
-    pub fn max_size(&self) -> Option<u64> {
-        self.profiles.max_size()
     }
 
     fn names(&self, step: &Step) -> Vec<&str> {
@@ -132,6 +142,9 @@ impl Chain {
         args: &Args<'_>,
         message: Option<&dyn Message>,
     ) -> Decision {
+        if self.has_nothing_to_do(visit, hook) {
+            return Decision::declined();
+        }
         if hook.is_event() {
             for own in visit.met.clone() {
                 own.run_alone(visit, hook, args, message).await;
@@ -164,6 +177,13 @@ impl Chain {
         } else {
             decision
         }
+    }
+
+    /// Whether running a hook would change nothing; most hooks of most sessions are such.
+    fn has_nothing_to_do(&self, visit: &Visit, hook: Hook) -> bool {
+        !self.asks(hook)
+            && (hook != Hook::Disconnect || self.hosts.is_empty())
+            && visit.has_nothing_pending()
     }
 
     async fn run_alone(
@@ -343,6 +363,10 @@ impl Chain {
         if !self.takes_part(visit, hook, at) {
             return None;
         }
+        if self.spares(visit, hook, at) {
+            self.spare(visit, hook, at);
+            return None;
+        }
         let timeout = self.rules(visit, at).timeout.unwrap_or(timeout);
         if let Some(trace) = &mut visit.trace {
             trace.ask();
@@ -414,8 +438,9 @@ impl Chain {
             .and_then(|profile| profile.variant(at));
         let own = variant.and_then(|variant| variant.own.as_ref());
         let member = &self.members[at];
-        own.map_or(member.hooks, |own| own.hooks).has(hook)
+        own.map_or(member.hooks, |own| own.hooks(member)).has(hook)
             && member.is_wanted(visit)
+            && (hook != Hook::DataLines || !visit.sated.contains(&(self.id, at)))
             // Whoever keeps a message keeps it, whether that counts or not.
             && (hook != Hook::Queue || !self.is_shadow(visit, at))
     }
@@ -429,12 +454,23 @@ impl Chain {
         request: &Request<'_>,
     ) -> Option<Decision> {
         let mut left: Vec<usize> = self.taking_part(visit, request.hook, members).collect();
-        while !left.is_empty() && !visit.departure.has_happened() {
+        while let Some(first) = left.first()
+            && !visit.departure.has_happened()
+        {
+            if self.spares(visit, request.hook, *first) {
+                let first = left.remove(0);
+                self.spare(visit, request.hook, first);
+                continue;
+            }
+            // Up to the next that is spared: the order of the lines in the log is the configuration's.
+            let spared = |at: &usize| self.spares(visit, request.hook, *at);
+            let together = left.iter().position(spared).unwrap_or(left.len());
             if let Some(trace) = &mut visit.trace {
                 trace.ask();
             }
             let outcomes = {
-                let names: Vec<&str> = left.iter().map(|at| &*self.members[*at].name).collect();
+                let names = left[..together].iter();
+                let names: Vec<&str> = names.map(|at| &*self.members[*at].name).collect();
                 let Request {
                     hook,
                     args,
@@ -459,8 +495,13 @@ impl Chain {
             } else {
                 outcomes
             };
-            let ran = outcomes.len().min(left.len());
-            for (at, outcome) in left.iter().zip(outcomes) {
+            let ran = outcomes.len().min(together);
+            for (at, outcome) in left[..ran].iter().zip(outcomes) {
+                // One before it gave the client a flag: the order says that this one was not asked.
+                if self.spares(visit, request.hook, *at) {
+                    self.spare(visit, request.hook, *at);
+                    continue;
+                }
                 if let Some(decision) =
                     self.settle(visit, request.hook, *at, request.timeout, outcome)
                 {

@@ -17,27 +17,36 @@ pub struct Origins {
     pub forces_type: bool,
     /// `on_error`.
     pub on_error: String,
+    /// `immune`.
+    pub immune: String,
     /// `shadow` or `canary`, where it is set.
     pub shadow: String,
 }
 
 impl Origins {
-    /// What decided about a finding.
+    /// What decided about a finding; of a client with a flag that plugins honour, also whether this one does.
     pub(super) fn behind<'a>(
         &'a self,
         finding: &Finding,
         judgement: &Judgement,
+        is_privileged: bool,
     ) -> impl Iterator<Item = &'a str> {
         let found = judgement.disposition;
         let counts = judgement.verdict != Verdict::Declined
             || matches!(found, Disposition::Fail | Disposition::Error);
         let failed = finding.verdict.is_none() && found == Disposition::Error;
-        let denied = judgement.wanted.is_denial() && !failed && judgement.mark != Mark::Kept;
+        let denied = judgement.wanted.is_negative() && !failed && judgement.mark != Mark::Kept;
+        let spared = matches!(judgement.mark, Mark::Forgiven | Mark::Spared);
         let typed = denied
             && judgement.mark != Mark::Tolerated
+            && !spared
             && (finding.verdict.is_none() || self.forces_type);
         let uniform = [
-            (denied, &self.reject),
+            (
+                spared || denied && is_privileged && judgement.mark != Mark::Tolerated,
+                &self.immune,
+            ),
+            (denied && !spared, &self.reject),
             (typed, &self.reject_type),
             (failed && judgement.mark != Mark::Kept, &self.on_error),
             (judgement.mark == Mark::Shadow, &self.shadow),

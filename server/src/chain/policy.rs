@@ -1,10 +1,12 @@
 //! The operator's policy: from what a plugin found to what the client is told (docs/protocol.md §6.2).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use gatepost_protocol::{
-    Disposition, EnhancedCode, Level, OnError, Outcome, Policy, Reject, RejectType, Verdict,
+    Disposition, EnhancedCode, Immune, Level, OnError, Outcome, Points, Policy, Reject, RejectType,
+    Verdict,
 };
 
 use crate::config::{LevelChange, Shadow};
@@ -22,6 +24,9 @@ pub struct Rules {
     forced_type: Option<RejectType>,
     default_type: RejectType,
     on_error: OnError,
+    pub(super) immune: Immune,
+    /// Whether the one who is judged has a flag that is honoured here.
+    forgives: bool,
     loglevel: Option<LevelChange>,
     shadow: Shadow,
     /// The operator's deadline.
@@ -37,6 +42,20 @@ pub struct Finding {
     pub code: Option<u16>,
     pub enhanced: Option<EnhancedCode>,
     pub reply: Vec<String>,
+    /// Points that were given with it, in thousandths: for its line.
+    pub score: i64,
+}
+
+impl Finding {
+    /// Its sentence as the log has it.
+    pub fn line(&self) -> Cow<'_, str> {
+        let (message, score) = (&self.message, Points(self.score));
+        match (self.score, message.is_empty()) {
+            (0, _) => message.into(),
+            (_, true) => format!("(score {score:+})").into(),
+            (_, false) => format!("{message} (score {score:+})").into(),
+        }
+    }
 }
 
 impl From<Outcome> for Finding {
@@ -48,6 +67,7 @@ impl From<Outcome> for Finding {
             code: outcome.code,
             enhanced: outcome.enhanced,
             reply: outcome.reply,
+            score: 0,
         }
     }
 }
@@ -59,24 +79,36 @@ pub enum Mark {
     None,
     /// `reject = false`.
     Tolerated,
+    /// The client has one of the core's flags, and `immune` honours it.
+    Forgiven,
+    /// The same, and the plugin was not asked.
+    Spared,
     /// `reject = "naughty"`.
     Naughty,
     /// Each recipient answers for itself.
     Kept,
+    /// Somebody released the message from the store.
+    Released,
     /// `shadow = true`, or not one of `canary`.
     Shadow,
 }
 
 impl Mark {
-    /// How the log and the journal say it.
-    pub const fn text(self) -> Option<&'static str> {
-        match self {
-            Mark::None => None,
-            Mark::Tolerated => Some("tolerated"),
-            Mark::Naughty => Some("NAUGHTY"),
-            Mark::Kept => Some("kept for the recipients"),
-            Mark::Shadow => Some("shadow"),
-        }
+    /// How the log and the journal say it. `privilege` is why the client is let be.
+    pub fn text(self, privilege: Option<&str>) -> Option<Cow<'static, str>> {
+        let text = match self {
+            Mark::None | Mark::Spared => return None,
+            Mark::Forgiven => {
+                let why = privilege.unwrap_or_default();
+                return Some(format!("tolerated ({why})").into());
+            }
+            Mark::Tolerated => "tolerated",
+            Mark::Naughty => "NAUGHTY",
+            Mark::Kept => "kept for the recipients",
+            Mark::Released => "released",
+            Mark::Shadow => "shadow",
+        };
+        Some(text.into())
     }
 }
 
@@ -111,6 +143,11 @@ impl Rules {
                 .on_error
                 .or(plugin.on_error)
                 .unwrap_or(OnError::TempFail),
+            immune: operator
+                .immune
+                .or(plugin.immune)
+                .unwrap_or(Immune::Tolerate),
+            forgives: false,
             loglevel,
             shadow: Shadow::Off,
             timeout,
@@ -121,6 +158,15 @@ impl Rules {
     #[must_use]
     pub fn shadowed(self, shadow: Shadow) -> Rules {
         Rules { shadow, ..self }
+    }
+
+    /// The same, for a client that has one of the core's flags, or has none.
+    #[must_use]
+    pub fn towards(self, is_privileged: bool) -> Rules {
+        Rules {
+            forgives: is_privileged && self.immune != Immune::Ignore,
+            ..self
+        }
     }
 
     /// Whether what `plugin` finds about a client is only written down. Of a plugin and a client it is always the same; a client without an address is
@@ -144,11 +190,13 @@ impl Rules {
             verdict,
             wanted: verdict,
             disposition,
-            silent: finding.disposition.is_none() && verdict == Verdict::Declined,
+            silent: finding.disposition.is_none()
+                && verdict == Verdict::Declined
+                && finding.score == 0,
             mark: Mark::None,
         };
         match (verdict, disposition) {
-            (Some(wanted), found) if wanted.is_denial() => {
+            (Some(wanted), found) if wanted.is_negative() => {
                 let wanted = self.forced_type.map_or(*wanted, RejectType::verdict);
                 self.deny(wanted, found.unwrap_or(Disposition::Fail))
             }
@@ -178,8 +226,9 @@ impl Rules {
 
     fn deny(&self, wanted: Verdict, disposition: Disposition) -> Judgement {
         let (verdict, mark) = match self.reject {
-            Reject::Now => (wanted, Mark::None),
             Reject::Tolerate => (Verdict::Declined, Mark::Tolerated),
+            Reject::Now | Reject::Naughty if self.forgives => (Verdict::Declined, Mark::Forgiven),
+            Reject::Now => (wanted, Mark::None),
             Reject::Naughty => (Verdict::Declined, Mark::Naughty),
         };
         Judgement {
@@ -286,7 +335,18 @@ mod tests {
             reject_type: Some(RejectType::TempDisconnect),
             ..Policy::default()
         });
+        let diverting = rules(Policy {
+            reject_type: Some(RejectType::Quarantine),
+            ..Policy::default()
+        });
         let now = rules(Policy::default());
+        let held = || Outcome::declined().with_verdict(Verdict::Hold);
+        let friend = now.towards(true);
+        let strict = rules(Policy {
+            immune: Some(Immune::Ignore),
+            ..Policy::default()
+        });
+        let strict = strict.towards(true);
         let denied = || Outcome::declined().with_verdict(Verdict::DenySoft);
         use Verdict::*;
         for (name, rules, outcome, verdict, mark) in [
@@ -337,6 +397,49 @@ mod tests {
                 Declined,
                 Mark::Tolerated,
             ),
+            ("hold", &now, held(), Hold, Mark::None),
+            (
+                "hold, typed",
+                &typed,
+                held(),
+                DenySoftDisconnect,
+                Mark::None,
+            ),
+            (
+                "hold, tolerated",
+                &reject(Reject::Tolerate),
+                held(),
+                Declined,
+                Mark::Tolerated,
+            ),
+            (
+                "hold, naughty",
+                &reject(Reject::Naughty),
+                held(),
+                Declined,
+                Mark::Naughty,
+            ),
+            (
+                "fail, diverted",
+                &diverting,
+                Outcome::fail("x"),
+                Quarantine,
+                Mark::None,
+            ),
+            (
+                "deny, diverted",
+                &diverting,
+                denied(),
+                Quarantine,
+                Mark::None,
+            ),
+            (
+                "error, diverted does not matter",
+                &diverting,
+                Outcome::error("x"),
+                DenySoft,
+                Mark::None,
+            ),
             ("error", &now, Outcome::error("x"), DenySoft, Mark::None),
             (
                 "error, skip",
@@ -355,6 +458,48 @@ mod tests {
             (
                 "error, tolerated does not matter",
                 &reject(Reject::Tolerate),
+                Outcome::error("x"),
+                DenySoft,
+                Mark::None,
+            ),
+            (
+                "fail of a friend",
+                &friend,
+                Outcome::fail("x"),
+                Declined,
+                Mark::Forgiven,
+            ),
+            (
+                "deny of a friend",
+                &friend,
+                denied(),
+                Declined,
+                Mark::Forgiven,
+            ),
+            (
+                "fail of a friend, naughty",
+                &reject(Reject::Naughty).towards(true),
+                Outcome::fail("x"),
+                Declined,
+                Mark::Forgiven,
+            ),
+            (
+                "fail of a friend, tolerated anyway",
+                &reject(Reject::Tolerate).towards(true),
+                Outcome::fail("x"),
+                Declined,
+                Mark::Tolerated,
+            ),
+            (
+                "fail of a friend, who is like all others",
+                &strict,
+                Outcome::fail("x"),
+                Deny,
+                Mark::None,
+            ),
+            (
+                "error at a friend",
+                &friend,
                 Outcome::error("x"),
                 DenySoft,
                 Mark::None,
@@ -383,6 +528,7 @@ mod tests {
             reject: Some(Reject::Tolerate),
             reject_type: Some(RejectType::Temp),
             on_error: Some(OnError::Skip),
+            immune: Some(Immune::Skip),
         };
         let own = Rules::new(Policy::default(), plugin, None, None);
         assert_eq!(
@@ -393,11 +539,14 @@ mod tests {
             own.judge(&Outcome::error("x").into()).verdict,
             Verdict::Declined
         );
+        assert_eq!(own.immune, Immune::Skip);
         let operator = Policy {
             reject: Some(Reject::Now),
+            immune: Some(Immune::Ignore),
             ..Policy::default()
         };
         let rules = Rules::new(operator, plugin, None, None);
+        assert_eq!(rules.immune, Immune::Ignore);
         assert_eq!(
             rules.judge(&Outcome::fail("x").into()).verdict,
             Verdict::DenySoft

@@ -1,5 +1,6 @@
 //! The one place where an outcome counts: its changes, the policy, its line in the log.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gatepost_protocol::session::Naughty;
@@ -7,12 +8,13 @@ use gatepost_protocol::{Address, Args, Disposition, EnhancedCode, Hook, Level, O
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::kept::Kept;
+use super::flags::{is_about_client, mark};
+use super::kept::{Kept, is_shared, may_divert, set_aside};
 use super::policy::{Finding, Judgement, Mark, fitting_code, reply_lines};
 use super::visit::{Decision, Owed, Visit};
-use super::{Chain, Member};
-use crate::report;
+use super::{Chain, MAX_DELAY, Member};
 use crate::report::journal::Turn;
+use crate::report::{self, Limit};
 
 impl Chain {
     /// Makes an outcome count. `Some` where it ends the walk.
@@ -25,8 +27,10 @@ impl Chain {
         mut outcome: Outcome,
     ) -> Option<Decision> {
         let is_shadow = self.is_shadow(visit, at);
+        let mut score = 0;
         if !is_shadow {
-            self.apply(visit, hook, at, &mut outcome);
+            score = self.apply(visit, hook, at, &mut outcome);
+            self.note_delay(visit, hook, &outcome);
         }
         if let Some(deferred) = outcome.defer.take() {
             self.trace_deferred(visit, hook, at, deferred.until);
@@ -54,14 +58,30 @@ impl Chain {
             }
         }
         let values = std::mem::take(&mut outcome.values);
-        let finding = Finding::from(outcome);
+        let settings = std::mem::take(&mut outcome.settings);
+        let mut finding = self.fitting(visit, hook, at, Finding::from(outcome));
+        finding.score = score;
         if self.waits(visit, hook, at, &finding) {
             self.keep(visit, hook, at, finding);
+            if hook == Hook::DataLines {
+                // What its recipients have to answer for is enough to know once.
+                visit.sated.push((self.id, at));
+            }
             return None;
         }
         let decision = self.decide(visit, hook, at, &finding)?;
+        if hook == Hook::DataLines && decision.verdict == Verdict::Ok {
+            // It speaks for itself: the others may want to see more.
+            visit.sated.push((self.id, at));
+            return None;
+        }
+        let decision = set_aside(visit, hook, decision)?;
         if spared.is_empty() {
-            return Some(Decision { values, ..decision });
+            return Some(Decision {
+                values,
+                settings,
+                ..decision
+            });
         }
         // What holds for the others does not hold for those whose own outcome lets them pass.
         let transaction = &mut visit.session.transaction;
@@ -74,21 +94,35 @@ impl Chain {
         None
     }
 
+    /// A verdict that has no meaning at a hook is a mistake of the plugin's, or of who set its `reject_type`.
+    fn fitting(&self, visit: &Visit, hook: Hook, at: usize, finding: Finding) -> Finding {
+        let verdict = self.rules_at(visit, hook, at).judge(&finding).verdict;
+        if !verdict.diverts() || may_divert(hook) {
+            return finding;
+        }
+        let text = format!("at `{hook}` there is no message to {}", verdict.name());
+        Outcome::error(text).into()
+    }
+
     /// Puts a finding aside until the recipients are known.
     fn keep(&self, visit: &mut Visit, hook: Hook, at: usize, finding: Finding) {
         let member = &self.members[at];
-        let mut judgement = self.rules(visit, at).judge(&finding);
+        let mut judgement = self.rules_at(visit, hook, at).judge(&finding);
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Kept;
-        self.log(visit, hook, at, &judgement, &finding.message);
+        self.log(visit, hook, at, &judgement, &finding);
         self.trace(visit, hook, at, &judgement, &finding);
         self.announce(visit, hook, member, &judgement, &finding.message);
         visit.kept.push(Kept {
             chain: self.id,
             member: at,
-            own: None,
+            own: self.own(visit, at),
+            is_for_all: is_shared(hook) && !visit.divided,
             hook,
-            finding,
+            finding: Finding {
+                score: 0,
+                ..finding
+            },
         });
     }
 
@@ -106,6 +140,9 @@ impl Chain {
             for change in &outcome.changes {
                 trace.changed(hook, change);
             }
+            if !outcome.delay.is_zero() && hook.has_reply() {
+                trace.delayed(outcome.delay);
+            }
         }
         for (address, own) in std::mem::take(&mut outcome.recipients) {
             if let Some(trace) = &mut visit.trace {
@@ -119,23 +156,46 @@ impl Chain {
     }
 
     fn note_finding_in_shadow(&self, visit: &mut Visit, hook: Hook, at: usize, finding: &Finding) {
-        let mut judgement = self.rules(visit, at).judge(finding);
+        let mut judgement = self.rules_at(visit, hook, at).judge(finding);
         judgement.verdict = Verdict::Declined;
         judgement.mark = Mark::Shadow;
-        self.log(visit, hook, at, &judgement, &finding.message);
+        self.log(visit, hook, at, &judgement, finding);
         self.trace(visit, hook, at, &judgement, finding);
     }
 
-    /// Makes the changes that an outcome asks for. One that is refused makes it an error; those before it stand.
-    pub(super) fn apply(&self, visit: &mut Visit, hook: Hook, at: usize, outcome: &mut Outcome) {
+    /// Makes the changes that an outcome asks for. One that is refused makes it an error; those before it stand. Returns the points that were given.
+    pub(super) fn apply(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        at: usize,
+        outcome: &mut Outcome,
+    ) -> i64 {
+        let before = visit.session.score();
         for change in std::mem::take(&mut outcome.changes) {
             if let Err(error) = change.apply(&mut visit.session, &self.members[at].name) {
                 *outcome = Outcome::error(error.to_string());
-                return;
+                break;
             }
             if let Some(trace) = &mut visit.trace {
                 trace.changed(hook, &change);
             }
+        }
+        visit.session.score().saturating_sub(before)
+    }
+
+    /// Adds to what the client has to wait for its reply.
+    pub(super) fn note_delay(&self, visit: &mut Visit, hook: Hook, outcome: &Outcome) {
+        if outcome.delay.is_zero() || !hook.has_reply() {
+            return;
+        }
+        let wanted = visit.delay.saturating_add(outcome.delay);
+        if wanted > MAX_DELAY {
+            report::count(Limit::PluginDelay);
+        }
+        visit.delay = wanted.min(MAX_DELAY);
+        if let Some(trace) = &mut visit.trace {
+            trace.delayed(outcome.delay);
         }
     }
 
@@ -188,22 +248,27 @@ impl Chain {
         finding: &Finding,
     ) -> Option<Decision> {
         let member = &self.members[at];
-        let judgement = self.rules(visit, at).judge(finding);
+        let mut judgement = self.rules_at(visit, hook, at).judge(finding);
+        if visit.is_released && judgement.verdict.diverts() {
+            judgement.verdict = Verdict::Declined;
+            judgement.mark = Mark::Released;
+        }
         if judgement.mark == Mark::Naughty && visit.session.connection.naughty.is_none() {
             // The first failure is the one that is told; later ones are in the log.
             let naughty = self.naughty(at, finding, judgement.wanted);
             visit.session.connection.naughty = Some(naughty);
         }
-        self.log(visit, hook, at, &judgement, &finding.message);
+        self.log(visit, hook, at, &judgement, finding);
         self.trace(visit, hook, at, &judgement, finding);
         self.announce(visit, hook, member, &judgement, &finding.message);
         if judgement.verdict == Verdict::Declined {
             return None;
         }
-        let said = if finding.reply.is_empty()
-            && judgement.verdict.is_denial()
-            && judgement.disposition == Disposition::Fail
-        {
+        let is_told = match judgement.disposition {
+            Disposition::Fail => judgement.verdict.is_negative(),
+            _ => judgement.verdict.diverts(),
+        };
+        let said = if finding.reply.is_empty() && is_told {
             std::slice::from_ref(&finding.message)
         } else {
             &finding.reply
@@ -211,6 +276,7 @@ impl Chain {
         let code = fitting_code(judgement.verdict, finding.code);
         let class = |enhanced: &EnhancedCode| match judgement.verdict {
             Verdict::Ok => enhanced.0 == 2,
+            verdict if verdict.diverts() => false,
             Verdict::Done => code.is_none_or(|code| code / 100 == u16::from(enhanced.0)),
             verdict => enhanced.0 == if verdict.is_soft() { 4 } else { 5 },
         };
@@ -221,6 +287,7 @@ impl Chain {
             enhanced: finding.enhanced.filter(class),
             lines: reply_lines(said, visit.utf8),
             values: Vec::new(),
+            settings: BTreeMap::new(),
         })
     }
 
@@ -237,7 +304,14 @@ impl Chain {
         }
     }
 
-    fn log(&self, visit: &Visit, hook: Hook, at: usize, judgement: &Judgement, message: &str) {
+    pub(super) fn log(
+        &self,
+        visit: &Visit,
+        hook: Hook,
+        at: usize,
+        judgement: &Judgement,
+        finding: &Finding,
+    ) {
         let level = match judgement.disposition {
             _ if judgement.silent => Level::Debug,
             Disposition::Error => Level::Warn,
@@ -251,8 +325,8 @@ impl Chain {
                 hook,
                 &self.members[at].name,
                 judgement.disposition,
-                judgement.mark.text(),
-                message,
+                mark(visit, judgement).as_deref(),
+                &finding.line(),
             );
         }
     }
@@ -270,7 +344,8 @@ impl Chain {
             return;
         }
         let origins = self.origins(visit, at);
-        let behind = origins.behind(finding, judgement);
+        let is_privileged = is_about_client(hook) && visit.session.is_privileged();
+        let behind = origins.behind(finding, judgement, is_privileged);
         let verdict = |verdict: Verdict| match verdict {
             Verdict::Declined => "",
             verdict => verdict.name(),
@@ -286,7 +361,7 @@ impl Chain {
             }
             .into(),
             verdict: verdict(judgement.verdict).into(),
-            mark: judgement.mark.text().unwrap_or_default().into(),
+            mark: mark(visit, judgement).unwrap_or_default(),
             because: behind.map(Into::into).collect(),
             ..Turn::default()
         };
@@ -309,7 +384,7 @@ impl Chain {
     }
 
     /// The events `deny` and `ok`, for whoever observes them.
-    fn announce(
+    pub(super) fn announce(
         &self,
         visit: &Visit,
         hook: Hook,
@@ -317,7 +392,7 @@ impl Chain {
         judgement: &Judgement,
         message: &str,
     ) {
-        let event = if judgement.verdict.is_denial() {
+        let event = if judgement.verdict.is_negative() {
             Hook::Deny
         } else {
             Hook::Ok

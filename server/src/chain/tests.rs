@@ -1,14 +1,19 @@
 //! The chain with small plugins and a host that only remembers what it was asked.
 
+mod flags;
+mod timing;
+
 use std::sync::{Arc, Mutex};
 
 use gatepost_protocol::plugin::{Host, Subscription, Wants};
 use gatepost_protocol::{
-    Address, Answer, Args, BoxFuture, Call, Change, Field, Hook, Outcome, Plugin, Policy, Reject,
-    Verdict,
+    Address, Answer, Args, BoxFuture, Call, Change, Field, Hook, Immune, OnError, Outcome, Plugin,
+    Policy, Reject, Scope, Session, Verdict,
 };
 
-use super::{Chain, Decision, Entry, Rules, Visit};
+use super::{
+    Chain, Decision, Distinct, Distinctions, Entry, Made, Profile, Rules, Special, Visit, agree,
+};
 
 type Respond = dyn Fn(&Call<'_>) -> Outcome + Send + Sync;
 
@@ -376,4 +381,117 @@ async fn single_recipients_are_judged_only_where_there_is_a_message() {
     let decision = run(&chain, &mut visit, Hook::Data).await;
     assert_eq!(decision.verdict, Verdict::DenySoft);
     assert!(visit.decided.is_empty());
+}
+
+/// What holds for a user that is found while the chain runs.
+fn found(chain: &Chain, plugin: &str, made: Option<Arc<Made>>, policy: Policy) -> Arc<Profile> {
+    let special = Special {
+        plugin: plugin.into(),
+        rules: Rules::new(policy, Policy::default(), None, None),
+        origins: Default::default(),
+        made,
+    };
+    chain.make_profile(Distinct {
+        specials: vec![special],
+        ..Distinct::default()
+    })
+}
+
+fn made(setting: i64, hook: Hook, respond: fn(&Call<'_>) -> Outcome) -> Arc<Made> {
+    let plugin = local("made", hook, respond).plugin;
+    let settings = [("n".to_owned(), setting.into())].into();
+    Arc::new(Made::new(settings, Vec::new(), Some(plugin)))
+}
+
+#[tokio::test]
+async fn where_any_recipient_may_differ_every_failure_waits_for_them() {
+    let refuses = || vec![local("refuses", Hook::Mail, |_| Outcome::fail("no"))];
+    let mut visit = Visit::default();
+    let closed = Chain::new(refuses());
+    let decision = closed.run(&mut visit, Hook::Mail, &Args::None, None).await;
+    assert_eq!(decision.verdict, Verdict::Deny);
+
+    let open = Distinctions {
+        is_open: true,
+        ..Distinctions::default()
+    };
+    let chain = Chain::with_distinctions(refuses(), open);
+    assert_eq!(chain.max_size(), Some(u64::MAX));
+    let decision = chain.run(&mut visit, Hook::Mail, &Args::None, None).await;
+    assert_eq!(decision.verdict, Verdict::Declined);
+    let decision = chain.run(&mut visit, Hook::Rcpt, &Args::None, None).await;
+    assert_eq!(
+        decision.verdict,
+        Verdict::Deny,
+        "nothing else is known of it"
+    );
+    let tolerates = Policy {
+        reject: Some(Reject::Tolerate),
+        ..Policy::default()
+    };
+    visit.profile = Some(found(&chain, "refuses", None, tolerates));
+    let decision = chain.run(&mut visit, Hook::Rcpt, &Args::None, None).await;
+    assert_eq!(decision.verdict, Verdict::Declined);
+}
+
+#[tokio::test]
+async fn a_plugin_made_for_a_user_is_asked_where_the_chain_has_none() {
+    let open = Distinctions {
+        is_open: true,
+        ..Distinctions::default()
+    };
+    let chain =
+        Chain::with_distinctions(vec![local("x", Hook::Mail, |_| Outcome::declined())], open);
+    let own = made(1, Hook::Rcpt, |_| Outcome::fail("only here"));
+    let mut visit = Visit::default();
+    assert_eq!(chain.asked_at(Hook::Rcpt).count(), 0, "nobody is listed");
+    let decision = chain.run(&mut visit, Hook::Rcpt, &Args::None, None).await;
+    assert_eq!(decision.verdict, Verdict::Declined);
+    visit.profile = Some(found(&chain, "x", Some(own), Policy::default()));
+    let decision = chain.run(&mut visit, Hook::Rcpt, &Args::None, None).await;
+    assert_eq!(decision.verdict, Verdict::Deny);
+}
+
+#[test]
+fn who_has_equal_settings_is_judged_together() {
+    let chain = Chain::new(vec![
+        local("early", Hook::Mail, |_| Outcome::declined()),
+        local("late", Hook::DataPost, |_| Outcome::declined()),
+    ]);
+    let declines = |setting, hook| made(setting, hook, |_| Outcome::declined());
+    let late = |setting| {
+        let made = declines(setting, Hook::DataPost);
+        found(&chain, "late", Some(made), Policy::default())
+    };
+    let (one, same, other) = (late(1), late(1), late(2));
+    assert!(agree(Some(&one), Some(&one)));
+    assert!(agree(Some(&one), Some(&same)), "made twice from the same");
+    assert!(!agree(Some(&one), Some(&other)));
+    assert!(!agree(Some(&one), None));
+    // What only had a say before makes no difference any more.
+    let made = declines(1, Hook::Mail);
+    let early = found(&chain, "early", Some(made), Policy::default());
+    assert!(agree(Some(&early), None));
+}
+
+#[tokio::test]
+async fn a_plugin_whose_answer_makes_no_sense_has_failed() {
+    let entry = |name, on_error| {
+        let mut entry = local(name, Hook::UserConfig, |_| Outcome::ok(""));
+        let policy = Policy {
+            on_error,
+            ..Policy::default()
+        };
+        entry.rules = Rules::new(policy, Policy::default(), None, None);
+        entry
+    };
+    let chain = Chain::new(vec![
+        entry("usual", None),
+        entry("skips", Some(OnError::Skip)),
+    ]);
+    let fault = |plugin| chain.fault(Hook::UserConfig, plugin, "nonsense".to_owned());
+    let decision = fault("usual").unwrap();
+    assert_eq!(decision.verdict, Verdict::DenySoft);
+    assert_eq!(decision.plugin.as_deref(), Some("usual"));
+    assert!(fault("skips").is_none());
 }

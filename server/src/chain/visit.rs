@@ -1,8 +1,10 @@
 //! A session on its way through the chain, and what the chain decides.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Verdict};
+use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Value, Verdict};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -24,10 +26,18 @@ pub struct Visit {
     pub divided: bool,
     /// Recipients for whom a plugin decided by itself, at which hook; they are no recipients of the transaction any more. For the dialog to take.
     pub decided: Vec<(Address, Hook, Decision)>,
+    /// At RCPT: where the message is to go for the recipient at hand, should somebody accept it. For the dialog to take.
+    pub diverted: Option<Decision>,
     /// Whether the client hung up: plugins that are at work are told, and no further ones asked.
     pub departure: Arc<Departure>,
+    /// How long plugins let the client wait for the reply to the command at hand. For the dialog to take.
+    pub delay: Duration,
+    /// Members of which chain have seen enough of the message that comes in.
+    pub(super) sated: Vec<(usize, usize)>,
     /// Chains of single recipients that took part in the session.
     pub(super) met: Vec<Arc<Chain>>,
+    /// Somebody released the message from the store: nothing diverts it again.
+    pub is_released: bool,
     /// Nothing is to be delivered: queue plugins are named, and not asked.
     pub rehearsal: bool,
     /// Notes of what happens, where somebody may ask why.
@@ -60,6 +70,21 @@ impl Visit {
         }
     }
 
+    /// Another message comes in, of which nobody has seen anything.
+    pub fn begin_message(&mut self) {
+        self.sated.clear();
+    }
+
+    /// Whether a hook that nobody takes part in has nothing to do with it: nobody owes an answer, nothing waits for the recipients, nobody asks why.
+    pub(super) fn has_nothing_pending(&self) -> bool {
+        self.owed.is_empty()
+            && self.kept.is_empty()
+            && self.asked_late.is_empty()
+            && self.met.is_empty()
+            && self.profile.is_none()
+            && self.trace.is_none()
+    }
+
     /// Nothing that was found before counts any more: the client turned out to be one of ours.
     pub fn acquit(&mut self) {
         self.session.connection.naughty = None;
@@ -78,16 +103,23 @@ pub struct Decision {
     pub code: Option<u16>,
     /// The enhanced code the plugin asked for; of the verdict's class.
     pub enhanced: Option<EnhancedCode>,
-    /// The reply's lines, safe for the wire; empty where the usual text is to be said.
+    /// The reply's lines, safe for the wire; empty where the usual text is to be said. Of a message that is diverted: why, which the client is not told.
     pub lines: Vec<String>,
     /// The answer to `received_line` and `config`; a secret, at `auth`.
     pub values: Vec<String>,
+    /// The answer to `user_config`.
+    pub settings: BTreeMap<String, Value>,
 }
 
 impl Decision {
-    /// Whether nobody else is to be asked about a message or a recipient: it is refused, or dealt with.
+    /// Whether nobody else is to be asked about a message or a recipient: it is refused, diverted, or dealt with.
     pub fn ends_message(&self) -> bool {
-        self.verdict.is_denial() || self.verdict == Verdict::Done
+        self.verdict.is_negative() || self.verdict == Verdict::Done
+    }
+
+    /// Whether the usual reply is to be given.
+    pub fn is_wordless(&self) -> bool {
+        self.code.is_none() && self.enhanced.is_none() && self.lines.is_empty()
     }
 
     /// Nobody had anything to say.
@@ -99,6 +131,7 @@ impl Decision {
             enhanced: None,
             lines: Vec::new(),
             values: Vec::new(),
+            settings: BTreeMap::new(),
         }
     }
 }

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use gatepost_protocol::settings::parse_duration;
 use gatepost_protocol::{
     Address, Args, Definition, Hook, Init, Plugin, Policy, ServiceError, Services, SettingError,
     Settings, Validity, Value, Verdict,
@@ -15,18 +14,21 @@ use gatepost_protocol::{
 use tokio::runtime::Runtime;
 
 use super::origins::origins;
+use super::users::Users;
 use super::{FAILED, MISTAKE, distinctions};
-use crate::chain::{Chain, Entry, Rules, Visit};
+use crate::chain::{Chain, Entry, Made, Rules, Visit};
 use crate::config::{self, Config, FlatFiles, LevelChange, Mistakes, PluginConfig, PluginKind};
 use crate::host::{self, Declared, Processes, StartError, Started};
 use crate::listen::tls::Credentials;
-use crate::services::{Core, DnsConfig, Told};
+use crate::services::{Core, DnsConfig, OwnFiles, Told, kept_for};
 use crate::{plugins, report};
 
 /// A chain whose plugins run, and all it stands on.
 pub struct Assembled {
     pub config: Arc<Config>,
     pub chain: Arc<Chain>,
+    /// Who has settings elsewhere than in the configuration, where anybody may have.
+    pub users: Option<Arc<Users>>,
     pub processes: Processes,
     /// What plugins may ask; the core reads its own flat files by it, too.
     pub services: Arc<Core>,
@@ -48,14 +50,15 @@ pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
     };
     report::start(config.loglevel, config.log_format)
         .map_err(|error| failed("the log cannot be started", error))?;
+    let config = Arc::new(config);
     let runtime =
         super::runtime().map_err(|error| failed("the runtime cannot be started", error))?;
     let credentials = credentials(&config);
     let services = services(&config);
-    let assembled = runtime.block_on(assemble(&config, &definitions, &services));
-    let (chain, processes, credentials) = match (assembled, credentials) {
-        (Ok((chain, processes)), Ok(credentials)) => (chain, processes, credentials),
-        (Ok((_, processes)), Err(mistakes)) => {
+    let assembled = runtime.block_on(assemble(&config, definitions, &services));
+    let (chain, users, processes, credentials) = match (assembled, credentials) {
+        (Ok((chain, users, processes)), Ok(credentials)) => (chain, users, processes, credentials),
+        (Ok((_, _, processes)), Err(mistakes)) => {
             runtime.block_on(processes.shutdown(Duration::ZERO));
             return Err(wrong(&mistakes));
         }
@@ -71,8 +74,9 @@ pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
         );
     }
     Ok(Assembled {
-        config: Arc::new(config),
+        config,
         chain,
+        users,
         processes,
         services,
         credentials,
@@ -105,16 +109,20 @@ fn wrong(mistakes: &Mistakes) -> ExitCode {
     ExitCode::from(MISTAKE)
 }
 
+type Parts = (Arc<Chain>, Option<Arc<Users>>, Processes);
+
 async fn assemble(
-    config: &Config,
-    definitions: &[Definition],
+    config: &Arc<Config>,
+    definitions: Vec<Definition>,
     core_services: &Arc<Core>,
-) -> Result<(Arc<Chain>, Processes), Mistakes> {
+) -> Result<Parts, Mistakes> {
     let services: Arc<dyn Services> = core_services.clone();
-    let workshop = Workshop {
-        config,
+    let mut workshop = Workshop {
+        config: config.clone(),
         definitions,
         services: services.clone(),
+        running: HashMap::new(),
+        made: Mutex::default(),
     };
     // Plugins that only some recipients have run like all others.
     let own = config.scopes.all().flat_map(|scope| &scope.plugins);
@@ -123,7 +131,7 @@ async fn assemble(
     let mut running: HashMap<Arc<str>, Running> = HashMap::new();
     for plugin in &plugins {
         if let PluginKind::BuiltIn(name) = &plugin.kind {
-            match workshop.build(name, &plugin.name, &plugin.settings) {
+            match workshop.build(name, &plugin.name, &plugin.settings, &[]) {
                 Ok(instance) => {
                     let running_one = Running::built_in(plugin, instance);
                     running.insert(plugin.name.clone(), running_one);
@@ -166,8 +174,9 @@ async fn assemble(
             None
         }
     };
+    workshop.running = running;
     let chain = match &processes {
-        Some(_) if mistakes.is_empty() => chain(&workshop, &running),
+        Some(_) if mistakes.is_empty() => chain(&workshop),
         _ => Err(mistakes),
     };
     match (chain, processes) {
@@ -185,7 +194,13 @@ async fn assemble(
                     Box::pin(ask_about_recipient(chain.clone(), address.clone()))
                 }));
             }
-            Ok((chain, processes))
+            let users = Users::new(&Arc::new(workshop), &chain);
+            if let Some(users) = users.clone() {
+                chain.find_users(Box::new(move |address| {
+                    Box::pin(users.clone().find(address.clone()))
+                }));
+            }
+            Ok((chain, users, processes))
         }
         (chain, processes) => {
             if let Some(processes) = processes {
@@ -196,17 +211,18 @@ async fn assemble(
     }
 }
 
-fn chain(
-    workshop: &Workshop<'_>,
-    running: &HashMap<Arc<str>, Running>,
-) -> Result<Arc<Chain>, Mistakes> {
-    let distinctions = distinctions::all(workshop, running)?;
+fn chain(workshop: &Workshop) -> Result<Arc<Chain>, Mistakes> {
+    let mut distinctions = distinctions::all(workshop)?;
     let plugins = workshop.config.plugins.iter();
-    let entries = plugins.map(|plugin| running[&plugin.name].entry.clone());
-    Ok(Arc::new(Chain::with_distinctions(
-        entries.collect(),
-        distinctions,
-    )))
+    let entries = plugins.map(|plugin| workshop.running[&plugin.name].entry.clone());
+    let entries: Vec<Entry> = entries.collect();
+    let brings_settings = |entry: &Entry| {
+        let hooks = entry.plugin.subscriptions();
+        hooks.iter().any(|it| it.hook == Hook::UserConfig)
+    };
+    distinctions.is_open =
+        workshop.config.user_config.is_some() || entries.iter().any(brings_settings);
+    Ok(Arc::new(Chain::with_distinctions(entries, distinctions)))
 }
 
 /// The hook `config`: it belongs to no session.
@@ -223,10 +239,15 @@ async fn ask_about_recipient(chain: Weak<Chain>, address: Address) -> Result<Tol
     let gone = || ServiceError::temporary("the server is shutting down");
     let chain = chain.upgrade().ok_or_else(gone)?;
     let mut visit = Visit::default();
-    visit.profile = chain.profile(&address).cloned();
-    let args = Args::Recipient(Cow::Borrowed(&address));
-    let hook = Hook::RecipientValid;
-    let decision = chain.run(&mut visit, hook, &args, None).await;
+    let decision = match chain.profile(&address).await {
+        Ok(profile) => {
+            visit.profile = profile;
+            let args = Args::Recipient(Cow::Borrowed(&address));
+            let hook = Hook::RecipientValid;
+            chain.run(&mut visit, hook, &args, None).await
+        }
+        Err(refusal) => *refusal,
+    };
     let validity = match decision.verdict {
         Verdict::Ok => Validity::Valid,
         verdict if verdict.is_denial() && verdict.is_soft() => {
@@ -240,8 +261,7 @@ async fn ask_about_recipient(chain: Weak<Chain>, address: Address) -> Result<Tol
         verdict if verdict.is_denial() => Validity::Invalid,
         _ => Validity::Unknown,
     };
-    let keep = decision.values.first();
-    let keep = keep.and_then(|text| parse_duration(text));
+    let keep = kept_for(&decision.values, validity == Validity::Valid);
     Ok(Told { validity, keep })
 }
 
@@ -260,20 +280,25 @@ fn services(config: &Config) -> Arc<Core> {
     ))
 }
 
-/// What plugins are made with.
-pub(super) struct Workshop<'a> {
-    pub config: &'a Config,
-    definitions: &'a [Definition],
+/// What plugins are made with, and which there are.
+pub(super) struct Workshop {
+    pub config: Arc<Config>,
+    pub definitions: Vec<Definition>,
     services: Arc<dyn Services>,
+    /// What was started with the daemon.
+    pub running: HashMap<Arc<str>, Running>,
+    /// What was made from other settings and is in use, by the plugin's name in the chain.
+    made: Mutex<HashMap<Arc<str>, Vec<Weak<Made>>>>,
 }
 
-impl Workshop<'_> {
-    /// Makes a built-in; `name` is its name in the chain.
+impl Workshop {
+    /// Makes a built-in; `name` is its name in the chain, `files` are flat files that stand over the site's for it.
     pub(super) fn build(
         &self,
         built_in: &str,
         name: &str,
         settings: &BTreeMap<String, Value>,
+        files: &[PathBuf],
     ) -> Result<Arc<dyn Plugin>, Vec<SettingError>> {
         let definition = self
             .definitions
@@ -286,9 +311,44 @@ impl Workshop<'_> {
             source: None,
             settings,
             hostname: self.config.hostname.clone(),
-            services: self.services.clone(),
+            services: self.services_with(files),
             scratch_dir: None,
         })
+    }
+
+    /// The services of who has these flat files, all of one folder, over the site's.
+    fn services_with(&self, files: &[PathBuf]) -> Arc<dyn Services> {
+        let Some(folder) = files.first().and_then(|file| file.parent()) else {
+            return self.services.clone();
+        };
+        let name = |file: &PathBuf| Some(file.file_name()?.to_str()?.to_owned());
+        let names = files.iter().filter_map(name).collect();
+        let files = FlatFiles::new(folder.to_owned());
+        Arc::new(OwnFiles {
+            site: self.services.clone(),
+            names,
+            files: Arc::new(move |name| Ok(files.lines(name).to_vec())),
+        })
+    }
+
+    /// What was made before from the same.
+    pub(super) fn made(
+        &self,
+        plugin: &str,
+        settings: &BTreeMap<String, Value>,
+        files: &[PathBuf],
+    ) -> Option<Arc<Made>> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = made.get(plugin)?.iter().filter_map(Weak::upgrade);
+        made.find(|made| made.is_of(settings, files))
+    }
+
+    /// Remembers what was made, for as long as anybody has it.
+    pub(super) fn remember(&self, plugin: &Arc<str>, new: &Arc<Made>) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = made.entry(plugin.clone()).or_default();
+        made.retain(|made| made.strong_count() > 0);
+        made.push(Arc::downgrade(new));
     }
 }
 
@@ -303,7 +363,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    fn built_in(plugin: &PluginConfig, instance: Arc<dyn Plugin>) -> Running {
+    /// A built-in, as configured.
+    pub(super) fn built_in(plugin: &PluginConfig, instance: Arc<dyn Plugin>) -> Running {
         let policy = instance.policy();
         Running {
             entry: entry(plugin, instance, policy, None),
@@ -364,7 +425,7 @@ fn entry(
             plugin.timeout,
         )
         .shadowed(plugin.shadow),
-        origins: origins(plugin, &[], own),
+        origins: origins(plugin, &[], &[], own),
         when: plugin.when.clone(),
     }
 }

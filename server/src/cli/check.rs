@@ -3,26 +3,50 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_protocol::Hook;
+use gatepost_protocol::{Address, Hook};
 
-use super::assemble;
+use super::users::Users;
+use super::{MISTAKE, assemble};
 use crate::chain::Chain;
 use crate::report;
 
-/// Checks a configuration. What is wrong goes to standard error, the chain to standard output.
-pub fn check(path: Option<&Path>) -> ExitCode {
+/// Checks a configuration, and what these users have elsewhere. What is wrong goes to standard error, the chain, and what was found of the users, to
+/// standard output.
+pub fn check(path: Option<&Path>, users: &[Address]) -> ExitCode {
     let assembled = match assemble::start(path) {
         Ok(assembled) => assembled,
         Err(code) => return code,
     };
     print!("{}", describe(&assembled.chain));
-    assembled
-        .runtime
-        .block_on(assembled.processes.shutdown(Duration::ZERO));
+    let mut code = ExitCode::SUCCESS;
+    assembled.runtime.block_on(async {
+        for address in users {
+            match found(assembled.users.as_ref(), address).await {
+                Ok(text) => println!("{text}"),
+                Err(text) => {
+                    report::flush();
+                    eprintln!("{text}");
+                    code = ExitCode::from(MISTAKE);
+                }
+            }
+        }
+        assembled.processes.shutdown(Duration::ZERO).await;
+    });
     report::flush();
-    ExitCode::SUCCESS
+    code
+}
+
+async fn found(users: Option<&Arc<Users>>, address: &Address) -> Result<String, String> {
+    match users {
+        Some(users) => users.check(address).await,
+        None => Err(format!(
+            "{}: users have no settings elsewhere: `user_config` is not set, and no plugin hooks user_config",
+            address.as_str()
+        )),
+    }
 }
 
 /// The chain in order, a line for each hook that anybody takes part in.

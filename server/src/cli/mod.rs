@@ -7,16 +7,20 @@ mod explain;
 mod origins;
 mod outbox;
 mod plugin_test;
+mod quarantine;
 mod run;
 mod scaffold;
 mod self_signed;
+mod stored;
 pub mod transcript;
+mod users;
 
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use gatepost_protocol::Address;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config;
@@ -49,6 +53,9 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigArgument,
+        /// Read the settings, too, that this user has elsewhere (`user_config`); may be given several times
+        #[arg(long = "user", value_name = "ADDRESS", value_parser = explain::recipient)]
+        users: Vec<Address>,
     },
     /// Say why a message was decided as it was, or how one would be that is on standard input
     Explain {
@@ -63,6 +70,9 @@ enum Command {
     /// See what waits in the outbox, have it tried now, or throw it away
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
+    /// See what is quarantined or held, release it, or throw it away
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// Make certificates
     #[command(subcommand)]
     Tls(TlsCommand),
@@ -119,7 +129,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Run { config, .. } => run::run(config.config.as_deref()),
-        Command::Check { config } => check::check(config.config.as_deref()),
+        Command::Check { config, users } => check::check(config.config.as_deref(), &users),
         Command::Explain { config, question } => {
             explain::explain(config.config.as_deref(), question)
         }
@@ -136,6 +146,7 @@ pub fn main() -> ExitCode {
             plugin_test::test(&plugin, &transcript)
         }
         Command::Outbox(command) => outbox::outbox(&command),
+        Command::Quarantine(command) => quarantine::quarantine(&command),
         Command::Tls(TlsCommand::SelfSigned { names, out }) => self_signed::write(names, &out),
         Command::Plugin(PluginCommand::Serve) => {
             gatepost_protocol::serve(Vec::leak(plugins::all()))

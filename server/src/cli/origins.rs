@@ -1,8 +1,9 @@
 //! Where the settings of a plugin come from, in words.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use gatepost_protocol::{OnError, Policy, Reject, RejectType};
+use gatepost_protocol::{Immune, OnError, Policy, Reject, RejectType};
 
 use crate::chain::Origins;
 use crate::config::{Location, Override, PluginConfig, Shadow, Spans};
@@ -15,8 +16,14 @@ struct Table<'a> {
     spans: &'a Spans,
 }
 
-/// Where what is in force for a plugin was set: in its own table, in those over it, each over the ones before it, or as a default of the plugin's `own`.
-pub(super) fn origins(plugin: &PluginConfig, over: &[&Override], own: Policy) -> Arc<Origins> {
+/// Where what is in force for a plugin was set: in its own table, in those over it, each over the ones before it, or as a default of the plugin's `own`. `files` are
+/// flat files that stand over the site's.
+pub(super) fn origins(
+    plugin: &PluginConfig,
+    over: &[&Override],
+    files: &[PathBuf],
+    own: Policy,
+) -> Arc<Origins> {
     let mut places = vec![at(&plugin.name, &plugin.location)];
     let mut tables = vec![Table {
         owner: String::new(),
@@ -35,6 +42,7 @@ pub(super) fn origins(plugin: &PluginConfig, over: &[&Override], own: Policy) ->
             spans: &over.spans,
         });
     }
+    places.extend(files.iter().map(|file| file.display().to_string()));
     let find = |key: &str, word: fn(&Policy) -> Option<&'static str>, usual: &str| {
         let set = tables
             .iter()
@@ -64,6 +72,7 @@ pub(super) fn origins(plugin: &PluginConfig, over: &[&Override], own: Policy) ->
             .iter()
             .any(|table| table.policy.reject_type.is_some()),
         on_error: find("on_error", |it| it.on_error.map(OnError::word), "tempfail"),
+        immune: find("immune", |it| it.immune.map(Immune::word), "tolerate"),
         shadow: shadow(plugin),
     })
 }

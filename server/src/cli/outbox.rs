@@ -1,18 +1,14 @@
-//! `gatepost outbox`: shows what waits in the outbox, has it tried now, or throws it away. It works on the folder, whether the daemon runs or not.
+//! `gatepost outbox`: shows what waits in the outbox, has it tried now, or throws it away.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::slice;
 
 use clap::Subcommand;
 
-use super::{FAILED, MISTAKE, refuse};
-use crate::config;
-use crate::outbox::folder::{Claimed, Folder, is_id};
-use crate::outbox::{Envelope, Millis, millis};
-use crate::plugins;
+use super::stored::{self, One, claim, joined, now, span, with_folder};
+use crate::outbox::folder::Folder;
+use crate::outbox::{Envelope, Millis};
 
 /// What to do with the outbox.
 #[derive(Subcommand)]
@@ -39,85 +35,49 @@ pub enum OutboxCommand {
     },
 }
 
-/// One message.
-#[derive(clap::Args)]
-pub struct One {
-    /// The message's ID, as in `list` and in the log
-    id: String,
-    #[command(flatten)]
-    config: super::ConfigArgument,
-}
-
-/// Does it. The exit code is 1 where the folder or the message is not as it has to be, 2 for a mistake in the configuration or the ID.
+/// Does it; returns the exit code.
 pub fn outbox(command: &OutboxCommand) -> ExitCode {
-    let (config, id) = match command {
+    let (config, one) = match command {
         OutboxCommand::List { config } => (config, None),
         OutboxCommand::Show { one }
         | OutboxCommand::Retry { one }
-        | OutboxCommand::Remove { one } => (&one.config, Some(one.id.as_str())),
+        | OutboxCommand::Remove { one } => (&one.config, Some(&one.id)),
     };
-    if let Some(id) = id.filter(|id| !is_id(id)) {
-        return refuse(&format!(
-            "`{}` is no ID of a message; `gatepost outbox list` shows them",
-            id.escape_debug()
-        ));
-    }
-    let folder = match folder(config.config.as_deref()) {
-        Ok(folder) => folder,
-        Err(code) => return code,
-    };
-    let done = match (command, id) {
-        (OutboxCommand::Show { .. }, Some(id)) => show(&folder, id),
-        (OutboxCommand::Retry { .. }, Some(id)) => retry(&folder, id),
-        (OutboxCommand::Remove { .. }, Some(id)) => remove(&folder, id),
-        _ => list(&folder),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{}: {error}", folder.path().display());
-            ExitCode::from(FAILED)
-        }
-    }
+    let ids = one.map(slice::from_ref).unwrap_or_default();
+    with_folder(
+        config.config.as_deref(),
+        "outbox",
+        ids,
+        |_, folder| match command {
+            OutboxCommand::List { .. } => list(folder),
+            OutboxCommand::Show { one } => stored::show(folder, &one.id, waits),
+            OutboxCommand::Retry { one } => retry(folder, &one.id),
+            OutboxCommand::Remove { one } => stored::remove(folder, &one.id, waits),
+        },
+    )
 }
 
-fn folder(path: Option<&Path>) -> Result<Folder, ExitCode> {
-    match config::load(path, &plugins::all()) {
-        Ok(config) => Ok(Folder::below(&config.spool_dir)),
-        Err(mistakes) => {
-            eprintln!("{mistakes}");
-            Err(ExitCode::from(MISTAKE))
-        }
+/// Messages that are withheld are not in the outbox.
+fn waits(id: &str, envelope: &Envelope) -> io::Result<()> {
+    match &envelope.withheld {
+        None => Ok(()),
+        Some(withheld) => Err(io::Error::other(format!(
+            "{id} is {}; see `gatepost quarantine show {id}`",
+            withheld.kind.name()
+        ))),
     }
 }
 
 fn list(folder: &Folder) -> io::Result<()> {
-    let now = millis(SystemTime::now());
-    let mut text = String::new();
-    let mut found = folder.list()?;
-    found.sort_by_key(|found| {
-        found
-            .envelope
-            .as_ref()
-            .map_or(0, |envelope| envelope.arrived)
-    });
-    for entry in found {
-        // Writing to a String cannot fail.
-        let _ = match &entry.envelope {
-            Ok(envelope) => writeln!(text, "{} {}", entry.id, line(envelope, now)),
-            Err(error) => writeln!(text, "{} cannot be read: {error}", entry.id),
-        };
-    }
-    print(text.as_bytes())
+    let now = now();
+    stored::list(folder, |id, envelope| match envelope.withheld {
+        None => Some(format!("{id} {}", line(envelope, now))),
+        Some(_) => None,
+    })
 }
 
 /// What is known of a message, on one line.
 fn line(envelope: &Envelope, now: Millis) -> String {
-    let to: Vec<String> = envelope
-        .recipients
-        .iter()
-        .map(|recipient| recipient.address.to_string())
-        .collect();
     let reason = match envelope.reason.as_str() {
         "" => String::new(),
         reason => format!(": {}", reason.escape_debug()),
@@ -130,70 +90,17 @@ fn line(envelope: &Envelope, now: Millis) -> String {
         envelope.attempts,
         span(envelope.due.saturating_sub(now)),
         envelope.sender,
-        to.join(","),
+        joined(&envelope.recipients),
     )
 }
 
-/// A time in its two biggest units: `2d3h`, `5m0s`.
-fn span(millis: Millis) -> String {
-    let seconds = millis / 1000;
-    let (days, hours) = (seconds / 86_400, seconds / 3600 % 24);
-    let (minutes, seconds) = (seconds / 60 % 60, seconds % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m{seconds}s"),
-        (0, ..) => format!("{hours}h{minutes}m"),
-        _ => format!("{days}d{hours}h"),
-    }
-}
-
-fn show(folder: &Folder, id: &str) -> io::Result<()> {
-    let envelope = folder.read(id).map_err(|error| explained(id, error))?;
-    let mut text = serde_json::to_vec_pretty(&envelope)?;
-    text.extend_from_slice(b"\n\n");
-    print(&text)?;
-    let mut bytes = std::fs::File::open(folder.bytes_of(id))?;
-    io::copy(&mut bytes, &mut io::stdout().lock()).map(drop)
-}
-
 fn retry(folder: &Folder, id: &str) -> io::Result<()> {
-    let claim = claim(folder, id)?;
-    let due = millis(SystemTime::now());
+    let claim = claim(folder, id, waits)?;
     let envelope = Envelope {
-        due,
+        due: now(),
         ..claim.envelope.clone()
     };
     folder.update(&claim, &envelope)?;
     drop(claim);
     folder.say_changed()
-}
-
-fn remove(folder: &Folder, id: &str) -> io::Result<()> {
-    let claim = claim(folder, id)?;
-    folder.remove(&claim)?;
-    drop(claim);
-    folder.say_changed()
-}
-
-fn claim(folder: &Folder, id: &str) -> io::Result<Box<crate::outbox::folder::Claim>> {
-    match folder.claim(id)? {
-        Claimed::Ours(claim) => Ok(claim),
-        Claimed::Busy => Err(io::Error::other(format!(
-            "{id} is being delivered at this moment; look again in a minute"
-        ))),
-        Claimed::Gone => Err(explained(id, io::ErrorKind::NotFound.into())),
-    }
-}
-
-fn explained(id: &str, error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => io::Error::other(format!(
-            "there is no message {id}; it may have been delivered"
-        )),
-        _ => error,
-    }
-}
-
-fn print(text: &[u8]) -> io::Result<()> {
-    io::stdout().lock().write_all(text)
 }

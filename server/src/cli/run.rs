@@ -39,6 +39,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
         services,
         credentials,
         runtime,
+        users: _,
     } = match assemble::start(path) {
         Ok(assembled) => assembled,
         Err(code) => return code,
@@ -66,6 +67,9 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             services.send_through(Box::new(ByOutbox(outbox.clone())));
             let delivering = outbox.clone().run(chain.clone(), stop.clone());
             let delivering = tokio::spawn(delivering);
+            let store = outbox.store().clone();
+            let expiring = store.clone().run(stop.clone());
+            let _expiring = AbortOnDropHandle::new(tokio::spawn(expiring));
             let journal = journal(&config).map_err(|error| (MISTAKE, error))?;
             let shared = Arc::new(Shared {
                 config,
@@ -73,6 +77,7 @@ pub fn run(path: Option<&Path>) -> ExitCode {
                 services,
                 spool: Arc::new(spool),
                 outbox: Some(outbox),
+                store: Some(store),
                 journal: journal.clone(),
                 apart: Apart::default(),
             });

@@ -1,7 +1,7 @@
 //! The settings of the daemon itself: everything but the chain.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use gatepost_protocol::settings::Kind;
@@ -9,7 +9,7 @@ use gatepost_protocol::{Level, Value, address};
 
 use super::reader::{Item, Keys, Reader};
 use super::types::{BareNewlines, Config, Limits, LogFormat, Mixed};
-use super::{auth, listen, outbox, tls};
+use super::{auth, listen, outbox, quarantine, tls, user_folder};
 
 const KB: usize = 1 << 10;
 const MB: usize = 1 << 20;
@@ -76,6 +76,9 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
             .get("dns_server")
             .and_then(|item| dns_server(reader, item)),
         flat_files: keys.get("flat_files").and_then(|item| folder(reader, item)),
+        user_config: keys
+            .get("user_config")
+            .and_then(|item| user_folder::read(reader, item)),
         loglevel: keys
             .get("loglevel")
             .and_then(|item| reader.level(item))
@@ -105,6 +108,10 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         outbox: keys
             .get("outbox")
             .map(|item| outbox::read(reader, item))
+            .unwrap_or_default(),
+        quarantine: keys
+            .get("quarantine")
+            .map(|item| quarantine::read(reader, item))
             .unwrap_or_default(),
         plugins: Vec::new(),
         scopes: Default::default(),
@@ -190,8 +197,13 @@ fn state(reader: &mut Reader, item: &Item<'_>) -> Option<PathBuf> {
 /// A folder that must be there.
 fn folder(reader: &mut Reader, item: &Item<'_>) -> Option<PathBuf> {
     let path = PathBuf::from(reader.some_text(item)?);
+    is_folder(reader, item, &path).then_some(path)
+}
+
+/// Whether a folder is there; that it is not has then been said.
+pub(super) fn is_folder(reader: &mut Reader, item: &Item<'_>, path: &Path) -> bool {
     if path.is_dir() {
-        return Some(path);
+        return true;
     }
     let what = if path.exists() {
         "is no folder"
@@ -199,7 +211,7 @@ fn folder(reader: &mut Reader, item: &Item<'_>) -> Option<PathBuf> {
         "does not exist"
     };
     reader.mistake(item.span(), format!("`{}` {what}", path.display()));
-    None
+    false
 }
 
 fn log_format(value: &Value) -> Option<LogFormat> {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use gatepost_protocol::Definition;
 use gatepost_protocol::settings::nearest;
+use toml::Spanned;
 use toml::de::DeTable;
 
 use super::mistakes::{Mistake, Mistakes};
 use super::reader::{Keys, Reader};
 use super::source_text::SourceText;
-use super::types::Config;
-use super::{core, plugin, program, scopes};
+use super::types::{Config, PluginConfig};
+use super::{Scope, core, plugin, program, scopes};
 
 /// The configuration of a daemon that was given none.
 pub const BUILT_IN: &str = include_str!("built_in.toml");
@@ -50,14 +51,7 @@ pub fn load(path: Option<&Path>, definitions: &[Definition]) -> Result<Config, M
 /// # Errors
 /// All that is wrong with it, at once.
 pub fn parse(text: &str, file: &str, definitions: &[Definition]) -> Result<Config, Mistakes> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let source = Arc::new(SourceText::new(Path::new(file), text));
-    let (table, errors) = DeTable::parse_recoverable(text);
-    if !errors.is_empty() {
-        // What was recovered behind a slip in the syntax says nothing about the rest.
-        return Err(syntax_mistakes(&source, &errors));
-    }
-    let mut reader = Reader::new(source);
+    let (mut reader, table) = begin(text, Path::new(file))?;
     let mut keys = Keys::new(table.get_ref());
     let mut config = core::read(&mut reader, &mut keys);
     let sdk_perl = program::sdk_perl(&mut reader, keys.get("sdk_perl"));
@@ -79,6 +73,40 @@ pub fn parse(text: &str, file: &str, definitions: &[Definition]) -> Result<Confi
     } else {
         Err(Mistakes::new(mistakes))
     }
+}
+
+/// Reads the settings of a user that stand elsewhere than in the configuration, in the shape of what is within `[user."…"]`; but for plugins of the
+/// user's own, which are built-ins. `address` is the user's, `file` the text's name in mistakes, `chain` what everybody has. Returns warnings, too.
+///
+/// # Errors
+/// All that is wrong with it, at once.
+pub fn parse_user(
+    text: &str,
+    file: &Path,
+    address: &str,
+    chain: &[PluginConfig],
+    definitions: &[Definition],
+) -> Result<(Scope, Mistakes), Mistakes> {
+    let (mut reader, table) = begin(text, file)?;
+    let keys = Keys::new(table.get_ref());
+    let scope = scopes::read_user(&mut reader, keys, address, chain, definitions);
+    let (mistakes, warnings) = reader.finish();
+    if mistakes.is_empty() {
+        Ok((scope, Mistakes::new(warnings)))
+    } else {
+        Err(Mistakes::new(mistakes))
+    }
+}
+
+fn begin<'a>(text: &'a str, file: &Path) -> Result<(Reader, Spanned<DeTable<'a>>), Mistakes> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Arc::new(SourceText::new(file, text));
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What was recovered behind a slip in the syntax says nothing about the rest.
+        return Err(syntax_mistakes(&source, &errors));
+    }
+    Ok((Reader::new(source), table))
 }
 
 /// One mistake a line: the parser goes on behind a slip, and stumbles over the same again.

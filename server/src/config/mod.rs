@@ -1,6 +1,7 @@
 //! `gatepost.toml` to typed settings, and the flat files beside it.
 
 mod auth;
+mod brought;
 mod core;
 mod flat;
 mod listen;
@@ -11,6 +12,7 @@ mod outbox;
 pub mod parts;
 mod plugin;
 mod program;
+mod quarantine;
 mod reader;
 mod scopes;
 mod source_text;
@@ -19,16 +21,19 @@ mod stamp;
 mod tests;
 mod tls;
 mod types;
+mod user_folder;
 mod value;
 mod when;
 
 pub use auth::MECHANISMS;
+pub use brought::settings_text;
 pub use core::system_hostname;
 pub use flat::FlatFiles;
-pub use load::{BUILT_IN, load, parse};
+pub use load::{BUILT_IN, load, parse, parse_user};
 pub use location::Location;
 pub use mistakes::{Mistake, Mistakes, Place, Spans};
 pub use scopes::{Override, Scope, Scopes};
 pub use stamp::Stamp;
 pub use types::*;
+pub use user_folder::{FolderState, UserFolders, UserSettings, read_user_folder};
 pub use when::When;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use gatepost_protocol::settings::nearest;
-use gatepost_protocol::{Definition, OnError, Policy, Reject, RejectType, Settings, Value};
+use gatepost_protocol::{Definition, Immune, OnError, Policy, Reject, RejectType, Settings, Value};
 
 use super::mistakes::Spans;
 use super::program;
@@ -24,11 +24,13 @@ pub(super) const CORE_KEYS: &[&str] = &[
     "args",
     "env",
     "workers",
+    "exclusive",
     "process",
     "reject",
     "reject_type",
     "loglevel",
     "on_error",
+    "immune",
     "timeout",
     "shadow",
     "canary",
@@ -36,10 +38,17 @@ pub(super) const CORE_KEYS: &[&str] = &[
 ];
 
 /// Those of them that decide what becomes of what a plugin finds.
-const UNIFORM_KEYS: [&str; 5] = ["reject", "reject_type", "on_error", "shadow", "canary"];
+const UNIFORM_KEYS: [&str; 6] = [
+    "reject",
+    "reject_type",
+    "on_error",
+    "immune",
+    "shadow",
+    "canary",
+];
 
 /// The keys that say where a plugin runs; it has one of them at most.
-const KINDS: [&str; 3] = ["run", "attach", "qpsmtpd"];
+pub(super) const KINDS: [&str; 3] = ["run", "attach", "qpsmtpd"];
 
 /// Reads the chain.
 pub(super) fn read_chain(
@@ -173,7 +182,15 @@ impl<'a> Chain<'a> {
             self.no_such_built_in(reader, keys, item.span(), name);
             return None;
         };
-        for key in ["plugin_dirs", "source", "args", "env", "workers", "process"] {
+        for key in [
+            "plugin_dirs",
+            "source",
+            "args",
+            "env",
+            "workers",
+            "exclusive",
+            "process",
+        ] {
             if let Some(span) = keys.key_span(key) {
                 let message = format!("`{key}` is for plugins with `run`; `{name}` is built in");
                 reader.mistake(span, message);
@@ -298,6 +315,9 @@ impl Uniform {
             on_error: keys
                 .get("on_error")
                 .and_then(|item| reader.word(item, OnError::WORDS, OnError::from_value)),
+            immune: keys
+                .get("immune")
+                .and_then(|item| reader.word(item, Immune::WORDS, Immune::from_value)),
         };
         if let Some(span) = keys.key_span("reject_type")
             && policy.reject == Some(Reject::Tolerate)

@@ -15,6 +15,9 @@ use super::types::{PluginKind, Program, Source};
 /// The largest pool of workers.
 const MAX_WORKERS: i64 = 64;
 
+/// The largest pool of workers for qpsmtpd's plugins where the operator says nothing: as many processes as qpsmtpd-prefork has.
+const QPSMTPD_WORKERS: usize = 15;
+
 /// Programs whose first argument is a file to run.
 const INTERPRETERS: [&str; 8] = ["python", "perl", "ruby", "node", "php", "lua", "bash", "sh"];
 
@@ -32,7 +35,7 @@ pub(super) fn run(reader: &mut Reader, keys: &mut Keys<'_>) -> Option<(PluginKin
         "is for plugins with `qpsmtpd`",
     );
     let source = source(reader, keys, true);
-    let options = Options::read(reader, keys);
+    let options = Options::read(reader, keys, 1);
     let item = keys.get("run")?;
     let command = reader.list(item)?;
     let Some((program, rest)) = command.split_first() else {
@@ -52,7 +55,7 @@ pub(super) fn attach(reader: &mut Reader, keys: &mut Keys<'_>) -> Option<(Plugin
     refuse(
         reader,
         keys,
-        &["plugin_dirs", "env", "workers", "process"],
+        &["plugin_dirs", "env", "workers", "exclusive", "process"],
         "is for plugins that gatepost starts; this one is attached",
     );
     let source = source(reader, keys, false);
@@ -84,7 +87,7 @@ pub(super) fn qpsmtpd(
         &["source", "args"],
         "is said by the line of `qpsmtpd` already",
     );
-    let options = Options::read(reader, keys);
+    let options = Options::read(reader, keys, QPSMTPD_WORKERS);
     let dirs = plugin_dirs(reader, keys);
     let item = keys.get("qpsmtpd")?;
     let line = reader.some_text(item)?;
@@ -156,18 +159,24 @@ fn source(reader: &mut Reader, keys: &mut Keys<'_>, here: bool) -> Option<Source
 struct Options {
     env: BTreeMap<String, String>,
     workers: (usize, usize),
+    exclusive: bool,
     process: Option<String>,
 }
 
 impl Options {
-    fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Option<Options> {
+    /// `most`: how many workers there are at most where `workers` says nothing.
+    fn read(reader: &mut Reader, keys: &mut Keys<'_>, most: usize) -> Option<Options> {
         let env = match keys.get("env") {
             Some(item) => environment(reader, item),
             None => Some(BTreeMap::new()),
         };
         let workers = match keys.get("workers") {
             Some(item) => workers(reader, item),
-            None => Some((1, 1)),
+            None => Some((1, most)),
+        };
+        let exclusive = match keys.get("exclusive") {
+            Some(item) => reader.boolean(item)?,
+            None => false,
         };
         let process = match keys.get("process") {
             Some(item) => Some(reader.some_text(item)?.to_owned()),
@@ -176,6 +185,7 @@ impl Options {
         Some(Options {
             env: env?,
             workers: workers?,
+            exclusive,
             process,
         })
     }
@@ -185,6 +195,7 @@ impl Options {
             argv,
             env: self.env,
             workers: self.workers,
+            exclusive: self.exclusive,
             process: self.process,
         }
     }

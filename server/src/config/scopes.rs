@@ -16,7 +16,14 @@ use super::types::{LevelChange, PluginConfig};
 use super::{Location, core};
 
 /// The uniform settings that a domain or a user may have of its own.
-const OWN_KEYS: [&str; 5] = ["reject", "reject_type", "loglevel", "on_error", "timeout"];
+const OWN_KEYS: [&str; 6] = [
+    "reject",
+    "reject_type",
+    "loglevel",
+    "on_error",
+    "immune",
+    "timeout",
+];
 
 /// What holds for the recipients of a domain, or for one user.
 #[derive(Clone, Debug, Default)]
@@ -80,10 +87,11 @@ pub(super) fn read(
     definitions: &[Definition],
 ) -> Scopes {
     let mut scopes = Scopes::default();
-    let mut within = Within {
+    let within = Within {
         chain,
         sdk_perl,
         definitions,
+        runs_programs: true,
     };
     if let Some(item) = keys.get("domain") {
         within.read(
@@ -122,16 +130,36 @@ pub(super) fn read(
     scopes
 }
 
+/// Reads a user's settings that stand elsewhere; `address` is the user's, in lower case.
+pub(super) fn read_user(
+    reader: &mut Reader,
+    keys: Keys<'_>,
+    address: &str,
+    chain: &[PluginConfig],
+    definitions: &[Definition],
+) -> Scope {
+    let within = Within {
+        chain,
+        sdk_perl: None,
+        definitions,
+        runs_programs: false,
+    };
+    let owner = format!("user.\"{address}\"").into();
+    within.scope(reader, address, &owner, keys)
+}
+
 /// What the scopes of a configuration refer to.
 struct Within<'a> {
     chain: &'a [PluginConfig],
     sdk_perl: Option<&'a Path>,
     definitions: &'a [Definition],
+    /// Whether plugins may be programs: these are started with the daemon.
+    runs_programs: bool,
 }
 
 impl Within<'_> {
     fn read(
-        &mut self,
+        &self,
         reader: &mut Reader,
         kind: &str,
         item: &Item<'_>,
@@ -146,9 +174,10 @@ impl Within<'_> {
                 continue;
             }
             let owner = format!("{kind}.\"{name}\"").into();
-            let Some(scope) = self.scope(reader, name, &owner, item) else {
+            let Some(keys) = reader.table(item) else {
                 continue;
             };
+            let scope = self.scope(reader, name, &owner, keys);
             if scopes.insert(name.to_lowercase(), scope).is_some() {
                 let message =
                     format!("`{name}` is there already; the case of letters does not count");
@@ -158,13 +187,12 @@ impl Within<'_> {
     }
 
     fn scope(
-        &mut self,
+        &self,
         reader: &mut Reader,
         name: &str,
         owner: &Arc<str>,
-        item: &Item<'_>,
-    ) -> Option<Scope> {
-        let mut keys = reader.table(item)?;
+        mut keys: Keys<'_>,
+    ) -> Scope {
         let mut scope = Scope {
             max_size: keys
                 .get("max_size")
@@ -182,12 +210,12 @@ impl Within<'_> {
             }
         }
         keys.finish(reader);
-        Some(scope)
+        scope
     }
 
     /// `[[user."…".plugin]]`: a plugin of the user's own, or settings for one of the chain, where it has that name.
     fn list(
-        &mut self,
+        &self,
         reader: &mut Reader,
         whose: &str,
         owner: &Arc<str>,
@@ -201,10 +229,17 @@ impl Within<'_> {
                 .as_table()
                 .and_then(|table| table.get("name"));
             let name = name.and_then(|name| name.get_ref().as_str());
+            let program = runs(table).filter(|_| !self.runs_programs);
             match name {
                 Some(name) if self.in_chain(name).is_some() => {
                     let found = self.overriding(reader, owner, name, table.span(), table);
                     scope.overrides.extend(found);
+                }
+                _ if let Some((key, span)) = program => {
+                    let message = format!(
+                        "`{key}` is for gatepost.toml alone: a plugin that a user has elsewhere is a built-in one"
+                    );
+                    reader.mistake(span, message);
                 }
                 _ => {
                     if let Some(mut plugin) = own.plugin(reader, table) {
@@ -271,4 +306,11 @@ impl Within<'_> {
             spans,
         })
     }
+}
+
+/// The key that makes a plugin a program, and its place.
+fn runs(table: &Item<'_>) -> Option<(&'static str, Range<usize>)> {
+    let table = table.get_ref().as_table()?;
+    let place = |key| Some((key, table.get_key_value(key)?.0.span()));
+    plugin::KINDS.into_iter().find_map(place)
 }

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const SETTLED_AFTER: i64 = 2;
 
 /// What tells one state of a file from another.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     file: (u64, u64),
     size: u64,

@@ -352,7 +352,7 @@ fn lines_of_qpsmtpd_share_a_process() {
         program.argv,
         ["perl".to_owned(), format!("{here}/bin/gatepost-perl")]
     );
-    assert_eq!(program.workers, (1, 1));
+    assert_eq!(program.workers, (1, 15));
     assert_eq!(p0f.source.name.as_deref(), Some("ident/p0f"));
     assert_eq!(p0f.source.args, ["/tmp/.p0f_socket", "version", "3"]);
     assert_eq!(p0f.source.dirs, [dir.path().join("plugins")]);
@@ -535,14 +535,14 @@ proptest! {
 fn the_documentation_names_every_key() {
     let docs = include_str!("../../../docs/configuration.md");
     let shown = mistakes(
-        "zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[auth]\nzzzzzzzzzz = 1\n[tls]\nzzzzzzzzzz = 1\n[[tls.certificate]]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n[domain.\"example.org\"]\nzzzzzzzzzz = 1\n[outbox]\nzzzzzzzzzz = 1\n",
+        "zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[auth]\nzzzzzzzzzz = 1\n[tls]\nzzzzzzzzzz = 1\n[[tls.certificate]]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n[domain.\"example.org\"]\nzzzzzzzzzz = 1\n[outbox]\nzzzzzzzzzz = 1\n[quarantine]\nzzzzzzzzzz = 1\n",
     );
     let mut keys: Vec<&str> = shown
         .lines()
         .filter_map(|line| line.split_once("known here: "))
         .flat_map(|(_, keys)| keys.split(", "))
         .collect();
-    assert_eq!(keys.len(), 20 + 21 + 1 + 6 + 3 + 11 + 2 + 7, "{shown}");
+    assert_eq!(keys.len(), 22 + 21 + 1 + 6 + 3 + 11 + 2 + 7 + 3, "{shown}");
     keys.extend(plugin::CORE_KEYS);
     for key in keys {
         let row = format!("| `{key}` |");

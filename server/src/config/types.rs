@@ -26,6 +26,8 @@ pub struct Config {
     pub dns_server: Option<SocketAddr>,
     /// The folder of qpsmtpd-style flat files.
     pub flat_files: Option<PathBuf>,
+    /// Where users have folders with settings of their own.
+    pub user_config: Option<super::UserFolders>,
     /// The most talkative level that is logged.
     pub loglevel: Level,
     /// How log lines are written.
@@ -44,6 +46,8 @@ pub struct Config {
     pub mixed: Mixed,
     /// What waits in the outbox.
     pub outbox: OutboxConfig,
+    /// What is withheld from delivery.
+    pub quarantine: QuarantineConfig,
     /// The chain, in order.
     pub plugins: Vec<PluginConfig>,
     /// What holds for some recipients only.
@@ -341,6 +345,17 @@ pub struct OutboxConfig {
     pub max_notifications_per_sender: usize,
 }
 
+/// How long what is quarantined stays, and how much there may be withheld.
+#[derive(Clone, Debug)]
+pub struct QuarantineConfig {
+    /// After this a quarantined message is removed.
+    pub keep: Duration,
+    /// Messages in it, quarantined and held.
+    pub max_messages: usize,
+    /// Bytes of all of them.
+    pub max_size: u64,
+}
+
 /// A plugin of the chain.
 #[derive(Clone, Debug)]
 pub struct PluginConfig {
@@ -388,6 +403,8 @@ pub struct Program {
     pub env: BTreeMap<String, String>,
     /// How many workers there are at least and at most.
     pub workers: (usize, usize),
+    /// Whether a worker has one session at a time.
+    pub exclusive: bool,
     /// A name that keeps plugins with the same command in processes of their own.
     pub process: Option<String>,
 }

@@ -5,7 +5,7 @@ mod parse;
 use std::fmt;
 use std::net::IpAddr;
 
-use gatepost_protocol::Session;
+use gatepost_protocol::{Points, Session};
 use ipnet::IpNet;
 
 /// A condition on the session. Evaluating it allocates nothing.
@@ -65,13 +65,14 @@ names!(TextName {
     Hello "hello",
     HelloHost "hello_host",
     Immune "immune",
+    Whitelisted "whitelisted",
     Naughty "naughty",
     Authenticated "authenticated",
     Sender "sender",
     Quarantine "quarantine",
     Route "route",
 });
-names!(NumberName { Karma "karma", RecipientCount "recipient_count", });
+names!(NumberName { Karma "karma", Score "score", RecipientCount "recipient_count", });
 names!(Order { Equal "==", Unequal "!=", AtMost "<=", Less "<", AtLeast ">=", More ">", });
 
 impl When {
@@ -141,7 +142,8 @@ impl TextName {
             TextName::RemoteHost => connection.remote_host.as_deref(),
             TextName::Hello => connection.hello.as_deref(),
             TextName::HelloHost => connection.hello_host.as_deref(),
-            TextName::Immune => connection.immune.as_deref(),
+            TextName::Immune => session.immune(),
+            TextName::Whitelisted => session.whitelisted(),
             TextName::Naughty => connection.naughty.as_ref().map(|it| it.message.as_str()),
             TextName::Authenticated => connection.authenticated.as_deref(),
             TextName::Sender => transaction.sender.as_ref().map(|sender| sender.as_str()),
@@ -152,9 +154,15 @@ impl TextName {
 }
 
 impl NumberName {
+    /// Whether it counts in thousandths.
+    const fn has_fractions(self) -> bool {
+        matches!(self, NumberName::Score)
+    }
+
     fn of(self, session: &Session) -> i64 {
         match self {
             NumberName::Karma => session.connection.karma,
+            NumberName::Score => session.score(),
             NumberName::RecipientCount => {
                 i64::try_from(session.transaction.recipients.len()).unwrap_or(i64::MAX)
             }
@@ -257,7 +265,11 @@ impl fmt::Display for Node {
                 quoted(f, text)
             }
             Node::Number(name, order, number) => {
-                write!(f, "{} {} {number}", name.name(), order.name())
+                write!(f, "{} {} ", name.name(), order.name())?;
+                match name.has_fractions() {
+                    true => Points(*number).fmt(f),
+                    false => number.fmt(f),
+                }
             }
             Node::Address(equal, address) => {
                 write!(f, "remote_ip {} \"{address}\"", equality(*equal))

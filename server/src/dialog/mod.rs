@@ -18,7 +18,7 @@ use gatepost_protocol::Services;
 use crate::chain::Chain;
 use crate::config::{Config, Listen};
 use crate::message::Spool;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Store};
 use crate::report::journal::Journal;
 
 pub use apart::Apart;
@@ -44,6 +44,8 @@ pub struct Shared {
     pub spool: Arc<Spool>,
     /// What recipients are owed of whom the client does not hear. `None`: nothing is to be delivered, and queue plugins are not asked.
     pub outbox: Option<Arc<Outbox>>,
+    /// Messages that are withheld from delivery. `None` where the outbox is.
+    pub store: Option<Arc<Store>>,
     /// Why messages were decided as they were, where that is written down.
     pub journal: Option<Arc<Journal>>,
     /// Recipients that have to come in a transaction of their own.

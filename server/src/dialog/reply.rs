@@ -33,6 +33,11 @@ impl<'a> Usual<'a> {
     }
 }
 
+/// Whether a reply as written in the source says no (RFC 5321 §4.2.1).
+pub fn is_refusal(reply: &str) -> bool {
+    matches!(reply.as_bytes().first(), Some(b'4' | b'5'))
+}
+
 /// Writes a reply of one line.
 pub fn write(output: &mut Vec<u8>, reply: &str) {
     output.extend_from_slice(reply.as_bytes());

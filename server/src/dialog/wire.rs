@@ -234,6 +234,28 @@ impl<S: Stream> Wire<S> {
         }
     }
 
+    /// Lets the client wait for its replies from there on; those before are sent. No limit on the client but that on the whole conversation runs meanwhile.
+    /// Over early where we are to stop; an error where the client hangs up.
+    pub async fn pause(&mut self, from: u64, time: Duration) -> Result<(), End> {
+        let before = usize::try_from(from.saturating_sub(self.sent)).unwrap_or(usize::MAX);
+        let held = self.output.split_off(before.min(self.output.len()));
+        let flushed = self.flush().await;
+        self.output.extend_from_slice(&held);
+        flushed?;
+        let began = Instant::now();
+        let until = (began + time).min(self.clock.ends);
+        let stop = self.stop.soon.clone();
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = stop.cancelled() => {}
+            () = self.gone() => return Err(End::Gone(None)),
+        }
+        if let Some(milestone) = &mut self.clock.milestone {
+            *milestone += began.elapsed();
+        }
+        Ok(())
+    }
+
     /// Whether [`Wire::secure`] makes sense.
     pub fn can_secure(&self) -> bool {
         self.stream.can_secure()

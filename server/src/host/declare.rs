@@ -6,7 +6,7 @@ use std::time::Duration;
 use gatepost_protocol::plugin::{Subscription, Wants};
 use gatepost_protocol::settings::nearest;
 use gatepost_protocol::wire::{Ready, ReadyHook, ReadyPlugin};
-use gatepost_protocol::{Field, FieldSet, Hook, Policy, Setting};
+use gatepost_protocol::{Field, FieldSet, Hook, Policy, Priority, Setting};
 
 /// What a plugin in another process says of itself.
 #[derive(Clone, Debug)]
@@ -31,9 +31,10 @@ impl Declared {
                 hook,
                 observe,
                 wants,
+                priority,
                 ..
             } = subscription;
-            (*hook, *observe, wants.clone())
+            (*hook, *observe, wants.clone(), *priority)
         };
         self.subscriptions.len() == other.subscriptions.len()
             && self
@@ -106,6 +107,7 @@ fn one(plugin: &ReadyPlugin) -> Result<Declared, Vec<String>> {
             reject: policy.reject,
             reject_type: policy.reject_type,
             on_error: policy.on_error,
+            immune: policy.immune,
         },
         loglevel: policy.loglevel,
         subscriptions,
@@ -143,6 +145,15 @@ fn subscription(declared: &ReadyHook) -> Result<Subscription, Vec<String>> {
             }
         }
     }
+    let priority = match &declared.priority {
+        None => Some(Priority::default()),
+        Some(value) => Priority::from_value(value),
+    };
+    if priority.is_none() {
+        mistakes.push(format!(
+            "{place} a priority that is neither `first`, `last` nor an integer of 32 bits"
+        ));
+    }
     match hook {
         Some(hook) if mistakes.is_empty() => Ok(Subscription {
             hook,
@@ -152,6 +163,7 @@ fn subscription(declared: &ReadyHook) -> Result<Subscription, Vec<String>> {
                 notes: declared.reads.clone(),
             },
             timeout: declared.timeout_ms.map(Duration::from_millis),
+            priority: priority.unwrap_or_default(),
         }),
         _ => Err(mistakes),
     }

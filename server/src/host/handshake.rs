@@ -23,9 +23,10 @@ pub(super) struct Features {
     pub(super) defer: bool,
     pub(super) segments: bool,
     pub(super) settings: bool,
+    pub(super) fork: bool,
 }
 
-const FEATURES: [&str; 4] = ["cancel", "defer", "segments", "settings"];
+const FEATURES: [&str; 5] = ["cancel", "defer", "segments", "settings", "fork"];
 /// The most that `concurrency` may say.
 const MAX_CONCURRENCY: u32 = 1000;
 
@@ -190,5 +191,6 @@ fn check_hello(hello: &Hello) -> Result<Features, Refusal> {
         defer: both(FEATURES[1]),
         segments: both(FEATURES[2]),
         settings: both(FEATURES[3]),
+        fork: both(FEATURES[4]),
     })
 }

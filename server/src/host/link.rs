@@ -13,6 +13,8 @@ use gatepost_protocol::Level;
 use gatepost_protocol::channel::{FrameReader, FrameWriter, Sink};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::PidfdFlags;
 use tempfile::TempDir;
 use tokio::io::AsyncRead;
 use tokio::net::UnixStream;
@@ -25,6 +27,9 @@ use crate::config::Program;
 
 /// How long to wait for the last lines of a process that is gone: a child of its own may hold the other end.
 const LAST_LINES: Duration = Duration::from_millis(100);
+
+/// How often to look whether a forked process that has no channel any more is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Frames from a plugin process.
 pub(super) type Reader = FrameReader<Box<dyn AsyncRead + Send + Unpin>>;
@@ -63,6 +68,27 @@ impl Link {
         Ok(Link::new(source, Sink::Unix(sink)))
     }
 
+    /// Takes the connection of a worker that was forked by another. It leads a process group of its own.
+    pub(super) fn forked(stream: UnixStream, scratch: TempDir) -> Result<Link, String> {
+        let failed = |what: &str| format!("the forked worker {what}");
+        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        // The system's word, and not the worker's: it is going to be killed by this number.
+        let pid = peer.ok_or_else(|| failed("has no process"))?;
+        let number = rustix::process::Pid::from_raw(pid).ok_or_else(|| failed("has no process"))?;
+        let handle = rustix::process::pidfd_open(number, PidfdFlags::empty())
+            .map_err(|error| failed(&format!("is gone: {error}")))?;
+        let (source, sink) = stream.into_split();
+        let mut link = Link::new(source, Sink::Unix(sink));
+        link.child = Some(Child {
+            pid: u32::try_from(pid).unwrap_or_default(),
+            process: Life::Forked(handle),
+            captures: JoinSet::new(),
+            reaped: false,
+            _scratch: scratch,
+        });
+        Ok(link)
+    }
+
     /// Starts a program with a channel on its descriptors 3 and 4. The error says what to do.
     pub(super) fn spawn(
         program: &Program,
@@ -87,7 +113,7 @@ impl Link {
         let mut link = Link::new(source, Sink::Pipe(sink));
         link.child = Some(Child {
             pid: child.id().unwrap_or_default(),
-            process: child,
+            process: Life::Started(child),
             captures,
             reaped: false,
             _scratch: scratch,
@@ -142,10 +168,18 @@ fn not_started(program: &str, error: &io::Error) -> String {
     format!("cannot be started: {hint}")
 }
 
-/// A child process with what belongs to it.
+/// How the end of a process is noticed.
+enum Life {
+    /// It is our child.
+    Started(tokio::process::Child),
+    /// It is a child of our child: a handle that can be read once it has ended.
+    Forked(OwnedFd),
+}
+
+/// A process of ours with what belongs to it.
 pub(super) struct Child {
     pid: u32,
-    process: tokio::process::Child,
+    process: Life,
     captures: JoinSet<()>,
     reaped: bool,
     /// Removed when this is dropped.
@@ -153,15 +187,26 @@ pub(super) struct Child {
 }
 
 impl Child {
+    /// Whether we started it ourselves: its end is noticed at once. Of others the end of their channel is.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.process, Life::Started(_))
+    }
+
     /// Waits until it has ended, and says how. Cancel-safe.
     pub(super) async fn ended(&mut self) -> String {
-        match self.process.wait().await {
-            Ok(status) => {
-                self.reaped = true;
-                how_it_ended(status)
-            }
-            Err(error) => format!("it cannot be waited for: {error}"),
-        }
+        let how = match &mut self.process {
+            Life::Started(child) => child.wait().await.map(how_it_ended),
+            Life::Forked(handle) => loop {
+                let mut ended = [PollFd::new(handle, PollFlags::IN)];
+                match rustix::event::poll(&mut ended, Some(&Timespec::default())) {
+                    Ok(0) => tokio::time::sleep(LOOK_AGAIN).await,
+                    Ok(_) => break Ok("it ended".to_owned()),
+                    Err(error) => break Err(error.into()),
+                }
+            },
+        };
+        self.reaped |= how.is_ok();
+        how.unwrap_or_else(|error| format!("it cannot be waited for: {error}"))
     }
 
     /// Waits for its end until `deadline`, then ends it: SIGTERM for its group, and SIGKILL after `term`.

@@ -18,6 +18,7 @@ mod span;
 mod start;
 mod stats;
 mod supervise;
+mod template;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -61,6 +62,8 @@ pub struct Patience {
     pub term: Duration,
     /// Before a worker is replaced: at first, and at most.
     pub backoff: (Duration, Duration),
+    /// For something to do, before a worker that is more than the least number is ended.
+    pub idle: Duration,
     /// A worker that served so long is no reason to wait longer for the next one.
     pub steady: Duration,
 }
@@ -74,6 +77,7 @@ impl Default for Patience {
             frame: Duration::from_secs(10),
             term: Duration::from_secs(2),
             backoff: (Duration::from_millis(100), Duration::from_secs(30)),
+            idle: Duration::from_secs(60),
             steady: Duration::from_secs(60),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::Core;
 use super::declare::Declared;
 use super::span::span;
 use super::stats::{Counts, Stats, count};
+use super::template::Origin;
 use super::worker::{Missing, Worker};
 use crate::config::Program;
 use crate::report::{self, Limit};
@@ -40,11 +41,18 @@ pub struct Process {
     pub(super) me: Weak<Process>,
     pub(super) name: Arc<str>,
     pub(super) target: Target,
+    /// Whether a worker has one session at a time.
+    exclusive: bool,
     /// The plugins it holds, in the order of the chain.
     pub(super) plugins: Vec<Arc<str>>,
     pub(super) init: Vec<InitPlugin>,
     /// What its first worker declared.
     pub(super) declared: OnceLock<Vec<Declared>>,
+    /// Where further workers come from.
+    pub(super) origin: tokio::sync::Mutex<Origin>,
+    /// Whether they are forked. Such a process runs its plugins one by one, and a copy of it costs little: each session gets one of its own,
+    /// as long as there may be more.
+    pub(super) forks: AtomicBool,
     pub(super) core: Core,
     pub(super) pool: Mutex<Pool>,
     /// A request was done with, or a worker came or went.
@@ -68,6 +76,8 @@ pub(super) struct Pool {
 pub(super) enum Slot {
     /// On its way.
     Starting,
+    /// Nobody is in it.
+    Vacant,
     /// At work.
     Up(Arc<Worker>),
     /// Failed, for this reason; it is started again after a while.
@@ -95,8 +105,13 @@ impl Process {
         init: Vec<InitPlugin>,
         core: Core,
     ) -> Arc<Process> {
+        let exclusive = match &target {
+            Target::Run(program) => program.exclusive,
+            Target::Attach(_) => false,
+        };
         Arc::new_cyclic(|me| Process {
             me: me.clone(),
+            exclusive,
             name,
             target,
             plugins: init
@@ -105,6 +120,8 @@ impl Process {
                 .collect(),
             init,
             declared: OnceLock::new(),
+            origin: tokio::sync::Mutex::default(),
+            forks: AtomicBool::new(false),
             core,
             pool: Mutex::default(),
             changed: Arc::default(),
@@ -248,23 +265,21 @@ impl Process {
             Slot::Up(worker) if worker.is_up() => Some(worker),
             _ => None,
         });
-        let Some(worker) = up.min_by_key(|worker| worker.load()).cloned() else {
+        let Some(worker) = up.min_by_key(|worker| self.burden(worker)).cloned() else {
+            // A copy is made sooner than a worker that failed is started anew.
+            if ask && self.forks.load(Ordering::Relaxed) && self.bring_another(&mut pool) {
+                return Place::Wait;
+            }
             return Place::None(pool.why_down());
         };
-        if ask && worker.room.available_permits() == 0 {
-            let (_, most) = self.bounds();
-            let starting = |slot: &Slot| matches!(slot, Slot::Starting);
-            if pool.slots.iter().any(starting) {
-                return Place::Wait;
-            }
-            if pool.slots.len() < most
-                && let Some(me) = self.me.upgrade()
-            {
-                let index = pool.slots.len();
-                pool.slots.push(Slot::Starting);
-                self.tasks.spawn(me.supervise(index, None));
-                return Place::Wait;
-            }
+        if ask && self.is_busy(&worker, session) && self.bring_another(&mut pool) {
+            return Place::Wait;
+        }
+        if self.exclusive && !session.is_empty() && worker.load().1 > 0 {
+            return match ask {
+                true => Place::Wait,
+                false => Place::None("all of its workers have a session".to_owned()),
+            };
         }
         // What belongs to no session needs no seat.
         if !session.is_empty() {
@@ -278,11 +293,52 @@ impl Process {
         Place::At(worker, resumed && ask)
     }
 
+    /// What there is to do for a worker: sessions count first where each is to have its own.
+    fn burden(&self, worker: &Worker) -> (usize, usize) {
+        let (requests, sessions) = worker.load();
+        match self.forks.load(Ordering::Relaxed) || self.exclusive {
+            true => (sessions, requests),
+            false => (requests, sessions),
+        }
+    }
+
+    /// Whether a new session had better have another worker than this, the least burdened.
+    fn is_busy(&self, worker: &Worker, session: &str) -> bool {
+        let (_, sessions) = worker.load();
+        let own = !session.is_empty() && (self.forks.load(Ordering::Relaxed) || self.exclusive);
+        own && sessions > 0 || worker.room.available_permits() == 0
+    }
+
+    /// Starts another worker, unless there are enough; says whether one is on its way.
+    fn bring_another(&self, pool: &mut Pool) -> bool {
+        let starting = |slot: &&Slot| matches!(slot, Slot::Starting);
+        let starting = pool.slots.iter().filter(starting).count();
+        let (_, most) = self.bounds();
+        // One for each that waits, and for whoever is going to.
+        if starting > self.waiting.load(Ordering::Relaxed) || pool.number() >= most {
+            return starting > 0;
+        }
+        let Some(me) = self.me.upgrade() else {
+            return false;
+        };
+        let vacant = |slot: &Slot| matches!(slot, Slot::Vacant);
+        let index = pool.slots.iter().position(vacant).unwrap_or_else(|| {
+            pool.slots.push(Slot::Vacant);
+            pool.slots.len() - 1
+        });
+        pool.slots[index] = Slot::Starting;
+        self.tasks.spawn(me.supervise(index, None));
+        true
+    }
+
     /// Ends a session: its worker, if it is still there.
     fn leave(&self, session: &str) -> Option<Arc<Worker>> {
         let seat = self.pool().sessions.remove(session)?;
         let worker = seat.worker.upgrade()?;
         worker.sessions.fetch_sub(1, Ordering::Relaxed);
+        if self.exclusive {
+            self.changed.notify_waiters();
+        }
         Some(worker).filter(|worker| worker.is_up())
     }
 
@@ -300,6 +356,12 @@ impl Process {
 }
 
 impl Pool {
+    /// How many workers there are, those on their way included.
+    pub(super) fn number(&self) -> usize {
+        let vacant = |slot: &&Slot| matches!(slot, Slot::Vacant);
+        self.slots.len() - self.slots.iter().filter(vacant).count()
+    }
+
     fn why_down(&self) -> String {
         let down = self.slots.iter().find_map(|slot| match slot {
             Slot::Down(reason) => Some(reason),

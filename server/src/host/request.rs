@@ -9,7 +9,7 @@ use gatepost_protocol::session::Notes;
 use gatepost_protocol::wire::{
     ArgsMessage, ConnectionFields, HookMessage, NotesMessage, SettingsMessage, TransactionFields,
 };
-use gatepost_protocol::{Args, Connection, Credentials, Field, FieldSet, Transaction, Value};
+use gatepost_protocol::{Args, Credentials, Field, FieldSet, Score, Session, Transaction, Value};
 
 /// The message for a call, without id, deadline and `resumed`.
 pub(super) fn hook_message<'a, S: AsRef<str>>(
@@ -24,7 +24,7 @@ pub(super) fn hook_message<'a, S: AsRef<str>>(
         session: (&*call.session.id).into(),
         transaction: (transaction.number > 0).then_some(transaction.number),
         args: args(call.args),
-        connection: connection(wants.fields, &call.session.connection),
+        connection: connection(wants.fields, call.session),
         transaction_fields: self::transaction(wants.fields, transaction),
         notes: notes(&wants.notes, call),
         settings: call.settings.and_then(|all| settings(plugins, all)),
@@ -60,6 +60,10 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
             message.parameters = Some(Cow::Borrowed(&**parameters));
         }
         Args::Argument(argument) => message.argument = borrowed(argument),
+        Args::Lines { lines, offset } => {
+            message.lines = Some(Cow::Borrowed((&**lines).into()));
+            message.offset = Some(*offset);
+        }
         Args::Command { command, argument } => {
             message.command = borrowed(command);
             message.argument = borrowed(argument);
@@ -95,7 +99,9 @@ fn borrowed<'a>(text: &'a str) -> Option<Cow<'a, str>> {
     Some(Cow::Borrowed(text))
 }
 
-fn connection(wanted: FieldSet, from: &Connection) -> Option<ConnectionFields<'_>> {
+fn connection(wanted: FieldSet, session: &Session) -> Option<ConnectionFields<'_>> {
+    let from = &session.connection;
+    let is_scored = wanted.has(Field::Score);
     let naughty = from.naughty.as_ref().filter(|_| wanted.has(Field::Naughty));
     let tls = from.tls.as_deref();
     let fields = ConnectionFields {
@@ -110,10 +116,16 @@ fn connection(wanted: FieldSet, from: &Connection) -> Option<ConnectionFields<'_
         early_talker: wanted.has(Field::EarlyTalker).then_some(from.early_talker),
         relay_client: wanted.has(Field::RelayClient).then_some(from.relay_client),
         immune: pick(wanted, Field::Immune, from.immune.as_deref()),
+        whitelisted: pick(wanted, Field::Whitelisted, from.whitelisted.as_deref()),
         naughty: naughty.map(|naughty| Cow::Borrowed(&*naughty.message)),
         naughty_plugin: naughty.map(|naughty| Cow::Borrowed(&*naughty.plugin)),
         naughty_verdict: naughty.map(|naughty| naughty.verdict),
         karma: wanted.has(Field::Karma).then_some(from.karma),
+        score: is_scored.then(|| session.score()),
+        scores: match is_scored {
+            true => session.scores().map(Score::borrowed).collect(),
+            false => Vec::new(),
+        },
         authenticated: pick(wanted, Field::Authenticated, from.authenticated.as_deref()),
         tls_version: pick(wanted, Field::TlsVersion, tls.map(|tls| &*tls.version)),
         tls_cipher: pick(wanted, Field::TlsCipher, tls.map(|tls| &*tls.cipher)),
@@ -159,6 +171,8 @@ fn transaction(wanted: FieldSet, from: &Transaction) -> Option<TransactionFields
         path: pick(wanted, Field::Path, from.path.as_deref()),
         header_end: number(Field::HeaderEnd, from.header_end),
         body_start: number(Field::BodyStart, from.body_start),
+        immune: pick(wanted, Field::Immune, from.immune.as_deref()),
+        whitelisted: pick(wanted, Field::Whitelisted, from.whitelisted.as_deref()),
         quarantine: pick(wanted, Field::Quarantine, from.quarantine.as_deref()),
         route: pick(wanted, Field::Route, from.route.as_deref()),
     };

@@ -1,5 +1,7 @@
 //! From a `result` on the wire to outcomes, checked (docs/protocol.md §4, §6).
 
+use std::time::Duration;
+
 use gatepost_protocol::frame::{self, FrameError};
 use gatepost_protocol::wire::{Entry, Late, RecipientEntry, ResultMessage};
 use gatepost_protocol::{Address, Disposition, EnhancedCode, Hook, Outcome, Value, Verdict};
@@ -139,8 +141,10 @@ fn turn(entry: Entry, due: &str, may_defer: bool) -> Result<(Turn, bool), String
         reply: entry.reply.unwrap_or_default(),
         changes: entry.changes.unwrap_or_default(),
         values: entry.values.unwrap_or_default(),
+        settings: entry.settings.unwrap_or_default(),
         recipients,
         defer: None,
+        delay: Duration::from_millis(entry.delay_ms.unwrap_or_default()),
     };
     let turn = Turn {
         outcome,

@@ -1,5 +1,6 @@
 //! Keeps a worker running: start, serve, replace.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::link::{Child, Link, Reader};
 use super::process::{Process, Slot, Target};
 use super::span::span;
 use super::stats::count;
+use super::template::Next;
 use super::worker::{End, Parts, Worker};
 use crate::report;
 
@@ -28,6 +30,16 @@ pub(super) struct Launched {
     reader: Reader,
     child: Option<Child>,
     pub(super) ready: Ready,
+}
+
+/// How a worker's time was over.
+pub(super) enum Ending {
+    /// It has to be replaced, for this reason.
+    Failed(String),
+    /// The daemon stops.
+    Shutdown,
+    /// It was more than are needed.
+    Idle,
 }
 
 /// Why a worker is not ready.
@@ -46,9 +58,23 @@ impl Launched {
 }
 
 impl Process {
-    /// Starts a worker, or connects to it, and brings it to where it can be asked.
+    /// Brings a worker to where it can be asked: a copy of one that has its plugins loaded, where that can be had.
     pub(super) async fn launch(&self, index: usize) -> Result<Launched, LaunchError> {
-        let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
+        let stream = match self.next(index).await? {
+            Next::Launched(launched) => return Ok(*launched),
+            Next::Forked(stream) => stream,
+        };
+        let number = number(index);
+        let scratch = self.scratch(number).map_err(LaunchError::Failed)?;
+        let scratch_dir = Some(scratch.path().to_owned());
+        let link = Link::forked(stream, scratch);
+        let lines = Arc::new(Lines::new(self.name.clone()));
+        self.greet(link, number, scratch_dir, lines).await
+    }
+
+    /// Starts a worker by itself, or connects to it.
+    pub(super) async fn start_one(&self, index: usize) -> Result<Launched, LaunchError> {
+        let number = number(index);
         let lines = Arc::new(Lines::new(self.name.clone()));
         let mut scratch_dir = None;
         let link = match &self.target {
@@ -61,6 +87,16 @@ impl Process {
                 Err(error) => Err(error),
             },
         };
+        self.greet(link, number, scratch_dir, lines).await
+    }
+
+    async fn greet(
+        &self,
+        link: Result<Link, String>,
+        number: u32,
+        scratch_dir: Option<PathBuf>,
+        lines: Arc<Lines>,
+    ) -> Result<Launched, LaunchError> {
         let mut link = link.map_err(|error| LaunchError::Failed(self.explain(&error)))?;
         let calls = Calls::new(self.core.services.clone(), link.writer.clone());
         let init = Init {
@@ -117,7 +153,7 @@ impl Process {
     }
 
     /// What a process is called in errors: what was typed to start it.
-    fn explain(&self, what: &str) -> String {
+    pub(super) fn explain(&self, what: &str) -> String {
         match &self.target {
             Target::Run(program) => format!("`{}`: {what}", program.argv.join(" ")),
             Target::Attach(_) => what.to_owned(),
@@ -195,7 +231,7 @@ impl Process {
                     }
                     self.set(index, launched.slot());
                     let since = Instant::now();
-                    let Some(reason) = self.serve(index, launched).await else {
+                    let Ending::Failed(reason) = self.serve(Some(index), launched).await else {
                         return;
                     };
                     if since.elapsed() >= patience.steady {
@@ -234,35 +270,50 @@ impl Process {
         self.changed.notify_waiters();
     }
 
-    /// A worker is at work, to its end. Why it ended; `None` at shutdown.
-    async fn serve(&self, index: usize, launched: Launched) -> Option<String> {
+    /// A worker is at work, to its end. `index`: its place in the pool; `None` for one that only others are forked from.
+    pub(super) async fn serve(&self, index: Option<usize>, launched: Launched) -> Ending {
         let Launched {
             worker,
             mut reader,
             mut child,
             ..
         } = launched;
-        let reason = tokio::select! {
-            end = worker.run(&mut reader) => Some(how(end, child.as_mut()).await),
+        let ending = tokio::select! {
+            end = worker.run(&mut reader) => Ending::Failed(how(end, child.as_mut()).await),
             status = ended(child.as_mut()) => {
                 // A child of its own may hold the channel open; what it wrote before it ended is read all the same.
                 drop(timeout(LAST_WORDS, worker.run(&mut reader)).await);
-                Some(status)
+                Ending::Failed(status)
             }
-            () = self.drained(&worker) => None,
+            () = self.drained(&worker) => Ending::Shutdown,
+            () = self.superfluous(index, &worker) => Ending::Idle,
         };
         let patience = self.core.patience;
-        match &reason {
-            Some(reason) => {
+        let set = |slot| {
+            if let Some(index) = index {
+                self.set(index, slot);
+            }
+        };
+        match &ending {
+            Ending::Failed(reason) => {
                 // First the slot, so that whoever is told comes to another worker.
-                self.set(index, Slot::Down(reason.as_str().into()));
+                set(Slot::Down(reason.as_str().into()));
                 worker.end(reason);
                 if let Some(child) = child {
                     self.tasks.spawn(child.end(Instant::now(), patience.term));
                 }
             }
-            None => {
-                self.set(index, Slot::Down("the server is shutting down".into()));
+            Ending::Idle => {
+                worker.goodbye();
+                worker.end("it had nothing to do");
+                drop((worker, reader));
+                if let Some(child) = child {
+                    let until = Instant::now() + patience.term;
+                    self.tasks.spawn(child.end(until, patience.term));
+                }
+            }
+            Ending::Shutdown => {
+                set(Slot::Down("the server is shutting down".into()));
                 worker.end("the server is shutting down");
                 // The last of the channel: its end is what tells the process to exit.
                 drop((worker, reader));
@@ -272,7 +323,28 @@ impl Process {
                 }
             }
         }
-        reason
+        ending
+    }
+
+    /// Resolves when a worker was not needed for a while and there are more than the least number; its place is vacant then.
+    async fn superfluous(&self, index: Option<usize>, worker: &Worker) {
+        let Some(index) = index else {
+            return std::future::pending().await;
+        };
+        let mut requests = None;
+        loop {
+            tokio::time::sleep(self.core.patience.idle).await;
+            let mut pool = self.pool();
+            let (least, _) = self.bounds();
+            if worker.load() == (0, 0)
+                && requests == Some(worker.requests())
+                && pool.number() > least
+            {
+                pool.slots[index] = Slot::Vacant;
+                return;
+            }
+            requests = Some(worker.requests());
+        }
     }
 
     /// Resolves at shutdown, when what ran is done or its time is over.
@@ -312,6 +384,11 @@ impl Process {
     }
 }
 
+/// A worker's number, for people and for itself.
+fn number(index: usize) -> u32 {
+    u32::try_from(index + 1).unwrap_or(u32::MAX)
+}
+
 async fn how(end: End, child: Option<&mut Child>) -> String {
     match (end, child) {
         (End::Broken(reason), _) => reason,
@@ -322,9 +399,9 @@ async fn how(end: End, child: Option<&mut Child>) -> String {
     }
 }
 
-/// Waits for the end of a child; for ever where there is none.
+/// Waits for the end of a child; for ever where there is none of our own.
 async fn ended(child: Option<&mut Child>) -> String {
-    match child {
+    match child.filter(|child| child.is_own()) {
         Some(child) => child.ended().await,
         None => std::future::pending().await,
     }

@@ -225,7 +225,8 @@ impl Door {
                 || Box::pin(door.secure(&mut transport, &mut client)).await
             {
                 let shared = Arc::clone(&door.shared);
-                serve(dialect, transport, client, shared, door.stop.clone()).await;
+                // Boxed: a task is moved several times, and this is nearly all of it.
+                Box::pin(serve(dialect, transport, client, shared, door.stop.clone())).await;
             }
             drop(slot);
         });

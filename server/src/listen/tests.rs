@@ -36,11 +36,13 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     let Address::Tcp(address) = listeners.addresses().unwrap()[0] else {
         panic!("it is TCP")
     };
+    let outbox = Outbox::open(&config).unwrap();
     let shared = Arc::new(Shared {
         spool: Arc::new(Spool::open(&config).unwrap()),
         services: Arc::new(FakeServices::default()),
         chain: Arc::new(Chain::new(Vec::new())),
-        outbox: Some(Outbox::open(&config).unwrap()),
+        store: Some(outbox.store().clone()),
+        outbox: Some(outbox),
         journal: None,
         apart: Apart::default(),
         config: Arc::new(config),

@@ -12,6 +12,7 @@ use gatepost_protocol::{
 use super::Failure;
 use super::envelope::{Envelope, Recipient};
 use super::folder::Stored;
+use super::store::{self, Store};
 use crate::chain::{Chain, Decision, Profile, Visit, agree};
 
 /// What an attempt came to.
@@ -23,6 +24,16 @@ pub struct Attempted {
     pub later: Vec<(Recipient, Failure)>,
     /// Who never will, and what was said.
     pub failed: Vec<(Recipient, Failure)>,
+}
+
+impl Attempted {
+    fn note(&mut self, recipient: Recipient, fate: Fate) {
+        match fate {
+            Fate::Taken => self.taken += 1,
+            Fate::Later(failure) => self.later.push((recipient, failure)),
+            Fate::Failed(failure) => self.failed.push((recipient, failure)),
+        }
+    }
 }
 
 /// What became of a message for a recipient.
@@ -42,17 +53,24 @@ struct Group {
 /// An attempt under way.
 pub struct Attempt<'a> {
     chain: &'a Chain,
+    store: &'a Store,
     visit: Visit,
     message: &'a Stored,
 }
 
 impl<'a> Attempt<'a> {
     /// An attempt in a session.
-    pub fn new(chain: &'a Chain, session: Session, message: &'a Stored) -> Attempt<'a> {
+    pub fn new(
+        chain: &'a Chain,
+        store: &'a Store,
+        session: Session,
+        message: &'a Stored,
+    ) -> Attempt<'a> {
         let mut visit = Visit::new(session);
         visit.utf8 = visit.session.transaction.is_smtputf8();
         Attempt {
             chain,
+            store,
             visit,
             message,
         }
@@ -61,16 +79,17 @@ impl<'a> Attempt<'a> {
     /// Puts the message to the plugins, for each group of recipients.
     pub async fn make(mut self, envelope: &Envelope) -> Attempted {
         let mut attempted = Attempted::default();
+        self.visit.is_released = envelope.released.is_some();
         let whole = std::mem::take(&mut self.visit.session.transaction);
-        for group in groups(self.chain, &envelope.recipients) {
+        let (groups, unsettled) = groups(self.chain, &envelope.recipients).await;
+        for (recipient, fate) in unsettled {
+            attempted.note(recipient, fate);
+        }
+        for group in groups {
             self.enter(&whole, &group);
             let fates = self.put(&group).await;
             for (recipient, fate) in group.recipients.into_iter().zip(fates) {
-                match fate {
-                    Fate::Taken => attempted.taken += 1,
-                    Fate::Later(failure) => attempted.later.push((recipient, failure)),
-                    Fate::Failed(failure) => attempted.failed.push((recipient, failure)),
-                }
+                attempted.note(recipient, fate);
             }
         }
         for event in [Hook::ResetTransaction, Hook::Disconnect] {
@@ -106,17 +125,58 @@ impl<'a> Attempt<'a> {
                 self.ask(Hook::QueuePost).await;
             }
         }
-        let of_all = |recipient: &Recipient| fate(recipient, hook, &decision);
         let of_each = |recipient: &Recipient| {
             let own = decided
                 .iter()
                 .find(|(address, ..)| *address == recipient.address);
-            own.map_or_else(
-                || of_all(recipient),
-                |(_, hook, decision)| fate(recipient, *hook, decision),
-            )
+            own.map_or((hook, &decision), |(_, hook, decision)| (*hook, decision))
         };
-        group.recipients.iter().map(of_each).collect()
+        let mut fates = Vec::with_capacity(group.recipients.len());
+        for recipient in &group.recipients {
+            let (hook, decision) = of_each(recipient);
+            fates.push(match decision.verdict.diverts() {
+                true => self.divert(recipient, decision).await,
+                false => fate(recipient, hook, decision),
+            });
+        }
+        fates
+    }
+
+    /// Has the message thrown away for a recipient, or kept in the store, as a plugin wants it.
+    async fn divert(&mut self, recipient: &Recipient, decision: &Decision) -> Fate {
+        let kind = match decision.verdict {
+            Verdict::Quarantine => store::Kind::Quarantine,
+            Verdict::Hold => store::Kind::Hold,
+            _ => return Fate::Taken,
+        };
+        let reason = decision.lines.join(" ");
+        let why = store::Why {
+            kind,
+            plugin: decision.plugin.as_deref().unwrap_or_default(),
+            reason: &reason,
+        };
+        let transaction = &mut self.visit.session.transaction;
+        let recipients = std::mem::take(&mut transaction.recipients);
+        let parameters = std::mem::take(&mut transaction.recipient_parameters);
+        transaction.add_recipient(recipient.address.clone(), recipient.parameters.clone());
+        let (session, whom) = (&self.visit.session, [recipient.address.clone()]);
+        let kept = self.store.keep(&why, session, &whom, self.message).await;
+        let transaction = &mut self.visit.session.transaction;
+        transaction.recipients = recipients;
+        transaction.recipient_parameters = parameters;
+        match kept {
+            Ok(_) => Fate::Taken,
+            Err(error) => {
+                let text = format!("It cannot be kept in the store: {error}");
+                Fate::Later(failure(
+                    recipient,
+                    &Decision::declined(),
+                    451,
+                    EnhancedCode(4, 3, 1),
+                    &text,
+                ))
+            }
+        }
     }
 
     async fn ask(&mut self, hook: Hook) -> Decision {
@@ -138,23 +198,31 @@ pub fn session(
     envelope.session(id, envelope.attempts.saturating_add(1), header, path)
 }
 
-fn groups(chain: &Chain, recipients: &[Recipient]) -> Vec<Group> {
+/// Recipients that go together; and those of whom nobody can tell now by what settings they are judged, or whose settings refuse them.
+async fn groups(chain: &Chain, recipients: &[Recipient]) -> (Vec<Group>, Vec<(Recipient, Fate)>) {
     let mut groups: Vec<Group> = Vec::new();
+    let mut unsettled = Vec::new();
     for recipient in recipients {
-        let profile = chain.profile(&recipient.address);
-        let found = groups
-            .iter_mut()
-            .find(|group| group.route == recipient.route && agree(group.profile.as_ref(), profile));
-        match found {
+        let profile = match chain.profile(&recipient.address).await {
+            Ok(profile) => profile,
+            Err(decision) => {
+                unsettled.push((recipient.clone(), fate(recipient, Hook::Rcpt, &decision)));
+                continue;
+            }
+        };
+        let goes_with = |group: &&mut Group| {
+            group.route == recipient.route && agree(group.profile.as_ref(), profile.as_ref())
+        };
+        match groups.iter_mut().find(goes_with) {
             Some(group) => group.recipients.push(recipient.clone()),
             None => groups.push(Group {
-                profile: profile.cloned(),
+                profile,
                 route: recipient.route.clone(),
                 recipients: vec![recipient.clone()],
             }),
         }
     }
-    groups
+    (groups, unsettled)
 }
 
 /// What a decision means for a recipient. That nobody takes part is no refusal: the operator may be about to put that right.

@@ -10,6 +10,8 @@ use gatepost_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::store;
+
 /// Milliseconds since 1970, as the file has them.
 pub type Millis = u64;
 
@@ -22,6 +24,9 @@ pub struct Envelope {
     pub origin: String,
     /// When that was.
     pub arrived: Millis,
+    /// When it was released, if it was withheld.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<Millis>,
     /// Attempts that were made.
     pub attempts: u32,
     /// When the next one is due.
@@ -36,6 +41,9 @@ pub struct Envelope {
     pub recipients: Vec<Recipient>,
     /// Why it is set apart.
     pub quarantine: Option<String>,
+    /// Why nobody is to get it until somebody releases it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<Withheld>,
     /// How it came in.
     pub client: Client,
     /// Bytes of the message.
@@ -54,6 +62,17 @@ pub enum Kind {
     Message,
     /// A notification of ours.
     Notification,
+}
+
+/// Who withheld a message, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withheld {
+    /// How.
+    pub kind: store::Kind,
+    /// Whose decision it was.
+    pub plugin: String,
+    /// What the plugin said.
+    pub reason: String,
 }
 
 /// Who is to get it.
@@ -80,6 +99,7 @@ pub struct Client {
     pub hello_host: Option<String>,
     pub relay_client: bool,
     pub immune: Option<String>,
+    pub whitelisted: Option<String>,
     pub authenticated: Option<String>,
 }
 
@@ -94,8 +114,9 @@ impl Kind {
 }
 
 impl Client {
-    /// Of a connection.
-    pub fn of(connection: &Connection) -> Client {
+    /// Of a session whose transaction is at hand.
+    pub fn of(session: &Session) -> Client {
+        let connection = &session.connection;
         Client {
             direction: connection.direction,
             remote: connection.remote,
@@ -104,7 +125,8 @@ impl Client {
             hello: connection.hello.as_deref().map(str::to_owned),
             hello_host: connection.hello_host.clone(),
             relay_client: connection.relay_client,
-            immune: connection.immune.clone(),
+            immune: session.immune().map(str::to_owned),
+            whitelisted: session.whitelisted().map(str::to_owned),
             authenticated: connection.authenticated.clone(),
         }
     }
@@ -113,9 +135,12 @@ impl Client {
     pub fn ourselves() -> Client {
         Client {
             relay_client: true,
-            ..Client::of(&Connection {
-                direction: Direction::Local,
-                ..Connection::default()
+            ..Client::of(&Session {
+                connection: Connection {
+                    direction: Direction::Local,
+                    ..Connection::default()
+                },
+                ..Session::default()
             })
         }
     }
@@ -165,6 +190,7 @@ impl Envelope {
                 hello_host: client.hello_host,
                 relay_client: client.relay_client,
                 immune: client.immune,
+                whitelisted: client.whitelisted,
                 authenticated: client.authenticated,
                 ..Connection::default()
             },
@@ -172,9 +198,31 @@ impl Envelope {
         }
     }
 
-    /// When it is given up.
+    /// The same once it is released: it waits for its first attempt. Who releases what was quarantined says that it is not to be set apart.
+    pub fn released(&self, now: Millis) -> Envelope {
+        let mut released = Envelope {
+            released: Some(now),
+            due: now,
+            ..self.clone()
+        };
+        if let Some(Withheld {
+            kind,
+            plugin,
+            reason,
+        }) = released.withheld.take()
+        {
+            released.reason = format!("released; it was {} by {plugin}: {reason}", kind.name());
+            if kind == store::Kind::Quarantine {
+                released.quarantine = None;
+            }
+        }
+        released
+    }
+
+    /// When it is given up. The time while it was withheld does not count.
     pub fn expires(&self, max_age: Duration) -> Millis {
-        self.arrived.saturating_add(millis_of(max_age))
+        let since = self.released.unwrap_or(self.arrived);
+        since.saturating_add(millis_of(max_age))
     }
 }
 

@@ -182,6 +182,14 @@ impl Folder {
         Ok(draft)
     }
 
+    /// Begins a message with the bytes of one that is claimed. It belongs to whom that one belongs to: the command line may be root's, and the daemon has to read it. Blocks.
+    pub fn copy(&self, claim: &Claim) -> io::Result<Draft> {
+        let mut draft = self.draft()?;
+        give(&draft.file, &claim.file)?;
+        draft.size = io::copy(&mut File::open(self.at(&claim.id, BYTES))?, &mut draft.file)?;
+        Ok(draft)
+    }
+
     fn make(&self) -> io::Result<()> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o750).create(&self.dir)?;
@@ -282,10 +290,7 @@ impl Folder {
             .map_err(io::Error::from)
             .and_then(|text| {
                 let mut file = options.open(&path)?;
-                let (ours, theirs) = (file.metadata()?, bytes.metadata()?);
-                if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
-                    fchown(&file, Some(theirs.uid()), Some(theirs.gid()))?;
-                }
+                give(&file, bytes)?;
                 file.write_all(&text)?;
                 file.sync_all()
             });
@@ -411,6 +416,15 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Has a file belong to whom another belongs to.
+fn give(file: &File, like: &File) -> io::Result<()> {
+    let (ours, theirs) = (file.metadata()?, like.metadata()?);
+    if (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
+        fchown(file, Some(theirs.uid()), Some(theirs.gid()))?;
+    }
+    Ok(())
 }
 
 fn sync(dir: &Path) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! What is owed to those who do not hear of it in the dialog: notifications to senders, and messages that some recipients could not take yet.
 //!
-//! All of it is on disk before the client is told 250 ([`folder`]), and goes to the same plugins as what clients bring ([`delivery`]) until somebody takes it, or it is too old.
+//! What is withheld until somebody releases it lies beside that ([`store`]). All of it is on disk before the client is told 250 ([`folder`]), and goes to the same plugins as what clients bring ([`delivery`]) until somebody takes it, or it is too old.
 
 mod delivery;
 mod envelope;
@@ -8,6 +8,7 @@ pub mod folder;
 mod notify;
 mod run;
 mod schedule;
+pub mod store;
 mod submit;
 mod suppress;
 #[cfg(test)]
@@ -25,9 +26,10 @@ use tokio::sync::Notify;
 use crate::config::{Config, OutboxConfig};
 use crate::report;
 use envelope::{Client, millis_of, recipients_of};
-pub use envelope::{Envelope, Kind, Millis, Recipient, millis, time};
+pub use envelope::{Envelope, Kind, Millis, Recipient, Withheld, millis, time};
 use folder::{Draft, Folder, Id, blocking};
-use schedule::Schedule;
+use schedule::{Bounds, Schedule};
+pub use store::Store;
 use suppress::Rate;
 
 /// Whose lines these are in the log.
@@ -42,9 +44,10 @@ pub struct Outbox {
     config: OutboxConfig,
     folder: Folder,
     schedule: Arc<Schedule>,
+    store: Arc<Store>,
     rate: Rate,
-    /// Something was added.
-    added: Notify,
+    /// Something was added, here or to the store.
+    added: Arc<Notify>,
 }
 
 /// A recipient that a message did not reach.
@@ -69,13 +72,21 @@ impl Outbox {
     /// The folder cannot be read, or cleared.
     pub fn open(config: &Config) -> io::Result<Arc<Outbox>> {
         let folder = Folder::below(&config.spool_dir);
+        let added = Arc::new(Notify::new());
+        let bounds = Bounds {
+            table: "outbox",
+            max_messages: config.outbox.max_messages,
+            max_size: config.outbox.max_size,
+        };
+        let store = Store::new(&config.quarantine, folder.clone(), Arc::clone(&added));
         let outbox = Outbox {
             hostname: config.hostname.clone(),
             config: config.outbox.clone(),
-            schedule: Arc::new(Schedule::new(&config.outbox)),
+            schedule: Arc::new(Schedule::new(bounds)),
+            store: Arc::new(store),
             rate: Rate::new(&config.outbox),
             folder,
-            added: Notify::new(),
+            added,
         };
         // All of it is read now.
         outbox.folder.take_changed();
@@ -88,12 +99,22 @@ impl Outbox {
         Ok(Arc::new(outbox))
     }
 
+    /// What is withheld from delivery in the same folder.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
     /// Takes in what is in the folder. Blocks.
     fn reread(&self) -> io::Result<()> {
+        let known = (self.schedule.known(), self.store.schedule.known());
         let mut found = Vec::new();
+        let mut withheld = Vec::new();
         for entry in self.folder.list()? {
             match entry.envelope {
-                Ok(envelope) => found.push((entry.id, envelope.size, envelope.due)),
+                Ok(envelope) => match self.store.due(&envelope) {
+                    Some(due) => withheld.push((entry.id, envelope.size, due)),
+                    None => found.push((entry.id, envelope.size, envelope.due)),
+                },
                 Err(error) => self.log(
                     Level::Error,
                     &entry.id,
@@ -101,7 +122,8 @@ impl Outbox {
                 ),
             }
         }
-        self.schedule.replace(found.into_iter());
+        self.schedule.replace(known.0, found.into_iter());
+        self.store.schedule.replace(known.1, withheld.into_iter());
         Ok(())
     }
 
@@ -119,33 +141,15 @@ impl Outbox {
         if transaction.recipients.is_empty() {
             return Ok(());
         }
-        let content = Delivered::new(transaction, message);
-        let room = self.schedule.room(1, content.remaining());
+        let room = self.schedule.room(1, size_of(transaction, message));
         let _room = room.map_err(io::Error::other)?;
-        let folder = self.folder.clone();
-        let draft = blocking(move || folder.draft()).await?;
-        let draft = copy(draft, content).await?;
-        let now = millis(SystemTime::now());
-        let due = now.saturating_add(millis_of(self.backoff(1)));
-        let header_end = header_length(transaction);
+        let recipients = recipients_of(transaction);
+        let (draft, envelope) = draft_of(&self.folder, session, recipients, message).await?;
         let envelope = Envelope {
-            kind: Kind::Message,
-            origin: name_of(session),
-            arrived: now,
             attempts: 1,
-            due,
+            due: envelope.arrived.saturating_add(millis_of(self.backoff(1))),
             reason: why.to_owned(),
-            sender: transaction.sender.clone().unwrap_or_default(),
-            sender_parameters: transaction.sender_parameters.clone(),
-            recipients: recipients_of(transaction),
-            quarantine: transaction.quarantine.clone(),
-            client: Client::of(&session.connection),
-            size: draft.size(),
-            header_end,
-            body_start: header_end
-                + transaction
-                    .body_start
-                    .saturating_sub(transaction.header_end),
+            ..envelope
         };
         let recipients = envelope.recipients.len();
         let ids = self.commit(vec![(draft, envelope)]).await?;
@@ -199,6 +203,48 @@ fn name_of(session: &Session) -> String {
         return String::new();
     }
     format!("{}.{}", session.id, session.transaction.number)
+}
+
+/// Bytes of a session's message as it is delivered.
+fn size_of(transaction: &Transaction, message: &dyn Message) -> u64 {
+    Delivered::new(transaction, message).remaining()
+}
+
+/// Writes the message of a session, with what is known of it: it was not tried, and is due.
+async fn draft_of(
+    folder: &Folder,
+    session: &Session,
+    recipients: Vec<Recipient>,
+    message: &dyn Message,
+) -> io::Result<(Draft, Envelope)> {
+    let transaction = &session.transaction;
+    let folder = folder.clone();
+    let draft = blocking(move || folder.draft()).await?;
+    let draft = copy(draft, Delivered::new(transaction, message)).await?;
+    let now = millis(SystemTime::now());
+    let header_end = header_length(transaction);
+    let body = transaction
+        .body_start
+        .saturating_sub(transaction.header_end);
+    let envelope = Envelope {
+        kind: Kind::Message,
+        origin: name_of(session),
+        arrived: now,
+        released: None,
+        attempts: 0,
+        due: now,
+        reason: String::new(),
+        sender: transaction.sender.clone().unwrap_or_default(),
+        sender_parameters: transaction.sender_parameters.clone(),
+        recipients,
+        quarantine: transaction.quarantine.clone(),
+        withheld: None,
+        client: Client::of(session),
+        size: draft.size(),
+        header_end,
+        body_start: header_end + body,
+    };
+    Ok((draft, envelope))
 }
 
 /// Bytes of the header block as it is delivered.

@@ -35,8 +35,8 @@ impl Outbox {
                 Some(due) if deliveries.len() < PARALLEL => {
                     Some(Duration::from_millis(due.saturating_sub(now())).min(LOOK))
                 }
-                Some(_) => Some(LOOK),
-                None => None,
+                None if self.store.schedule.is_empty() => None,
+                _ => Some(LOOK),
             };
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -121,7 +121,7 @@ impl Outbox {
         message: &Stored,
     ) -> io::Result<Attempted> {
         let session = self.session(chain, claim, message).await?;
-        let attempt = Attempt::new(chain, session, message);
+        let attempt = Attempt::new(chain, &self.store, session, message);
         Ok(attempt.make(&claim.envelope).await)
     }
 

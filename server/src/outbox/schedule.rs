@@ -1,16 +1,25 @@
-//! What is due when, and how much room there is: the outbox's folder as the daemon remembers it.
+//! What is due when, and how much room there is: the folder as the daemon remembers it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::envelope::{Envelope, Millis};
 use super::folder::Id;
-use crate::config::OutboxConfig;
 
-/// The messages of the outbox.
+/// How much there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The table of the configuration that says so; the command has the same name.
+    pub table: &'static str,
+    /// Messages.
+    pub max_messages: usize,
+    /// Bytes of all of them.
+    pub max_size: u64,
+}
+
+/// Messages of the folder: those of the outbox, or those that are withheld.
 pub struct Schedule {
-    max_messages: usize,
-    max_size: u64,
+    bounds: Bounds,
     inside: Mutex<Inside>,
 }
 
@@ -32,12 +41,13 @@ struct Entry {
     due: Option<Millis>,
 }
 
-/// The outbox has no room for more.
+/// There is no room for more.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the outbox holds {messages} messages of {size} bytes, and no more fits in (`max_messages` and `max_size` under [outbox]; see `gatepost outbox list`)"
+    "the {table} holds {messages} messages of {size} bytes, and no more fits in (`max_messages` and `max_size` under [{table}]; see `gatepost {table} list`)"
 )]
 pub struct Full {
+    table: &'static str,
     messages: usize,
     size: u64,
 }
@@ -50,10 +60,9 @@ pub struct Room {
 }
 
 impl Schedule {
-    pub fn new(config: &OutboxConfig) -> Schedule {
+    pub fn new(bounds: Bounds) -> Schedule {
         Schedule {
-            max_messages: config.max_messages,
-            max_size: config.max_size,
+            bounds,
             inside: Mutex::default(),
         }
     }
@@ -67,8 +76,9 @@ impl Schedule {
         let mut inside = self.inside();
         let all = inside.entries.len() + inside.promised.0 + messages;
         let bytes = inside.size + inside.promised.1 + size;
-        if all > self.max_messages || bytes > self.max_size {
+        if all > self.bounds.max_messages || bytes > self.bounds.max_size {
             return Err(Full {
+                table: self.bounds.table,
                 messages: inside.entries.len(),
                 size: inside.size,
             });
@@ -99,6 +109,11 @@ impl Schedule {
             entry.due = None;
         }
         Some(id)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.inside().entries.is_empty()
     }
 
     /// When the next message is due.
@@ -132,22 +147,26 @@ impl Schedule {
         self.inside().unsaved.remove(id)
     }
 
-    /// What is in the folder, after somebody else changed it. What is being delivered stays as it is.
-    pub fn replace(&self, found: impl Iterator<Item = (Id, u64, Millis)>) {
+    /// The messages that there are now.
+    pub fn known(&self) -> HashSet<Id> {
+        self.inside().entries.keys().cloned().collect()
+    }
+
+    /// What is in the folder, after somebody else changed it. What is being delivered stays as it is, and so does what is not among those that were `known` before the folder was read: it was added meanwhile.
+    pub fn replace(&self, known: HashSet<Id>, found: impl Iterator<Item = (Id, u64, Millis)>) {
         let mut inside = self.inside();
-        let mut gone: HashMap<Id, bool> = inside
-            .entries
-            .iter()
-            .map(|(id, entry)| (id.clone(), entry.due.is_some()))
-            .collect();
+        let mut gone = known;
         for (id, size, due) in found {
-            if gone.remove(&id) != Some(false) {
+            gone.remove(&id);
+            if !inside.is_being_delivered(&id) {
                 inside.remove(&id);
                 inside.insert(id, size, due);
             }
         }
-        for (id, _) in gone.into_iter().filter(|(_, is_waiting)| *is_waiting) {
-            inside.remove(&id);
+        for id in gone {
+            if !inside.is_being_delivered(&id) {
+                inside.remove(&id);
+            }
         }
     }
 }
@@ -161,6 +180,11 @@ impl Inside {
             due: Some(due),
         };
         self.entries.insert(id, entry);
+    }
+
+    fn is_being_delivered(&self, id: &Id) -> bool {
+        let entry = self.entries.get(id);
+        entry.is_some_and(|entry| entry.due.is_none())
     }
 
     fn remove(&mut self, id: &Id) {

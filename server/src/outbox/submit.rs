@@ -43,6 +43,7 @@ impl Outbox {
             kind: Kind::Message,
             origin: "plugin".to_owned(),
             arrived: now,
+            released: None,
             attempts: 0,
             due: now,
             reason: String::new(),
@@ -57,6 +58,7 @@ impl Outbox {
                 })
                 .collect(),
             quarantine: None,
+            withheld: None,
             client: Client::ourselves(),
             size,
             header_end: header.len() as u64,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost_protocol::{
-    Answer, Built, Call, Change, Definition, EnhancedCode, Field, Hook, Init, Outcome, Plugin,
+    Answer, Built, Call, Change, Definition, EnhancedCode, Hook, Init, Outcome, Plugin, Policy,
     Setting, Subscription,
 };
 
@@ -22,28 +22,25 @@ pub const DEFINITION: Definition = Definition {
     build,
 };
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["badmailfrom"];
+
 struct BadMailFrom(List<Mailboxes>);
 
 fn build(init: Init) -> Built {
-    Ok(Arc::new(BadMailFrom(List::new(
-        &init,
-        "addresses",
-        &["badmailfrom"],
-    )?)))
+    Ok(Arc::new(BadMailFrom(List::new(&init, "addresses", FILES)?)))
 }
 
 impl Plugin for BadMailFrom {
     fn subscriptions(&self) -> Vec<Subscription> {
-        vec![Subscription::to(
-            Hook::Mail,
-            &[Field::RelayClient, Field::Immune],
-        )]
+        vec![Subscription::to(Hook::Mail, &[])]
+    }
+
+    fn policy(&self) -> Policy {
+        super::of_strangers()
     }
 
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
-        if let Some(skip) = super::immunity(call.session) {
-            return skip.into();
-        }
         super::now_or_later(self.judge(call))
     }
 }
@@ -111,21 +108,5 @@ mod tests {
             assert_eq!(karma(&outcome), cost, "{sender}");
             assert_eq!(outcome.verdict, None, "the operator decides");
         }
-    }
-
-    #[tokio::test]
-    async fn the_immune_are_not_asked() {
-        let bad = plugin(
-            &DEFINITION,
-            &FakeServices::new(),
-            [("addresses", ["@x.example"].into())],
-        );
-        let mut client = session("192.0.2.1");
-        client.connection.immune = Some("whitelisted host".to_owned());
-        let outcome = ask_address(&bad, Hook::Mail, &client, "a@x.example").await;
-        assert_eq!(line(&outcome), "skip, whitelisted host");
-        client.connection.relay_client = true;
-        let outcome = ask_address(&bad, Hook::Mail, &client, "a@x.example").await;
-        assert_eq!(line(&outcome), "skip, relay client");
     }
 }

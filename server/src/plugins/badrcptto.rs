@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gatepost_protocol::{
-    Answer, Built, Call, Change, Definition, EnhancedCode, Field, Hook, Init, Outcome, Plugin,
+    Answer, Built, Call, Change, Definition, EnhancedCode, Hook, Init, Outcome, Plugin, Policy,
     Setting, Subscription,
 };
 
@@ -22,28 +22,25 @@ pub const DEFINITION: Definition = Definition {
     build,
 };
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["badrcptto"];
+
 struct BadRcptTo(List<Mailboxes>);
 
 fn build(init: Init) -> Built {
-    Ok(Arc::new(BadRcptTo(List::new(
-        &init,
-        "addresses",
-        &["badrcptto"],
-    )?)))
+    Ok(Arc::new(BadRcptTo(List::new(&init, "addresses", FILES)?)))
 }
 
 impl Plugin for BadRcptTo {
     fn subscriptions(&self) -> Vec<Subscription> {
-        vec![Subscription::to(
-            Hook::Rcpt,
-            &[Field::RelayClient, Field::Immune],
-        )]
+        vec![Subscription::to(Hook::Rcpt, &[])]
+    }
+
+    fn policy(&self) -> Policy {
+        super::of_strangers()
     }
 
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
-        if let Some(skip) = super::immunity(call.session) {
-            return skip.into();
-        }
         super::now_or_later(self.judge(call))
     }
 }
@@ -84,7 +81,7 @@ mod tests {
             &services,
             [("addresses", ["old@example.org"].into())],
         );
-        let mut client = session("192.0.2.1");
+        let client = session("192.0.2.1");
         for (recipient, said, cost) in [
             ("bob@example.org", "pass", 0),
             (
@@ -104,8 +101,5 @@ mod tests {
             assert_eq!(line(&outcome), said, "{recipient}");
             assert_eq!(karma(&outcome), cost, "{recipient}");
         }
-        client.connection.relay_client = true;
-        let outcome = ask_address(&bad, Hook::Rcpt, &client, "old@example.org").await;
-        assert_eq!(line(&outcome), "skip, relay client");
     }
 }

@@ -84,6 +84,9 @@ struct Dnsbl {
     reject_message: Option<String>,
 }
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["dnsbl_zones", "dnsbl_allow", "dnsbl_rejectmsg"];
+
 fn build(init: Init) -> Built {
     let mut errors = Vec::new();
     let zones = checked(List::new(&init, "zones", &["dnsbl_zones"]), &mut errors);
@@ -102,27 +105,22 @@ fn build(init: Init) -> Built {
 
 impl Plugin for Dnsbl {
     fn subscriptions(&self) -> Vec<Subscription> {
-        let connect = [Field::RemoteIp, Field::RelayClient, Field::Immune];
-        let rcpt = [Field::RelayClient, Field::Immune, Field::Naughty];
         vec![
-            Subscription::to(Hook::Connect, &connect),
-            Subscription::to(Hook::Rcpt, &rcpt).reading(&[&self.name]),
+            Subscription::to(Hook::Connect, &[Field::RemoteIp]),
+            Subscription::to(Hook::Rcpt, &[Field::Naughty]).reading(&[&self.name]),
         ]
     }
 
     fn policy(&self) -> Policy {
         Policy {
             on_error: Some(OnError::Skip),
-            ..Policy::default()
+            ..super::of_strangers()
         }
     }
 
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
         match call.hook {
-            Hook::Connect => match super::immunity(call.session) {
-                Some(skip) => skip.into(),
-                None => super::now_or_later(self.connect(call)),
-            },
+            Hook::Connect => super::now_or_later(self.connect(call)),
             _ => self.rcpt(call).into(),
         }
     }
@@ -175,9 +173,6 @@ impl Dnsbl {
         let noted = connection.notes.get(&self.name);
         if noted.is_none() && connection.naughty.is_none() {
             return Outcome::declined();
-        }
-        if let Some(skip) = super::immunity(call.session) {
-            return skip;
         }
         let recipient = call.args.address();
         let local = recipient.map(|address| address.local_unquoted().to_ascii_lowercase());
@@ -406,7 +401,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_allowed_and_the_immune_are_not_asked_about() {
+    async fn the_allowed_are_not_asked_about() {
         let services = FakeServices::new();
         let settings = [
             ("zones", ["a.example"].into()),
@@ -415,10 +410,6 @@ mod tests {
         let dnsbl = plugin(&DEFINITION, &services, settings);
         let outcome = ask(&dnsbl, Hook::Connect, &session("192.0.2.1"), Args::None).await;
         assert_eq!(line(&outcome), "skip, 192.0.2.0/24 in allow");
-        let mut relay = session("198.51.100.1");
-        relay.connection.relay_client = true;
-        let outcome = ask(&dnsbl, Hook::Connect, &relay, Args::None).await;
-        assert_eq!(line(&outcome), "skip, relay client");
         assert!(services.asked().is_empty());
     }
 

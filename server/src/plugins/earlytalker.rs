@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gatepost_protocol::{
     Answer, Built, Call, Change, Definition, EnhancedCode, Field, Hook, Init, Outcome, Plugin,
-    Setting, SettingError, Subscription,
+    Policy, Setting, SettingError, Subscription,
 };
 
 pub const DEFINITION: Definition = Definition {
@@ -51,15 +51,15 @@ fn build(init: Init) -> Built {
 
 impl Plugin for EarlyTalker {
     fn subscriptions(&self) -> Vec<Subscription> {
-        let fields = [Field::EarlyTalker, Field::RelayClient, Field::Immune];
-        let subscribe = |hook: &Hook| Subscription::to(*hook, &fields);
+        let subscribe = |hook: &Hook| Subscription::to(*hook, &[Field::EarlyTalker]);
         self.hooks.iter().map(subscribe).collect()
     }
 
+    fn policy(&self) -> Policy {
+        super::of_strangers()
+    }
+
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
-        if let Some(skip) = super::immunity(call.session) {
-            return skip.into();
-        }
         if !call.session.connection.early_talker {
             return Outcome::pass("").into();
         }
@@ -89,9 +89,6 @@ mod tests {
             "fail, remote started speaking before the server"
         );
         assert_eq!(karma(&outcome), -1);
-        client.connection.relay_client = true;
-        let outcome = ask(&plugin, Hook::Mail, &client, Args::None).await;
-        assert_eq!(line(&outcome), "skip, relay client");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use gatepost_protocol::{
     Answer, Built, Call, Change, Definition, EnhancedCode, Field, HeaderBlock, Hook, Init, Outcome,
-    Plugin, Setting, SettingError, Subscription,
+    Plugin, Policy, Setting, SettingError, Subscription,
 };
 
 use super::date;
@@ -88,19 +88,15 @@ fn build(init: Init) -> Built {
 
 impl Plugin for Headers {
     fn subscriptions(&self) -> Vec<Subscription> {
-        let fields = [
-            Field::RelayClient,
-            Field::Immune,
-            Field::Size,
-            Field::Header,
-        ];
+        let fields = [Field::Size, Field::Header];
         vec![Subscription::to(Hook::DataPost, &fields)]
     }
 
+    fn policy(&self) -> Policy {
+        super::of_strangers()
+    }
+
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
-        if let Some(skip) = super::immunity(call.session) {
-            return skip.into();
-        }
         let transaction = &call.session.transaction;
         let refuse = |text: &str| Outcome::fail(text).with_enhanced(EnhancedCode(5, 6, 0));
         if transaction.size == 0 {
@@ -263,10 +259,6 @@ mod tests {
         )
         .await;
         assert_eq!(line(&old), "fail, The Date header is too far in the past");
-        let (mut relay, message) = with_message(session("192.0.2.1"), b"Subject: x\r\n\r\n");
-        relay.connection.relay_client = true;
-        let skipped = ask_with(&headers, Hook::DataPost, &relay, Args::None, Some(&message)).await;
-        assert_eq!(line(&skipped), "skip, relay client");
     }
 
     #[test]

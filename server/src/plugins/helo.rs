@@ -80,6 +80,9 @@ struct Helo {
     services: Arc<dyn Services>,
 }
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["badhelo"];
+
 fn build(init: Init) -> Built {
     let strictness = match init.settings.text("policy").unwrap_or_default() {
         "lenient" => Strictness::Lenient,
@@ -92,14 +95,14 @@ fn build(init: Init) -> Built {
     };
     Ok(Arc::new(Helo {
         strictness,
-        bad_names: List::new(&init, "hosts", &["badhelo"])?,
+        bad_names: List::new(&init, "hosts", FILES)?,
         services: init.services,
     }))
 }
 
 impl Plugin for Helo {
     fn subscriptions(&self) -> Vec<Subscription> {
-        let fields = [Field::RemoteIp, Field::RelayClient, Field::Immune];
+        let fields = [Field::RemoteIp];
         vec![
             Subscription::to(Hook::Helo, &fields),
             Subscription::to(Hook::Ehlo, &fields),
@@ -110,7 +113,7 @@ impl Plugin for Helo {
     fn policy(&self) -> Policy {
         Policy {
             reject_type: Some(RejectType::Disconnect),
-            ..Policy::default()
+            ..super::of_strangers()
         }
     }
 
@@ -118,10 +121,7 @@ impl Plugin for Helo {
         if call.hook == Hook::DataPost {
             return x_helo(call).into();
         }
-        match super::immunity(call.session) {
-            Some(skip) => skip.into(),
-            None => super::now_or_later(self.judge(call)),
-        }
+        super::now_or_later(self.judge(call))
     }
 }
 
@@ -423,17 +423,6 @@ mod tests {
         crate::plugins::testing::apply(&outcome, &mut client);
         let header = client.transaction.header.unwrap().to_bytes();
         assert_eq!(header, &b"X-HELO: client?example\r\nFrom: a@b\r\n"[..]);
-    }
-
-    #[tokio::test]
-    async fn the_immune_greet_as_they_like() {
-        let helo = plugin(&DEFINITION, &FakeServices::new(), []);
-        let mut client = session("192.0.2.1");
-        client.connection.relay_client = true;
-        assert_eq!(
-            line(&greet(&helo, &client, "localhost").await),
-            "skip, relay client"
-        );
     }
 
     #[test]

@@ -18,12 +18,13 @@ mod queue;
 mod rcpt_ok;
 mod recipients;
 mod relay;
+mod score;
 #[cfg(test)]
 mod testing;
 
 use std::task::{Context, Poll, Waker};
 
-use gatepost_protocol::{Address, Answer, Definition, Outcome, Session};
+use gatepost_protocol::{Address, Answer, Definition, Immune, Outcome, Policy};
 
 /// Every built-in.
 pub fn all() -> Vec<Definition> {
@@ -39,19 +40,41 @@ pub fn all() -> Vec<Definition> {
         recipients::DEFINITION,
         naughty::DEFINITION,
         headers::DEFINITION,
+        score::DEFINITION,
         queue::maildir::DEFINITION,
         queue::smtp_forward::DEFINITION,
         queue::discard::DEFINITION,
     ]
 }
 
-/// Why a check does not apply to this client, in qpsmtpd's words.
-fn immunity(session: &Session) -> Option<Outcome> {
-    let connection = &session.connection;
-    if connection.relay_client {
-        return Some(Outcome::skip("relay client"));
+/// The flat files that a built-in reads to judge recipients, or who comes to them.
+pub fn flat_files(name: &str) -> &'static [&'static str] {
+    match name {
+        "badmailfrom" => badmailfrom::FILES,
+        "badrcptto" => badrcptto::FILES,
+        "dnsbl" => dnsbl::FILES,
+        "helo" => helo::FILES,
+        "rcpt_ok" => rcpt_ok::FILES,
+        "recipients" => recipients::FILES,
+        "relay" => relay::FILES,
+        _ => &[],
     }
-    connection.immune.as_deref().map(Outcome::skip)
+}
+
+/// The policy of a check of strangers: whoever may relay, is whitelisted or immune is none.
+fn of_strangers() -> Policy {
+    Policy {
+        immune: Some(Immune::Skip),
+        ..Policy::default()
+    }
+}
+
+/// The policy of what concerns everybody: where mail may go.
+fn of_everybody() -> Policy {
+    Policy {
+        immune: Some(Immune::Ignore),
+        ..Policy::default()
+    }
 }
 
 /// Whether it is the one that every domain has (RFC 5321 §4.5.1).
@@ -74,7 +97,11 @@ fn now_or_later<'a>(outcome: impl Future<Output = Outcome> + Send + 'a) -> Answe
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::borrow::Cow;
     use std::collections::BTreeSet;
+
+    use gatepost_protocol::plugin::Subscription;
+    use gatepost_protocol::{Args, Hook};
 
     #[test]
     fn every_plugin_and_setting_is_documented_and_defaults_fit() {
@@ -97,6 +124,104 @@ mod tests {
                 let row = format!("| `{}` |", setting.name);
                 assert!(section.contains(&row), "{}: no row {row}", definition.name);
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_of_strangers_is_of_nobody_else() {
+        use crate::chain::{Chain, Entry, Rules, Visit};
+        use gatepost_protocol::{Address, Args, Change, Hook, Scope, Value, Verdict};
+        let services = testing::FakeServices::new();
+        let bad = || [("addresses", ["@example.org"].into())];
+        let plugin = |definition: &Definition| testing::plugin(definition, &services, []);
+        for (name, plugin, hook) in [
+            (
+                "badmailfrom",
+                testing::plugin(&badmailfrom::DEFINITION, &services, bad()),
+                Hook::Mail,
+            ),
+            (
+                "badrcptto",
+                testing::plugin(&badrcptto::DEFINITION, &services, bad()),
+                Hook::Rcpt,
+            ),
+            ("earlytalker", plugin(&earlytalker::DEFINITION), Hook::Mail),
+            ("helo", plugin(&helo::DEFINITION), Hook::Helo),
+            ("dnsbl", plugin(&dnsbl::DEFINITION), Hook::Rcpt),
+            ("naughty", plugin(&naughty::DEFINITION), Hook::Rcpt),
+            ("headers", plugin(&headers::DEFINITION), Hook::DataPost),
+            ("rcpt_ok", plugin(&rcpt_ok::DEFINITION), Hook::Rcpt),
+        ] {
+            let rules = Rules::new(Policy::default(), plugin.policy(), None, None);
+            let chain = Chain::new(vec![Entry {
+                name: name.into(),
+                plugin,
+                rules,
+                origins: Default::default(),
+                when: None,
+            }]);
+            let address = Address::parse("bob@example.org").unwrap();
+            let args = match hook {
+                Hook::Helo => Args::Host("localhost".into()),
+                Hook::DataPost => Args::None,
+                _ => Args::Address {
+                    address: std::borrow::Cow::Owned(address),
+                    parameters: Default::default(),
+                },
+            };
+            for is_friend in [false, true] {
+                let (mut session, message) =
+                    testing::with_message(testing::session("192.0.2.1"), b"Subject: x\r\n\r\n");
+                session.connection.early_talker = true;
+                session.connection.naughty = Some(gatepost_protocol::session::Naughty {
+                    plugin: "other".to_owned(),
+                    message: "bad".to_owned(),
+                    verdict: Verdict::Deny,
+                });
+                let listed = ["zone", "text"].map(|key| (key.to_owned(), "x".into()));
+                let noted = ("test".to_owned(), Value::Map(listed.into()));
+                session.connection.notes.extend([noted]);
+                if is_friend {
+                    let friend = Change::whitelisted(Scope::Connection, "friend");
+                    friend.apply(&mut session, "x").unwrap();
+                }
+                let decision = chain
+                    .run(&mut Visit::new(session), hook, &args, Some(&message))
+                    .await;
+                let is_refused = !is_friend || name == "rcpt_ok";
+                assert_eq!(decision.verdict.is_denial(), is_refused, "{name}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_flat_files_that_are_read_are_known() {
+        for definition in all() {
+            let services = testing::FakeServices::new();
+            // Those with settings that are required read no files.
+            let Ok(plugin) = testing::built(&definition, &services, []) else {
+                continue;
+            };
+            let session = testing::session("192.0.2.1");
+            let host = || Args::Host("client.example".into());
+            let address = Address::parse("bob@example.org").unwrap();
+            let recipient = || Args::Recipient(Cow::Owned(address.clone()));
+            for Subscription { hook, .. } in plugin.subscriptions() {
+                match hook {
+                    Hook::Connect => testing::ask(&plugin, hook, &session, Args::None).await,
+                    Hook::Helo | Hook::Ehlo => testing::ask(&plugin, hook, &session, host()).await,
+                    Hook::Mail | Hook::Rcpt => {
+                        testing::ask_address(&plugin, hook, &session, "bob@example.org").await
+                    }
+                    Hook::RecipientValid => {
+                        testing::ask(&plugin, hook, &session, recipient()).await
+                    }
+                    _ => continue,
+                };
+            }
+            let known = flat_files(definition.name).iter();
+            let known: BTreeSet<String> = known.map(|name| (*name).to_owned()).collect();
+            assert_eq!(services.read(), known, "{}", definition.name);
         }
     }
 

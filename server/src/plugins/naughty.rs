@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use gatepost_protocol::{
-    Answer, Built, Call, Definition, Field, Hook, Init, Outcome, Plugin, Setting, SettingError,
-    Subscription,
+    Answer, Built, Call, Definition, Field, Hook, Immune, Init, Outcome, Plugin, Policy, Setting,
+    SettingError, Subscription,
 };
 
 pub const DEFINITION: Definition = Definition {
@@ -49,7 +49,7 @@ fn build(init: Init) -> Built {
 
 impl Plugin for Naughty {
     fn subscriptions(&self) -> Vec<Subscription> {
-        let fields = [Field::Naughty, Field::RelayClient, Field::Immune];
+        let fields = [Field::Naughty];
         let mut hooks = vec![Subscription::to(self.0, &fields)];
         if self.0 != Hook::DataPost {
             hooks.push(Subscription::to(Hook::DataPost, &fields));
@@ -57,14 +57,19 @@ impl Plugin for Naughty {
         hooks
     }
 
+    /// Asked of everybody, it has a line in the log only where something was kept. Who became a relay client since, by AUTH, is no longer judged by what
+    /// was found before.
+    fn policy(&self) -> Policy {
+        Policy {
+            immune: Some(Immune::Tolerate),
+            ..Policy::default()
+        }
+    }
+
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
         let Some(kept) = &call.session.connection.naughty else {
             return Outcome::declined().into();
         };
-        // Who became a relay client since, by AUTH, is no longer judged by what was found before.
-        if let Some(skip) = super::immunity(call.session) {
-            return skip.into();
-        }
         Outcome::fail(format!("{}: {}", kept.plugin, kept.message))
             .with_reply(&format!("({}) {}", kept.plugin, kept.message))
             .with_verdict(kept.verdict)
@@ -99,9 +104,6 @@ mod tests {
         assert_eq!(bad.verdict, Some(Verdict::DenyDisconnect));
         let late = ask(&naughty, Hook::DataPost, &client, Args::None).await;
         assert_eq!(line(&late), "fail, dnsbl: listed");
-        client.connection.relay_client = true;
-        let relay = ask(&naughty, Hook::DataPost, &client, Args::None).await;
-        assert_eq!(line(&relay), "skip, relay client");
     }
 
     #[test]

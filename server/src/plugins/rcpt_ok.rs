@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gatepost_protocol::{
     Address, Answer, Built, Call, Change, Definition, EnhancedCode, Field, Hook, Init, Outcome,
-    Plugin, Services, Setting, Subscription, Validity,
+    Plugin, Policy, Services, Setting, Subscription, Validity,
 };
 
 use super::lists::List;
@@ -33,24 +33,32 @@ struct RcptOk {
     services: Arc<dyn Services>,
 }
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["rcpthosts", "morercpthosts"];
+
 fn build(init: Init) -> Built {
     Ok(Arc::new(RcptOk {
         hostname: init.hostname.to_ascii_lowercase(),
-        hosts: List::new(&init, "hosts", &["rcpthosts", "morercpthosts"])?,
+        hosts: List::new(&init, "hosts", FILES)?,
         services: Arc::clone(&init.services),
     }))
 }
 
 impl Plugin for RcptOk {
     fn subscriptions(&self) -> Vec<Subscription> {
-        let mut rcpt = Subscription::to(Hook::Rcpt, &[Field::RelayClient, Field::Immune]);
+        let mut rcpt = Subscription::to(Hook::Rcpt, &[Field::RelayClient]);
         rcpt.timeout = Some(TIMEOUT);
         vec![rcpt]
     }
 
+    /// Whoever is whitelisted may send to us, and no further.
+    fn policy(&self) -> Policy {
+        super::of_everybody()
+    }
+
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
-        if let Some(immune) = super::immunity(call.session) {
-            return Outcome::ok(immune.message).into();
+        if call.session.connection.relay_client {
+            return Outcome::ok("relay client").into();
         }
         let Some(recipient) = call.args.address() else {
             return Outcome::declined().into();

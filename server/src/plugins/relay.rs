@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use gatepost_protocol::{
     Answer, Built, Call, Change, Definition, EnhancedCode, Field, Hook, Init, Outcome, Plugin,
-    Setting, Subscription,
+    Policy, Setting, Subscription,
 };
 
 use super::lists::{List, checked};
@@ -38,6 +38,9 @@ struct Relay {
     only: bool,
 }
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["relayclients", "morerelayclients", "norelayclients"];
+
 fn build(init: Init) -> Built {
     let mut errors = Vec::new();
     let clients = List::new(&init, "clients", &["relayclients", "morerelayclients"]);
@@ -61,6 +64,10 @@ impl Plugin for Relay {
             hooks.push(Subscription::to(Hook::Rcpt, &[Field::RelayClient]));
         }
         hooks
+    }
+
+    fn policy(&self) -> Policy {
+        super::of_everybody()
     }
 
     fn call<'a>(&'a self, call: &'a Call<'a>) -> Answer<'a> {
@@ -87,12 +94,20 @@ impl Relay {
             Err(error) => return Outcome::error(error.to_string()),
         };
         if let Some(net) = denied.find(remote.ip()) {
-            return Outcome::skip(format!("{net} may not relay"))
-                .with_change(Change::RelayClient { value: false });
+            return Outcome::skip(format!("{net} may not relay")).with_change(
+                Change::RelayClient {
+                    value: false,
+                    reason: None,
+                },
+            );
         }
         match allowed.find(remote.ip()) {
-            Some(net) => Outcome::pass(format!("{net} may relay"))
-                .with_change(Change::RelayClient { value: true }),
+            Some(net) => {
+                Outcome::pass(format!("{net} may relay")).with_change(Change::RelayClient {
+                    value: true,
+                    reason: None,
+                })
+            }
             None => Outcome::skip("no match"),
         }
     }

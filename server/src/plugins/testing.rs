@@ -1,6 +1,6 @@
 //! For the tests of plugins: services without a daemon, and short ways to make sessions and calls.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ pub struct FakeServices {
     files: Mutex<HashMap<String, Vec<String>>>,
     dns: Mutex<HashMap<(String, &'static str), Dns>>,
     asked: Mutex<Vec<String>>,
+    read: Mutex<BTreeSet<String>>,
     recipients: Mutex<HashMap<String, Result<Validity, ServiceError>>>,
     logged: Mutex<Vec<String>>,
 }
@@ -62,6 +63,11 @@ impl FakeServices {
         let mut asked = self.asked.lock().unwrap().clone();
         asked.sort();
         asked
+    }
+
+    /// The names of the flat files that were read.
+    pub fn read(&self) -> BTreeSet<String> {
+        self.read.lock().unwrap().clone()
     }
 
     /// The lines that were logged.
@@ -111,6 +117,7 @@ impl Services for FakeServices {
     }
 
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
+        self.read.lock().unwrap().insert(name.to_owned());
         let lines = self.files.lock().unwrap().get(name).cloned();
         Box::pin(std::future::ready(Ok(lines.unwrap_or_default())))
     }

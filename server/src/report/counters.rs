@@ -72,6 +72,10 @@ limits! {
     HeaderFields "max_header_fields",
     /// Received fields of a message (RFC 5321 §6.3).
     ReceivedFields "received_fields",
+    /// What plugins may let a client wait for a reply (docs/protocol.md §6.6).
+    PluginDelay "plugin_delay",
+    /// What is withheld from delivery.
+    Quarantine "quarantine",
     /// Requests that wait for a plugin process.
     PluginRequests "plugin_requests",
     /// Events that wait for a plugin process.

@@ -2,8 +2,11 @@
 //!
 //! [`Core`] answers built-ins directly; the host answers the calls of child processes with the same value.
 
+mod answers;
 mod dns;
+mod own_files;
 pub mod question;
+mod recent;
 mod recipients;
 mod state;
 #[cfg(test)]
@@ -19,7 +22,10 @@ use gatepost_protocol::{
     Validity,
 };
 
+pub use answers::{Answers, kept_for};
 pub use dns::DnsConfig;
+pub use own_files::OwnFiles;
+pub use recent::Recent;
 pub use recipients::{RecipientHook, Told};
 
 /// Reads a flat file by name: its lines without comments, none where there is no such file, or what is wrong with it and where.

@@ -10,15 +10,15 @@ tokio::task_local! {
 /// A question about an address, and the one that led to it.
 #[derive(Debug)]
 pub struct Question {
-    /// The address in lower case.
-    address: String,
+    /// Tells it from all others: what is asked, and the address in lower case.
+    name: String,
     within: Option<Arc<Question>>,
 }
 
 impl Question {
-    /// A question about an address in lower case, asked by who works at `within`.
-    pub(super) fn new(address: String, within: Option<Arc<Question>>) -> Arc<Question> {
-        Arc::new(Question { address, within })
+    /// A question asked by who works at `within`.
+    pub(super) fn new(name: String, within: Option<Arc<Question>>) -> Arc<Question> {
+        Arc::new(Question { name, within })
     }
 
     /// What the running task works at.
@@ -36,10 +36,10 @@ impl Question {
         AT_HAND.sync_scope(question, work)
     }
 
-    /// The addresses, from the question itself to the one that led to all others.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = &str> {
+    /// The names, from the question itself to the one that led to all others.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let first = Some(self);
         std::iter::successors(first, |question| question.within.as_deref())
-            .map(|question| &*question.address)
+            .map(|question| &*question.name)
     }
 }

@@ -191,6 +191,7 @@ fn converse(settings: Settings, blocks: VecDeque<Vec<u8>>) -> (Vec<u8>, Kept) {
         chain: Arc::new(Chain::new(vec![taker])),
         spool: Arc::clone(&SPOOL),
         outbox: Some(Arc::clone(&OUTBOX)),
+        store: Some(Arc::clone(OUTBOX.store())),
         journal: None,
         apart: Apart::default(),
         services: Arc::new(FakeServices::default()),

@@ -41,9 +41,11 @@ class Outcome:
         self.enhanced: Optional[str] = entry.get("enhanced")
         self.reply: List[str] = entry.get("reply", [])
         self.values: Optional[List[str]] = entry.get("values")
+        self.settings: Optional[Map] = entry.get("settings")
         self.changes: List[Map] = entry.get("changes", [])
         self.recipients: Dict[str, Outcome] = {text(own["address"]): Outcome(own, plugin, hook) for own in entry.get("recipients", ())}
         self.deferred: Optional[str] = entry.get("defer")
+        self.delay: float = entry.get("delay_ms", 0) / 1000
 
     def later(self) -> Outcome:
         """Waits for the answer of a hook that deferred it."""
@@ -90,7 +92,7 @@ class Session:
 
     def field(self, name: str) -> Any:
         """A field as it is now: "karma", "header", "quarantine" ...; None if it has no value."""
-        return (self.view.connection if name in CONNECTION_FIELDS else self.view.transaction).get(name)
+        return self.view.connection.get(name, self.view.transaction.get(name))
 
     def run(self, hook: str, **args: Any) -> Outcome:
         """Run the plugin's function for ``hook`` with these arguments. A note of the hook's exception goes to stderr."""
@@ -101,7 +103,7 @@ class Session:
         core.answers.message = self._message
         core.client_gone = self.client_gone
         more: Map = {
-            "args": {name: value if isinstance(value, (dict, type(None))) else str(value) for name, value in args.items()},
+            "args": {name: value if isinstance(value, (dict, bytes, int, type(None))) else str(value) for name, value in args.items()},
             "connection": _only(declared["fields"], self.view.connection),
             "transaction_fields": _only(declared["fields"], {**self.view.transaction, **self._path(declared)}),
             "notes": {"connection": _only(declared["reads"], self.notes), "transaction": _only(declared["reads"], self.transaction_notes)},

@@ -51,7 +51,8 @@ fn sender(text: &str) -> Result<Address, String> {
     }
 }
 
-fn recipient(text: &str) -> Result<Address, String> {
+/// Reads the address of a recipient.
+pub fn recipient(text: &str) -> Result<Address, String> {
     Address::parse_utf8(text).map_err(|_| "expected an address, like bob@example.org".to_owned())
 }
 

@@ -61,6 +61,7 @@ pub fn perform(
                     services,
                     spool: Arc::new(spool),
                     outbox: None,
+                    store: None,
                     journal: Some(journal.clone()),
                     apart: Apart::default(),
                 });

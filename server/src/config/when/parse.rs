@@ -9,6 +9,7 @@
 
 use std::net::IpAddr;
 
+use gatepost_protocol::Points;
 use gatepost_protocol::settings::nearest;
 use ipnet::IpNet;
 
@@ -225,8 +226,18 @@ impl<'a> Parser<'a> {
     }
 
     fn number(&mut self, name: NumberName, order: Order) -> Result<Node, Wrong> {
-        self.rest();
+        let rest = self.rest();
         let start = self.at;
+        if name.has_fractions() {
+            let is_of_number = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+            let length = rest.bytes().take_while(is_of_number).count();
+            if let Some(Points(number)) = Points::parse(&rest[..length]) {
+                self.at += length;
+                return Ok(Node::Number(name, order, number));
+            }
+            let message = "`score` is a number: expected one such as 5 or 7.5, without quotes";
+            return Err((start, message.to_owned()));
+        }
         match self.literal()? {
             Literal::Number(number) => Ok(Node::Number(name, order, number)),
             Literal::Text(_) => Err((

@@ -9,9 +9,11 @@ fn session() -> Session {
     session.connection.hello = Some("EHLO".into());
     session.connection.hello_host = Some("Client.Example".to_owned());
     session.connection.karma = -2;
+    session.connection.scores.add("p", 6500, "");
     session.connection.relay_client = true;
     session.connection.tls = Some(Box::default());
     session.transaction.sender = Some(Address::null());
+    session.transaction.whitelisted = Some("a good sender".to_owned());
     session.transaction.recipients = vec![Address::parse("a@b.example").unwrap()];
     session
 }
@@ -25,11 +27,14 @@ fn conditions_hold_as_they_read() {
         ("relay_client", true),
         ("!relay_client || immune", false),
         ("tls && relay_client", true),
+        ("whitelisted == 'a good sender' && !immune", true),
         ("!tls", false),
         ("naughty || karma < 0", true),
         ("karma <= -2 && karma >= -2 && karma == -2", true),
         ("karma != -2 || karma > -2", false),
         ("karma", true),
+        ("score >= 6.5 && score < 6.501 && score > -1", true),
+        ("score == 6", false),
         ("recipient_count > 1", false),
         ("recipient_count == 1", true),
         ("remote_ip == \"192.0.2.7\"", true),
@@ -67,6 +72,16 @@ fn mistakes_point_at_their_place() {
             "relayclient",
             0,
             "unknown name `relayclient`; did you mean `relay_client`?",
+        ),
+        (
+            "score >= '5'",
+            9,
+            "`score` is a number: expected one such as 5 or 7.5, without quotes",
+        ),
+        (
+            "score >= 5.0001",
+            9,
+            "`score` is a number: expected one such as 5 or 7.5, without quotes",
         ),
         ("karma && 5", 9, "expected a name, such as `direction`"),
         (

@@ -42,6 +42,8 @@ impl Mail {
             self.reset().await;
             return Ok(next);
         }
+        let from = wire.written();
+        self.let_wait(wire, from).await?;
         // Nor may a message come before it is asked for (RFC 2920 §3.1).
         self.look_for_early_input(wire).await?;
         self.say(

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use gatepost_protocol::{
     Address, Args, EnhancedCode, Field, Hook, Level, Message, Parameters, Verdict,
@@ -11,7 +11,7 @@ use gatepost_protocol::{
 use super::incoming::Incoming;
 use super::replies::Each;
 use super::shares::{Delivery, Fate, Share, by_route};
-use super::{Mail, verdict};
+use super::{Mail, divert, verdict};
 use crate::chain::Decision;
 use crate::config::Mixed;
 use crate::dialog::{End, Next, Stream, Wire};
@@ -58,7 +58,7 @@ impl Mail {
             return Ok(next);
         }
         let each = self.replies_to_each();
-        let mut delivery = self.share_out();
+        let mut delivery = self.share_out().await;
         for hook in [Hook::DataPostHeaders, Hook::DataPost, Hook::QueuePre] {
             for at in 0..delivery.shares.len() {
                 self.judge(wire, &mut delivery, at, hook, &message).await;
@@ -70,13 +70,19 @@ impl Mail {
         if delivery.is_mixed() && each == Each::No {
             self.refuse_unless_mixed(&mut delivery);
         }
-        if delivery.is_open() {
-            if wire.is_gone().await {
+        if delivery.is_open() || !delivery.diverted.is_empty() {
+            // Not behind `queue`: a client that loses its patience before it has its 250 would send again what is kept already (RFC 1047).
+            let from = wire.written();
+            if self.let_wait(wire, from).await.is_err() || wire.is_gone().await {
                 return Err(self.drop_message(&mut delivery));
             }
+            self.keep_diverted(&mut delivery, each, &message).await;
             for at in 0..delivery.shares.len() {
                 self.queue(wire, &mut delivery, at, &message).await;
             }
+        }
+        if delivery.is_taken() {
+            self.visit.delay = Duration::ZERO;
         }
         let departed = self.visit.departure.has_happened();
         if departed && !delivery.is_taken() {
@@ -115,12 +121,17 @@ impl Mail {
         self.enter(&mut delivery.shares[at]);
         self.note_share(is_part);
         if hook == Hook::DataPost {
+            delivery.shares[at].has_trace = true;
             self.add_trace(message).await;
         }
         let decision = self.put_while_there(wire, hook, message).await;
         self.note_decided(delivery, at);
         if decision.ends_message() {
-            delivery.close_share(at, &Fate { hook, decision });
+            let fate = Fate::new(hook, decision);
+            if fate.is_diverted() {
+                delivery.divert(at, &self.visit.session.transaction.recipients, &fate);
+            }
+            delivery.close_share(at, &fate);
         }
         self.leave(&mut delivery.shares[at]);
     }
@@ -169,11 +180,23 @@ impl Mail {
                 self.ask(Hook::QueuePost, &Args::None, Some(message)).await;
             }
             self.note_decided(delivery, at);
-            let hook = Hook::Queue;
-            let fate = Fate { hook, decision };
-            for recipient in &self.visit.session.transaction.recipients {
+            let fate = Fate::new(Hook::Queue, decision);
+            let recipients = &self.visit.session.transaction.recipients;
+            if fate.is_diverted() {
+                delivery.divert(at, recipients, &fate);
+            }
+            for recipient in recipients {
                 self.note_fate(delivery, at, recipient, &fate);
             }
+            let lost = self.keep_share(delivery, at, message).await;
+            // Others may have it by now: for those whom no reply speaks of it is tried again.
+            for recipient in &lost {
+                self.note_fate(delivery, at, recipient, &divert::not_kept());
+            }
+            let fate = match fate.is_diverted() && !lost.is_empty() {
+                true => divert::not_kept(),
+                false => fate,
+            };
             if last.as_ref().is_none_or(Fate::is_taken) {
                 last = Some(fate);
             }
@@ -186,13 +209,13 @@ impl Mail {
     }
 
     /// The recipients of a share are those at hand now.
-    fn enter(&mut self, share: &mut Share) {
+    pub(super) fn enter(&mut self, share: &mut Share) {
         self.visit.profile.clone_from(&share.profile);
         self.visit.divided = false;
         std::mem::swap(&mut self.visit.session.transaction, &mut share.transaction);
     }
 
-    fn leave(&mut self, share: &mut Share) {
+    pub(super) fn leave(&mut self, share: &mut Share) {
         std::mem::swap(&mut self.visit.session.transaction, &mut share.transaction);
     }
 
@@ -200,7 +223,10 @@ impl Mail {
     fn note_decided(&mut self, delivery: &mut Delivery, at: usize) {
         let mut last = None;
         for (address, hook, decision) in std::mem::take(&mut self.visit.decided) {
-            let fate = Fate { hook, decision };
+            let fate = Fate::new(hook, decision);
+            if fate.is_diverted() {
+                delivery.divert(at, std::slice::from_ref(&address), &fate);
+            }
             self.note_fate(delivery, at, &address, &fate);
             last = Some(fate);
         }
@@ -233,7 +259,7 @@ impl Mail {
 
     /// Some recipients refuse a message that others may take, and the client cannot be told of each: decides whether it goes on.
     fn refuse_unless_mixed(&mut self, delivery: &mut Delivery) {
-        let refusal = self.overall(delivery);
+        let refusal = self.refusal_of(delivery);
         match self.shared.config.mixed {
             // Nobody has it yet, so that the client can as well come again for all.
             Mixed::Bounce | Mixed::Discard if !self.told(&refusal).is_soft() => {}
@@ -382,7 +408,7 @@ impl Mail {
     }
 
     /// Puts our trace headers above the message.
-    async fn add_trace(&mut self, message: &dyn Message) {
+    pub(super) async fn add_trace(&mut self, message: &dyn Message) {
         let hostname = self.shared.config.hostname.clone();
         let default = trace::received(&self.visit.session, &hostname, SystemTime::now());
         let args = Args::Default(default.as_str().into());

@@ -136,7 +136,13 @@ impl Mail {
                 "452 4.5.3 Too many recipients; send the others a message of their own",
             );
         }
-        let profile = self.shared.chain.profile(&recipient).cloned();
+        let profile = match self.shared.chain.profile(&recipient).await {
+            Ok(profile) => profile,
+            Err(decision) => {
+                let next = self.settle(output, Hook::Rcpt, &decision);
+                return next.unwrap_or_else(|| self.say(output, verdict::NOBODY_RELAYS));
+            }
+        };
         if let Some(reply) = self.must_wait(&recipient, profile.as_ref()) {
             return self.say(output, &reply);
         }
@@ -147,6 +153,7 @@ impl Mail {
         self.visit.profile.clone_from(&profile);
         let decision = self.ask(Hook::Rcpt, &args, None).await;
         self.visit.profile = None;
+        let diverted = self.visit.diverted.take();
         if let Some(next) = self.settle(output, Hook::Rcpt, &decision) {
             return next;
         }
@@ -157,6 +164,7 @@ impl Mail {
             address: recipient.clone(),
             parameters: parameters.clone(),
             profile,
+            diverted,
         });
         self.visit
             .session

@@ -6,6 +6,7 @@ use gatepost_protocol::{Args, EnhancedCode, Hook, Level, Verdict};
 
 use super::{Hello, Mail, parse, xclient};
 use crate::chain::Decision;
+use crate::dialog::reply::Usual;
 use crate::dialog::sasl::Mechanism;
 use crate::dialog::{End, Next, Stream, Wire, reply};
 
@@ -34,6 +35,8 @@ impl Mail {
         if let Some(next) = self.settle(wire.output(), Hook::Connect, &decision) {
             return Ok(next);
         }
+        let from = wire.written();
+        self.let_wait(wire, from).await?;
         if looks {
             self.look_before_greeting(wire).await?;
         }
@@ -41,16 +44,22 @@ impl Mail {
             "220 {} {} Gatepost",
             self.shared.config.hostname, self.dialect.name
         );
-        Ok(self.say(wire.output(), &greeting))
+        if decision.lines.is_empty() {
+            return Ok(self.say(wire.output(), &greeting));
+        }
+        // Our name comes first, whatever a plugin adds (RFC 5321 §4.2 `Greeting`).
+        let lines = std::iter::once(Usual::of(&greeting).text)
+            .chain(decision.lines.iter().map(String::as_str))
+            .collect::<Vec<_>>();
+        reply::write_lines(wire.output(), 220, None, &lines);
+        Ok(Next::Go)
     }
 
     async fn look_before_greeting<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
-        let connection = &mut self.visit.session.connection;
-        if !self.listen.greet_delay.is_zero()
-            && !connection.relay_client
-            && connection.immune.is_none()
-        {
-            connection.early_talker = wire.has_input_within(self.listen.greet_delay).await?;
+        let session = &mut self.visit.session;
+        if !self.listen.greet_delay.is_zero() && !session.is_privileged() {
+            session.connection.early_talker =
+                wire.has_input_within(self.listen.greet_delay).await?;
         }
         self.look_for_early_input(wire).await
     }
@@ -155,7 +164,11 @@ impl Mail {
     fn offer(&self, extensions: parse::Extensions, lines: &mut Vec<Cow<'static, str>>) {
         let limits = &self.shared.config.limits;
         lines.push("PIPELINING".into());
-        lines.push(format!("SIZE {}", self.max_size()).into());
+        lines.push(match self.max_size() {
+            // RFC 1870 §4: a message may be as big as its recipients have it, and they are not known yet.
+            u64::MAX => "SIZE".into(),
+            most => format!("SIZE {most}").into(),
+        });
         lines.push("8BITMIME".into());
         lines.push("ENHANCEDSTATUSCODES".into());
         for (keyword, offered) in [

@@ -1,5 +1,6 @@
 //! A message comes in, whoever finds its end: block by block into the spool, its header block to the plugins, up to the verdict whether what came can be taken.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use gatepost_protocol::{Args, HeaderBlock, Hook, Level};
 use tokio::time::Instant;
 
 use super::Mail;
+use super::lines::Lines;
 use crate::chain::Decision;
 use crate::config::BareNewlines;
 use crate::dialog::{End, Next, Stream, Wire};
@@ -20,6 +22,8 @@ pub struct Incoming {
     intake: Intake,
     reader: DataReader,
     head: Head,
+    /// Where plugins look at the message as it comes in: what they have not seen.
+    lines: Option<Lines>,
     fault: Option<Fault>,
     /// How long the client was waited for.
     waited: Duration,
@@ -30,15 +34,15 @@ enum Fault {
     TooBig,
     HeaderTooBig,
     TooManyFields,
-    Denied(Decision),
+    Denied(Hook, Decision),
 }
 
 /// Why a message is not taken.
 pub enum Refusal {
     /// This is the reply.
     Reply(String),
-    /// A plugin does not want it.
-    Denied(Decision),
+    /// A plugin at this hook does not want it.
+    Denied(Hook, Decision),
 }
 
 /// What one block brought.
@@ -52,7 +56,7 @@ pub struct Block {
 impl Incoming {
     /// A plugin wants the client gone, in the middle of its message.
     pub fn is_cut_off(&self) -> bool {
-        matches!(&self.fault, Some(Fault::Denied(decision)) if decision.verdict.disconnects())
+        matches!(&self.fault, Some(Fault::Denied(_, decision)) if decision.verdict.disconnects())
     }
 
     /// Bytes that came so far.
@@ -69,12 +73,14 @@ impl Incoming {
 
 impl Mail {
     /// A message of which nothing came yet.
-    pub(super) fn incoming(&self, framing: Framing) -> Incoming {
+    pub(super) fn incoming(&mut self, framing: Framing) -> Incoming {
+        self.visit.begin_message();
         let config = &self.shared.config;
         Incoming {
             intake: self.shared.spool.begin(),
             reader: DataReader::new(framing, config.bare_newlines, config.limits.max_data_line),
             head: Head::default(),
+            lines: self.shared.chain.asks(Hook::DataLines).then(Lines::default),
             fault: None,
             waited: Duration::ZERO,
         }
@@ -117,13 +123,24 @@ impl Mail {
         }
         let max_size = self.max_size();
         let config = &self.shared.config;
-        let (intake, head) = (&mut incoming.intake, &mut incoming.head);
+        let Incoming {
+            intake,
+            head,
+            lines,
+            ..
+        } = incoming;
+        let mut take = |fresh: &[u8]| {
+            if let Some(lines) = lines {
+                lines.add(fresh);
+            }
+            head.take(fresh)
+        };
         let has_header = if bare && config.bare_newlines == BareNewlines::Normalize {
             let lines = normalized(intake.fresh());
             intake.replace(&lines).await;
-            head.take(&lines)
+            take(&lines)
         } else {
-            head.take(intake.fresh())
+            take(intake.fresh())
         };
         if intake.size() > max_size {
             incoming.fault = Some(Fault::TooBig);
@@ -132,6 +149,7 @@ impl Mail {
         } else if has_header {
             self.header_came(incoming).await;
         }
+        self.show_lines(incoming, false).await;
         if incoming.fault.is_some() {
             incoming.intake.discard();
         }
@@ -155,7 +173,49 @@ impl Mail {
         transaction.body_start = body_start as u64;
         let decision = self.ask(Hook::DataHeadersEnd, &Args::None, None).await;
         if decision.verdict.is_denial() {
-            incoming.fault = Some(Fault::Denied(decision));
+            incoming.fault = Some(Fault::Denied(Hook::DataHeadersEnd, decision));
+        }
+    }
+
+    /// Shows plugins what they have not seen of the message, once they know its header. Nothing more is read while they look: that is all the
+    /// client feels of how slow they are.
+    async fn show_lines(&mut self, incoming: &mut Incoming, is_last: bool) {
+        if incoming.lines.is_none() || incoming.head.end.is_none() {
+            return;
+        }
+        if incoming.fault.is_some() || self.is_malformed(&incoming.reader) {
+            incoming.lines = None;
+        }
+        while let Some(lines) = &mut incoming.lines
+            && let Some((block, offset)) = lines.next(is_last)
+        {
+            let args = Args::Lines {
+                lines: Cow::Owned(block),
+                offset,
+            };
+            let decision = self.ask(Hook::DataLines, &args, None).await;
+            if decision.verdict.is_denial() {
+                incoming.fault = Some(Fault::Denied(Hook::DataLines, decision));
+                incoming.lines = None;
+            } else if !self.shared.chain.wants_lines(&self.visit) {
+                incoming.lines = None;
+            }
+        }
+    }
+
+    /// Whether what was read breaks the rules for lines, so that the message cannot be taken any more.
+    fn is_malformed(&self, reader: &DataReader) -> bool {
+        let seen = reader.seen();
+        seen.long_line || self.refuses_bare(reader) && (seen.bare_cr || seen.bare_lf)
+    }
+
+    /// Whether a CR or LF that stands alone is a reason to refuse.
+    fn refuses_bare(&self, reader: &DataReader) -> bool {
+        match self.shared.config.bare_newlines {
+            BareNewlines::Reject => true,
+            // Nobody rewrites binary data, and only its header can be at fault.
+            BareNewlines::Normalize => reader.is_binary(),
+            BareNewlines::Keep => false,
         }
     }
 
@@ -174,6 +234,7 @@ impl Mail {
             incoming.head.end = Some((length, length));
             self.header_came(&mut incoming).await;
         }
+        self.show_lines(&mut incoming, true).await;
         if let Some(refusal) = self.refusal(&mut incoming) {
             return Err(refusal);
         }
@@ -188,14 +249,9 @@ impl Mail {
         self.visit.session.transaction.size = incoming.size();
         let config = &self.shared.config;
         let seen = incoming.reader.seen();
-        let bare_is_refused = match config.bare_newlines {
-            BareNewlines::Reject => true,
-            // Nobody rewrites binary data, and only its header can be at fault.
-            BareNewlines::Normalize => incoming.reader.is_binary(),
-            BareNewlines::Keep => false,
-        };
+        let bare_is_refused = self.refuses_bare(&incoming.reader);
         let reply = match incoming.fault.take() {
-            Some(Fault::Denied(decision)) => return Some(Refusal::Denied(decision)),
+            Some(Fault::Denied(hook, decision)) => return Some(Refusal::Denied(hook, decision)),
             Some(Fault::TooBig) => {
                 report::count(Limit::Size);
                 format!("552 5.3.4 Message is bigger than {} bytes", self.max_size())
@@ -239,7 +295,7 @@ impl Mail {
                 self.log_refused(reply);
                 self.say(output, reply)
             }
-            Refusal::Denied(decision) => self.refuse(output, Hook::DataHeadersEnd, decision),
+            Refusal::Denied(hook, decision) => self.refuse(output, *hook, decision),
         }
     }
 

@@ -5,9 +5,11 @@ mod auth;
 mod bdat;
 mod data;
 mod deliver;
+mod divert;
 mod envelope;
 mod greeting;
 mod incoming;
+mod lines;
 mod other;
 pub mod parse;
 mod repair;
@@ -235,6 +237,20 @@ impl Mail {
             .await
     }
 
+    /// Lets the client wait for its replies from there on, where plugins asked for that.
+    async fn let_wait<S: Stream>(&mut self, wire: &mut Wire<S>, from: u64) -> Result<(), End> {
+        let delay = std::mem::take(&mut self.visit.delay);
+        if delay.is_zero() || self.visit.rehearsal {
+            return Ok(());
+        }
+        self.log(
+            Level::Info,
+            None,
+            format_args!("the client waits {delay:?} for its reply, as plugins asked for"),
+        );
+        wire.pause(from, delay).await
+    }
+
     /// Whether nobody on the way can read along.
     fn is_secure(&self) -> bool {
         self.visit.session.connection.tls.is_some()
@@ -267,8 +283,10 @@ impl Mail {
     /// Gives a reply of our own.
     fn say(&mut self, output: &mut Vec<u8>, text: &str) -> Next {
         reply::write(output, text);
-        let said = Usual::of(text);
-        self.count(said.code, said.text);
+        if reply::is_refusal(text) {
+            let said = Usual::of(text);
+            self.count(said.code, said.text);
+        }
         Next::Go
     }
 
@@ -293,6 +311,9 @@ impl Mail {
         decision: &Decision,
         any_class: bool,
     ) -> Next {
+        if decision.is_wordless() {
+            return self.say(output, usual);
+        }
         let code = reply::write_decided(output, Usual::of(usual), decision, any_class);
         let text = decision
             .lines
@@ -333,6 +354,7 @@ impl Protocol for Mail {
         let next = self.connect(wire, true).await?;
         let said = wire.written_since(0);
         self.note_said("", said);
+        self.let_wait(wire, 0).await?;
         wire.expect_within(Some(self.shared.config.limits.hello_timeout));
         Ok(next)
     }
@@ -347,6 +369,7 @@ impl Protocol for Mail {
         let is_first = std::mem::take(&mut self.is_first);
         let errors = self.errors;
         let asked = self.note_command(wire, verb, name, argument);
+        let from = wire.written();
         let output = wire.output();
         let next = match verb {
             Some(Verb::Mail) => self.mail(output, argument).await,
@@ -382,6 +405,7 @@ impl Protocol for Mail {
         };
         let next = self.limit(wire.output(), errors, next);
         self.note_reply(wire, verb, asked);
+        self.let_wait(wire, from).await?;
         Ok(next)
     }
 

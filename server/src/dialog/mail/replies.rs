@@ -4,6 +4,7 @@ use gatepost_protocol::{Address, EnhancedCode, Hook, Level, Verdict};
 
 use super::shares::{Delivery, Fate};
 use super::{Mail, verdict};
+use crate::chain::Decision;
 use crate::config::Mixed;
 use crate::dialog::Next;
 use crate::dialog::reply::{self, Usual};
@@ -109,22 +110,36 @@ impl Mail {
 
     /// What is said of all recipients together: yes, where the message is safe for one; no for now, where one says so; else no.
     pub(super) fn overall(&self, delivery: &Delivery) -> Fate {
-        let fates = || delivery.fates.iter().flatten();
-        let taken = fates().find(|fate| fate.is_taken());
-        let soft = || fates().find(|fate| self.told(fate).is_soft());
-        taken
-            .or_else(soft)
-            .or_else(|| fates().next())
-            .cloned()
-            .unwrap_or_else(Fate::not_queued)
+        let mut fates = delivery.fates.iter().flatten();
+        match fates.find(|fate| fate.is_taken()) {
+            Some(taken) => taken.clone(),
+            None => self.refusal_of(delivery),
+        }
+    }
+
+    /// What is said of all who refuse: no for now, where one says so; else no.
+    pub(super) fn refusal_of(&self, delivery: &Delivery) -> Fate {
+        let fates = delivery.fates.iter().flatten();
+        let refusals = || fates.clone().filter(|fate| !fate.is_taken());
+        let soft = refusals().find(|fate| self.told(fate).is_soft());
+        let refusal = soft.or_else(|| refusals().next()).cloned();
+        refusal.unwrap_or_else(Fate::not_queued)
     }
 
     /// The reply for a fate.
     pub(super) fn told(&self, fate: &Fate) -> Told {
         let (hook, decision) = (fate.hook, &fate.decision);
         let (session, transaction) = (&self.visit.session, &self.visit.session.transaction);
+        // Why it is diverted is not the client's to know.
+        let silent = Decision::declined();
+        let is_taken = fate.is_taken();
+        let decision = if fate.is_diverted() {
+            &silent
+        } else {
+            decision
+        };
         let (usual, next) = match (hook, decision.verdict) {
-            (Hook::Queue, Verdict::Ok) => {
+            _ if is_taken => {
                 let usual = format!("250 2.0.0 Queued as {}.{}", session.id, transaction.number);
                 (usual, Next::Go)
             }
@@ -157,23 +172,23 @@ impl Mail {
     /// One line for each thing that became of the message.
     fn log_fates(&self, delivery: &Delivery) {
         let fates: Vec<&Fate> = delivery.fates.iter().flatten().collect();
-        let taken = fates.iter().filter(|fate| fate.is_taken()).count();
-        if taken > 0 {
+        let queued = fates.iter().filter(|fate| fate.is_queued()).count();
+        if queued > 0 {
             let departed = self.visit.departure.has_happened();
             let twice =
                 departed.then_some("the client left before the reply, and will send it again");
-            self.log_message(Some(Hook::Queue), "queued", taken, twice);
+            self.log_message(Some(Hook::Queue), "queued", queued, twice);
         }
-        let mut said: Vec<String> = Vec::new();
-        for fate in fates.iter().filter(|fate| !fate.is_taken()) {
-            let why = fate.why();
-            if !said.contains(&why) {
-                let same = fates
-                    .iter()
-                    .filter(|other| !other.is_taken() && other.why() == why);
-                self.log_message(None, "refused", same.count(), Some(&why));
-                said.push(why);
+        let others = fates.iter().filter(|fate| !fate.is_queued());
+        let mut said: Vec<((String, String), usize)> = Vec::new();
+        for became in others.map(|fate| (fate.what(), fate.why())) {
+            match said.iter_mut().find(|(other, _)| *other == became) {
+                Some((_, recipients)) => *recipients += 1,
+                None => said.push((became, 1)),
             }
+        }
+        for ((what, why), recipients) in said {
+            self.log_message(None, &what, recipients, Some(&why));
         }
     }
 

@@ -1,10 +1,12 @@
 //! Who is to be judged together: the recipients of a message, parted by the settings in force for them, and what became of it for each.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use gatepost_protocol::{Address, EnhancedCode, Hook, Parameters, Transaction, Verdict};
 
 use super::Mail;
+use super::divert::Diverted;
 use crate::chain::{Decision, Profile, agree};
 use crate::report::{self, Limit};
 
@@ -15,6 +17,8 @@ pub(super) struct Accepted {
     pub parameters: Parameters,
     /// The settings in force for it; `None`: the site's.
     pub profile: Option<Arc<Profile>>,
+    /// Where its message is to go instead.
+    pub diverted: Option<Decision>,
 }
 
 /// What became of a message for a recipient.
@@ -22,6 +26,8 @@ pub(super) struct Accepted {
 pub(super) struct Fate {
     pub hook: Hook,
     pub decision: Decision,
+    /// In the store, its name there.
+    pub kept_as: Option<String>,
 }
 
 /// Recipients that a message is judged for once, with a copy of the transaction for them alone.
@@ -30,6 +36,10 @@ pub(super) struct Share {
     pub members: Vec<usize>,
     pub profile: Option<Arc<Profile>>,
     pub transaction: Transaction,
+    /// Our trace headers are in it.
+    pub has_trace: bool,
+    /// It was diverted before the message came: nobody judges it any more.
+    is_diverted: bool,
 }
 
 /// A message on its way to its recipients.
@@ -40,27 +50,69 @@ pub(super) struct Delivery {
     /// Recipients that plugins added, and that refused the message.
     pub strays: Vec<(Address, Fate)>,
     pub sender: Option<Address>,
+    /// Who is not to get the message, though it is taken; not yet seen to.
+    pub diverted: Vec<Diverted>,
     /// The transaction with all of them, where there are several shares.
     whole: Option<Transaction>,
 }
 
 impl Fate {
-    /// Whether the message is safe.
+    /// What a decision makes of it.
+    pub fn new(hook: Hook, decision: Decision) -> Fate {
+        Fate {
+            hook,
+            decision,
+            kept_as: None,
+        }
+    }
+
+    /// Whether the client need not care any more: the message is safe, or goes where somebody wants it to go.
     pub fn is_taken(&self) -> bool {
+        self.is_queued() || self.is_diverted()
+    }
+
+    /// Whether a queue plugin has the message.
+    pub fn is_queued(&self) -> bool {
         self.hook == Hook::Queue && self.decision.verdict == Verdict::Ok
+    }
+
+    /// Whether the message is taken, and does not go to the recipient.
+    pub fn is_diverted(&self) -> bool {
+        self.decision.verdict.diverts()
+    }
+
+    /// Whether both are the same verdict of one plugin for one reason.
+    pub fn is_same(&self, other: &Fate) -> bool {
+        let (one, other) = (&self.decision, &other.decision);
+        one.verdict == other.verdict && one.plugin == other.plugin && one.lines == other.lines
     }
 
     /// Nobody took the message.
     pub fn not_queued() -> Fate {
-        Fate {
-            hook: Hook::Queue,
-            decision: Decision::declined(),
+        Fate::new(Hook::Queue, Decision::declined())
+    }
+
+    /// What was done, for the log.
+    pub fn what(&self) -> String {
+        let what = match self.decision.verdict {
+            Verdict::Discard => "discarded",
+            Verdict::Quarantine => "quarantined",
+            Verdict::Hold => "held",
+            _ if self.is_queued() => "queued",
+            _ => "refused",
+        };
+        match &self.kept_as {
+            Some(id) => format!("{what} as {id}"),
+            None => what.to_owned(),
         }
     }
 
-    /// Who refused it, for the log.
+    /// Who decided, for the log, and why where the client is not told.
     pub fn why(&self) -> String {
         match (&self.decision.plugin, self.decision.verdict) {
+            (Some(plugin), verdict) if verdict.diverts() && !self.decision.lines.is_empty() => {
+                format!("{plugin}, {}", self.decision.lines.join(" "))
+            }
             (Some(plugin), Verdict::Done) => format!("{plugin} dealt with it"),
             (Some(plugin), _) => plugin.to_string(),
             (None, Verdict::Declined) => "nobody took it".to_owned(),
@@ -70,16 +122,14 @@ impl Fate {
 
     /// A refusal of our own.
     pub fn refusal(verdict: Verdict, code: u16, enhanced: EnhancedCode, text: String) -> Fate {
-        Fate {
-            hook: Hook::DataPost,
-            decision: Decision {
-                verdict,
-                code: Some(code),
-                enhanced: Some(enhanced),
-                lines: vec![text],
-                ..Decision::declined()
-            },
-        }
+        let decision = Decision {
+            verdict,
+            code: Some(code),
+            enhanced: Some(enhanced),
+            lines: vec![text],
+            ..Decision::declined()
+        };
+        Fate::new(Hook::DataPost, decision)
     }
 }
 
@@ -113,9 +163,11 @@ impl Delivery {
         }
     }
 
-    /// Gives everybody this fate whose own is open.
+    /// Gives everybody this fate whose own is open, or is that the message is diverted, as long as it is not.
     pub fn close(&mut self, fate: &Fate) {
-        for open in self.fates.iter_mut().filter(|fate| fate.is_none()) {
+        self.diverted.clear();
+        let is_open = |fate: &Option<Fate>| fate.as_ref().is_none_or(Fate::is_diverted);
+        for open in self.fates.iter_mut().filter(|fate| is_open(fate)) {
             *open = Some(fate.clone());
         }
     }
@@ -128,7 +180,7 @@ impl Mail {
         own.unwrap_or(self.shared.config.limits.max_size)
     }
 
-    /// The biggest message that anybody takes: of the recipients, where there are some.
+    /// The biggest message that anybody takes: of the recipients, where there are some. `u64::MAX`: nobody knows.
     pub(super) fn max_size(&self) -> u64 {
         let site = self.shared.config.limits.max_size;
         let theirs = self.accepted.iter();
@@ -156,39 +208,76 @@ impl Mail {
     }
 
     /// Parts the recipients by their settings.
-    pub(super) fn share_out(&mut self) -> Delivery {
+    pub(super) async fn share_out(&mut self) -> Delivery {
         let transaction = std::mem::take(&mut self.visit.session.transaction);
         let mut fates = Vec::with_capacity(self.accepted.len());
         let mut shares: Vec<Share> = Vec::with_capacity(1);
+        // A recipient that was named twice is one.
+        let named = self.accepted.iter();
+        let diverted: HashMap<&Address, &Decision> = named
+            .filter_map(|accepted| Some((&accepted.address, accepted.diverted.as_ref()?)))
+            .collect();
         for (at, accepted) in self.accepted.iter().enumerate() {
             let profile = accepted.profile.as_ref();
-            match shares
-                .iter_mut()
-                .find(|share| agree(share.profile.as_ref(), profile))
-            {
+            let elsewhere = diverted.get(&accepted.address);
+            let is_diverted = elsewhere.is_some();
+            match shares.iter_mut().find(|share| {
+                share.is_diverted == is_diverted && agree(share.profile.as_ref(), profile)
+            }) {
                 Some(share) => share.members.push(at),
                 None => shares.push(Share {
                     members: vec![at],
                     profile: profile.cloned(),
                     transaction: Transaction::default(),
+                    has_trace: false,
+                    is_diverted,
                 }),
             }
             let most = self.max_size_of(profile);
-            fates.push((transaction.size > most).then(|| {
+            let is_too_big = (transaction.size > most).then(|| {
                 report::count(Limit::Size);
                 let text = format!("Message is bigger than {most} bytes");
                 Fate::refusal(Verdict::Deny, 552, EnhancedCode(5, 3, 4), text)
-            }));
+            });
+            let elsewhere = elsewhere.map(|to| Fate::new(Hook::Rcpt, (**to).clone()));
+            fates.push(is_too_big.or(elsewhere));
         }
+        let is_diverted = !diverted.is_empty();
         let mut delivery = Delivery {
             shares,
             fates,
             strays: Vec::new(),
             sender: transaction.sender.clone(),
+            diverted: Vec::new(),
             whole: None,
         };
-        self.hand_out(&mut delivery, transaction);
+        self.hand_out(&mut delivery, transaction).await;
+        if is_diverted {
+            self.divert_shares(&mut delivery);
+        }
         delivery
+    }
+
+    /// Notes who is not to get the message as their RCPT already said. Whom a plugin added to them shares the fate of the first.
+    fn divert_shares(&self, delivery: &mut Delivery) {
+        for at in 0..delivery.shares.len() {
+            if !delivery.shares[at].is_diverted {
+                continue;
+            }
+            let members = delivery.shares[at].members.iter();
+            let fates: Vec<(&Address, Fate)> = members
+                .map(|member| (&self.accepted[*member].address, &delivery.fates[*member]))
+                .filter_map(|(address, fate)| Some((address, fate.clone()?)))
+                .filter(|(_, fate)| fate.is_diverted())
+                .collect();
+            let of: HashMap<&Address, &Fate> = fates.iter().map(|(to, fate)| (*to, fate)).collect();
+            let first = fates.first().map(|(_, fate)| fate);
+            for recipient in delivery.shares[at].transaction.recipients.clone() {
+                if let Some(fate) = of.get(&recipient).copied().or(first) {
+                    delivery.divert(at, &[recipient], fate);
+                }
+            }
+        }
     }
 
     /// The transaction is that of all recipients again.
@@ -201,30 +290,49 @@ impl Mail {
 
     /// Gives each share its copy of the transaction, with its own recipients. Those that a plugin added are in the share of those with the same settings,
     /// or else in the first.
-    fn hand_out(&self, delivery: &mut Delivery, transaction: Transaction) {
+    async fn hand_out(&self, delivery: &mut Delivery, transaction: Transaction) {
         let Delivery {
             shares,
             fates,
             whole,
             ..
         } = delivery;
+        let is_refused = |fate: &Option<Fate>| fate.as_ref().is_some_and(|fate| !fate.is_taken());
         let too_small = |address: &Address| {
             let mut at = self.accepted.iter().zip(fates.iter());
-            at.any(|(accepted, fate)| accepted.address == *address && fate.is_some())
+            at.any(|(accepted, fate)| accepted.address == *address && is_refused(fate))
         };
         if let [only] = &mut shares[..] {
             only.transaction = transaction;
-            if fates.iter().any(Option::is_some) {
+            if fates.iter().any(is_refused) {
                 only.transaction.retain_recipients(|to| !too_small(to));
             }
             return;
         }
-        let share_of = |address: &Address| {
-            let profile = self.shared.chain.profile(address);
-            let agrees = |share: &Share| agree(share.profile.as_ref(), profile);
-            shares.iter().position(agrees).unwrap_or_default()
-        };
-        let places: Vec<usize> = transaction.recipients.iter().map(share_of).collect();
+        let diverted: HashSet<&Address> = shares
+            .iter()
+            .filter(|share| share.is_diverted)
+            .flat_map(|share| &share.members)
+            .map(|member| &self.accepted[*member].address)
+            .collect();
+        let mut places = Vec::with_capacity(transaction.recipients.len());
+        for address in &transaction.recipients {
+            let mut accepted = self.accepted.iter();
+            let profile = match accepted.find(|accepted| accepted.address == *address) {
+                // As at RCPT, whatever has changed since.
+                Some(accepted) => Ok(accepted.profile.clone()),
+                None => self.shared.chain.profile(address).await,
+            };
+            let is_diverted = diverted.contains(address);
+            let fits = |share: &Share| share.is_diverted == is_diverted;
+            let place = profile.ok().and_then(|profile| {
+                let agrees =
+                    |share: &Share| fits(share) && agree(share.profile.as_ref(), profile.as_ref());
+                shares.iter().position(agrees)
+            });
+            let place = place.or_else(|| shares.iter().position(fits));
+            places.push(place.unwrap_or_default());
+        }
         for (at, share) in shares.iter_mut().enumerate() {
             share.transaction = transaction.clone();
             let mut place = places.iter();

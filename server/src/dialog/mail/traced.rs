@@ -152,12 +152,12 @@ impl Mail {
     /// `is_settled`: the client was told yes for others, and does not hear of this one.
     fn became(&self, fate: &Fate, is_settled: bool) -> String {
         let why = fate.why();
-        let what = match self.visit.rehearsal {
-            true => "would be queued",
-            false => "queued",
+        let would = match self.visit.rehearsal {
+            true => "would be ",
+            false => "",
         };
         if fate.is_taken() {
-            return format!("{what} by {why}");
+            return format!("{would}{} by {why}", fate.what());
         }
         let refused = format!("refused: {why}");
         if !is_settled {

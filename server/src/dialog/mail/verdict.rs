@@ -24,15 +24,25 @@ pub fn denial(hook: Hook, verdict: Verdict) -> Option<(&'static str, Next)> {
         (Hook::Rcpt, true, true) => "421 4.7.1 Delivery denied for now",
         (Hook::Data, false, _) => "554 5.7.1 Message denied",
         (Hook::Data, true, _) => "451 4.7.1 Message denied temporarily",
-        (Hook::DataHeadersEnd, false, true) => "554 5.7.1 Message denied",
-        (Hook::DataHeadersEnd, true, true) => "421 4.7.1 Message denied temporarily",
+        (Hook::DataHeadersEnd | Hook::DataLines, false, true) => "554 5.7.1 Message denied",
+        (Hook::DataHeadersEnd | Hook::DataLines, true, true) => {
+            "421 4.7.1 Message denied temporarily"
+        }
         (
-            Hook::DataHeadersEnd | Hook::DataPostHeaders | Hook::DataPost | Hook::QueuePre,
+            Hook::DataHeadersEnd
+            | Hook::DataLines
+            | Hook::DataPostHeaders
+            | Hook::DataPost
+            | Hook::QueuePre,
             false,
             _,
         ) => "552 5.7.1 Message denied",
         (
-            Hook::DataHeadersEnd | Hook::DataPostHeaders | Hook::DataPost | Hook::QueuePre,
+            Hook::DataHeadersEnd
+            | Hook::DataLines
+            | Hook::DataPostHeaders
+            | Hook::DataPost
+            | Hook::QueuePre,
             true,
             _,
         ) => "452 4.7.1 Message denied temporarily",

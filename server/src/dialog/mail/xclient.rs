@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use gatepost_protocol::address::{is_domain, is_literal};
-use gatepost_protocol::{Args, Hook, Level, Session, Transaction, Value};
+use gatepost_protocol::{Args, Hook, Level, Scores, Session, Transaction, Value};
 
 use super::Mail;
 use crate::chain::Visit;
@@ -90,9 +90,12 @@ impl Mail {
         connection.early_talker = false;
         // As after AUTH.
         connection.relay_client = claims.login.is_some();
+        connection.relay_reason = None;
         connection.immune = None;
+        connection.whitelisted = None;
         connection.naughty = None;
         connection.karma = 0;
+        connection.scores = Scores::default();
         connection.auth_results.clear();
         connection.notes.clear();
         let visit = Visit::new(Session {

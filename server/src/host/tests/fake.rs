@@ -23,7 +23,7 @@ use tokio::net::unix::OwnedReadHalf;
 use super::super::{Core, Patience, Process, Processes, StartError, Started};
 use crate::config::{Location, PluginConfig, PluginKind, Source, Spans};
 
-pub(super) const ALL: &[&str] = &["cancel", "defer", "segments", "settings"];
+pub(super) const ALL: &[&str] = &["cancel", "defer", "segments", "settings", "fork"];
 
 /// Longer than anything takes here.
 pub(super) const LONG: Duration = Duration::from_secs(10);

@@ -76,6 +76,7 @@ async fn a_hook_carries_what_was_subscribed_and_the_outcome_what_was_answered() 
             reply: Some(vec!["later".to_owned()]),
             changes: Some(vec![Change::Karma { add: -1 }]),
             values: Some(vec!["value".to_owned()]),
+            settings: Some([("max_size".to_owned(), "1KB".into())].into()),
             ..said("vip", "greylisted")
         };
         pair.peer.answer(hook.id, vec![entry]);
@@ -95,6 +96,8 @@ async fn a_hook_carries_what_was_subscribed_and_the_outcome_what_was_answered() 
     );
     assert_eq!(outcome.changes, [Change::Karma { add: -1 }]);
     assert_eq!(outcome.values, ["value"]);
+    let settings = [("max_size".to_owned(), "1KB".into())];
+    assert_eq!(outcome.settings, settings.into());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 mod calls;
 mod fake;
+mod forked;
 mod hooks;
 mod sessions;
 mod start;

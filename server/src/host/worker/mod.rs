@@ -6,6 +6,7 @@ mod promise;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use gatepost_protocol::channel::{ChannelError, FrameWriter};
 use gatepost_protocol::frame;
 use gatepost_protocol::plugin::{Call, Wants};
-use gatepost_protocol::wire::{Cancel, EventMessage, Goodbye};
+use gatepost_protocol::wire::{Cancel, EventMessage, Fork, Goodbye};
 use gatepost_protocol::{Hook, Outcome};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -142,6 +143,26 @@ impl Worker {
 
     pub(super) fn takes_settings(&self) -> bool {
         self.parts.features.settings
+    }
+
+    /// Whether it can be asked to bring up others like itself.
+    pub(super) fn forks(&self) -> bool {
+        self.parts.features.fork
+    }
+
+    /// Tells it to bring up another worker, which connects to the socket at `path`.
+    pub(super) fn fork(&self, path: &Path) {
+        let fork = Fork {
+            path: path.to_owned(),
+        };
+        if let Ok(frame) = frame::encode(&fork) {
+            self.send(&frame);
+        }
+    }
+
+    /// How many requests it was sent so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.next_id.load(Ordering::Relaxed)
     }
 
     /// How much there is to do for it already: requests first, then sessions.

@@ -1,5 +1,6 @@
 //! The outbox with small plugins in a real chain.
 
+mod store;
 mod submit;
 
 use std::sync::Mutex;
@@ -326,6 +327,7 @@ async fn a_kept_message_is_tried_until_it_is_taken_and_only_for_who_is_left() {
     let (mut session, message) = incoming("hello\r\n", &["bob@example.org", "eve@example.org"]);
     session.connection.relay_client = true;
     let transaction = &mut session.transaction;
+    transaction.whitelisted = Some("a good sender".to_owned());
     let notify = Parameters::from([("NOTIFY".to_owned(), Some("NEVER".to_owned()))]);
     transaction.recipient_parameters = vec![Parameters::new(), notify.clone()];
     transaction
@@ -350,6 +352,7 @@ async fn a_kept_message_is_tried_until_it_is_taken_and_only_for_who_is_left() {
         assert_eq!(connection.direction, Direction::Inbound);
         assert_eq!(connection.remote, session.connection.remote);
         assert!(connection.relay_client);
+        assert_eq!(seen.session.whitelisted(), Some("a good sender"));
         let kept = &seen.session.transaction;
         assert_eq!(kept.quarantine.as_deref(), Some("odd"));
         assert_eq!(kept.header_end + 2, kept.body_start);

@@ -66,10 +66,13 @@ struct Recipients {
     domains: Option<List<Domains>>,
 }
 
+/// The flat files that it reads.
+pub const FILES: &[&str] = &["recipients"];
+
 fn build(init: Init) -> Built {
     let settings = &init.settings;
     let mut errors: Vec<SettingError> = Vec::new();
-    let addresses = checked(List::new(&init, "addresses", &["recipients"]), &mut errors);
+    let addresses = checked(List::new(&init, "addresses", FILES), &mut errors);
     let patterns = checked(List::new(&init, "patterns", &[]), &mut errors);
     let domains = settings.get("domains").and_then(|_| {
         let list = List::new(&init, "domains", &[]);

@@ -1,10 +1,16 @@
 //! A plugin's changes in words.
 
-use gatepost_protocol::{Address, Change};
+use gatepost_protocol::{Address, Change, Points, Scope};
 
 /// `add_header X-Spam: yes`; without what may be a secret where `with_values` is false.
 pub fn describe(change: &Change, with_values: bool) -> String {
     let numbered = |nth: &Option<usize>| nth.map_or(String::new(), |nth| format!(" ({nth})"));
+    let flag = |op: &str, reason: &Option<String>, scope: &Scope| match (reason, scope) {
+        (None, Scope::Connection) => format!("{op}: no longer"),
+        (None, Scope::Transaction) => format!("{op}: no longer (transaction)"),
+        (Some(reason), Scope::Connection) => format!("{op}: {reason}"),
+        (Some(reason), Scope::Transaction) => format!("{op}: {reason} (transaction)"),
+    };
     let reason = |op: &str, reason: &Option<String>| match reason {
         Some(reason) => format!("{op}: {reason}"),
         None => format!("{op}: no longer"),
@@ -27,8 +33,13 @@ pub fn describe(change: &Change, with_values: bool) -> String {
         Change::RemoveRecipient { address } => format!("remove_recipient {address}"),
         Change::SetSender { address } => format!("set_sender {address}"),
         Change::Karma { add } => format!("karma {add:+}"),
-        Change::RelayClient { value } => format!("relay_client {value}"),
-        Change::Immune { reason: why } => reason("immune", why),
+        Change::Score { points, reason } => format!("score {:+}: {reason}", Points(*points)),
+        Change::RelayClient { value, reason } => match reason {
+            Some(reason) => format!("relay_client {value}: {reason}"),
+            None => format!("relay_client {value}"),
+        },
+        Change::Immune { reason, scope } => flag("immune", reason, scope),
+        Change::Whitelisted { reason, scope } => flag("whitelisted", reason, scope),
         Change::Naughty { message } => reason("naughty", message),
         Change::AuthResult { text } => format!("auth_result {text}"),
         Change::Quarantine { reason: why } => reason("quarantine", why),

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use gatepost_protocol::session::Session;
 use gatepost_protocol::{Address, Change, Hook};
@@ -105,6 +105,11 @@ impl Trace {
     pub fn changed(&mut self, hook: Hook, change: &Change) {
         let text = super::changes::describe(change, hook != Hook::Auth);
         self.next.changes.push(text);
+    }
+
+    /// The plugin whose turn comes next lets the client wait so long.
+    pub fn delayed(&mut self, delay: Duration) {
+        self.next.changes.push(format!("delay {delay:?}"));
     }
 
     /// A plugin had its turn. Time, changes and whom it is about are filled in.
@@ -288,7 +293,7 @@ fn append(to: &mut Vec<u8>, what: &impl Serialize) {
     serde_json::to_writer(to, what).expect("a record has text keys, and memory takes everything");
 }
 
-fn micros(time: std::time::Duration) -> u64 {
+fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -1,7 +1,8 @@
-use std::sync::Weak;
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::Notify;
 
+use super::super::answers::{DEEPEST, kept_for};
 use super::*;
 
 /// Plugins that answer by the local part, when `go` says so where they are slow, and note what they are asked.
@@ -25,11 +26,15 @@ impl Desk {
     async fn answer(desk: Weak<Desk>, address: Address) -> Result<Told, ServiceError> {
         let desk = desk.upgrade().unwrap();
         desk.asked.lock().unwrap().push(address.local().to_owned());
-        let told = |validity, keep| Ok(Told { validity, keep });
+        let told = |validity, said: Option<&str>| {
+            let said: Vec<String> = said.into_iter().map(str::to_owned).collect();
+            let keep = kept_for(&said, validity == Validity::Valid);
+            Ok(Told { validity, keep })
+        };
         match address.local() {
             "bob" => told(Validity::Valid, None),
-            "fresh" => told(Validity::Valid, Some(Duration::ZERO)),
-            "long" => told(Validity::Invalid, Some(Duration::from_secs(600))),
+            "fresh" => told(Validity::Valid, Some("0s")),
+            "long" => told(Validity::Invalid, Some("10m")),
             "nobody" => told(Validity::Unknown, None),
             "away" => Err(ServiceError::temporary("the directory is away")),
             "never" => std::future::pending().await,
@@ -61,7 +66,7 @@ impl Desk {
     }
 
     fn on_their_way(&self) -> usize {
-        lock(&self.recipients.0.asked).by_address.len()
+        self.recipients.answers.on_their_way()
     }
 }
 
@@ -159,24 +164,4 @@ async fn a_circle_ends() {
     // No circle, but no end either.
     assert_eq!(desk.ask("n1").await, Ok(Validity::Unknown));
     assert_eq!(desk.take_asked().len(), DEEPEST);
-}
-
-#[test]
-fn no_more_is_kept_than_there_is_room_for() {
-    let mut known = Known::default();
-    let told = Told {
-        validity: Validity::Valid,
-        keep: None,
-    };
-    known.put("wanted", told);
-    for number in 0..2 * KEPT {
-        known.put(&number.to_string(), told);
-        assert_eq!(
-            known.get("wanted"),
-            Some(Validity::Valid),
-            "what is wanted stays"
-        );
-        assert!(known.recent.len() + known.older.len() <= KEPT);
-    }
-    assert_eq!(known.get("0"), None);
 }

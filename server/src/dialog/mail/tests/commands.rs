@@ -180,6 +180,7 @@ async fn events_are_told_in_order() {
         "rcpt 1",
         "data 1",
         "data_headers_end 1",
+        "data_lines 1",
         "data_post_headers 1",
         "received_line 1",
         "data_post 1",

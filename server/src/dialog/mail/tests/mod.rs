@@ -3,7 +3,9 @@
 mod commands;
 mod departure;
 mod limits;
+mod lines;
 mod messages;
+mod timing;
 mod verdicts;
 
 use std::path::Path;
@@ -146,12 +148,14 @@ impl Bed {
                 origins: Default::default(),
                 when: None,
             });
+        let outbox = Outbox::open(&self.config).unwrap();
         let shared = Arc::new(Shared {
             config: Arc::new(self.config.clone()),
             chain: Arc::new(Chain::new(entries.collect())),
             services: Arc::new(FakeServices::default()),
             spool: Arc::new(Spool::open(&self.config).unwrap()),
-            outbox: Some(Outbox::open(&self.config).unwrap()),
+            store: Some(outbox.store().clone()),
+            outbox: Some(outbox),
             journal: None,
             apart: Apart::default(),
         });
