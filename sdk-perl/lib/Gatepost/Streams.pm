@@ -16,6 +16,9 @@ use Qpsmtpd::Constants;
 
 my $silence;
 
+# The process that is a worker, and no child of a plugin's.
+our $pid = $$;
+
 sub set_up {
     pipe my $input, $silence or die "pipe: $!\n";
     close STDIN;
@@ -59,7 +62,7 @@ package Gatepost::Streams::Output;
 
 use Qpsmtpd::Constants;
 
-sub TIEHANDLE { return bless {pid => $$}, $_[0] }
+sub TIEHANDLE { return bless {}, $_[0] }
 sub FILENO    { 1 }
 sub BINMODE   { 1 }
 sub CLOSE     { 1 }
@@ -70,7 +73,7 @@ sub PRINT {
     my ($self, @texts) = @_;
     my $text = join $, // '', @texts;
     # A plugin's child writes for whoever reads its output.
-    return _write_all($text . ($\ // '')) if $$ != $self->{pid};
+    return _write_all($text . ($\ // '')) if $$ != $Gatepost::Streams::pid;
     $text =~ s/\s+\z//;
     Gatepost::Streams::say_so(LOGNOTICE, "printed to standard output: $_") for split /\n/, $text;
     return 1;

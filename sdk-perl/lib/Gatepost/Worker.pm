@@ -125,6 +125,8 @@ sub _fork {
     srand;
     @$self{qw(pid children greeted)} = ($$, {}, 0);
     $self->{host}->forked;
+    no warnings 'once';
+    $Gatepost::Streams::pid = $$;
     my $socket = IO::Socket::UNIX->new(Type => SOCK_STREAM, Peer => $message->{path});
     if (!$socket) {
         print STDERR "gatepost-perl: a forked worker cannot connect to $message->{path}: $!\n";
