@@ -1,7 +1,7 @@
 package Qpsmtpd::DB::Redis;
 
 # Qpsmtpd::DB in Redis: one hash, called by the plugin's name, in the server of `redis_server` (127.0.0.1:6379 unless said; an address
-# with a port). It needs the module Redis. cnx_timeout is how many seconds to wait for a connection.
+# with a port, or the path of a socket). It needs the module Redis. cnx_timeout is how many seconds to wait for a connection.
 
 use strict;
 use warnings;
@@ -13,7 +13,7 @@ sub new {
     my ($class, %args) = @_;
     require Redis;
     my $server = $args{redis_server} // $args{server} // $ENV{REDIS_SERVER} // '127.0.0.1:6379';
-    my $redis = Redis->new(server => $server, cnx_timeout => $args{cnx_timeout} // 1, encoding => undef, reconnect => 1);
+    my $redis = Redis->new(($server =~ m{\A/} ? 'sock' : 'server') => $server, cnx_timeout => $args{cnx_timeout} // 1, encoding => undef, reconnect => 1);
     return bless {redis => $redis, name => $args{name} // 'qpsmtpd'}, $class;
 }
 
