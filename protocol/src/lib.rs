@@ -29,7 +29,7 @@ pub use change::{Change, Edge, Scope};
 pub use departure::Departure;
 pub use header::HeaderBlock;
 pub use hook::Hook;
-pub use outcome::{Answer, BoxFuture, Outcome};
+pub use outcome::{Answer, BoxFuture, Outcome, Success};
 pub use plugin::{Built, Call, Definition, Init, Plugin, Priority, Subscription};
 pub use policy::{Immune, Level, OnError, Policy, Reject, RejectType};
 pub use score::{Points, Score, Scores};

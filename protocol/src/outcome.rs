@@ -48,7 +48,8 @@ pub struct Outcome {
     pub reply: Vec<String>,
     /// What to change, in order.
     pub changes: Vec<Change>,
-    /// The answer to `config`, `received_line`, `capabilities`, and to the hooks before a command is read (docs/protocol.md §5.1); a secret, at `auth`.
+    /// The answer to `config`, `received_line`, `capabilities`, and to the hooks before a command is read (docs/protocol.md §5.1); a secret, at `auth`; at `queue`
+    /// a [`Success`].
     pub values: Vec<String>,
     /// The answer to `user_config`: settings of the address, in the shape of `[user."…"]` (docs/protocol.md §5.5).
     pub settings: BTreeMap<String, Value>,
@@ -59,6 +60,39 @@ pub struct Outcome {
     pub defer: Option<Deferred>,
     /// How long the client is to wait for its reply, whatever that is; see [`Outcome::delayed`].
     pub delay: Duration,
+}
+
+/// What a queue plugin that answers `ok` did with the message: what its sender is told, where it asked to be told of success (NOTIFY=SUCCESS, RFC 3461 §5.2). It is
+/// the one word in [`Outcome::values`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Success {
+    /// It is where its recipients read it.
+    Delivered,
+    /// It is with somebody who will not tell its sender when it arrives, as far as is known. So it is where a plugin says nothing: this promises the least.
+    #[default]
+    Relayed,
+    /// We tell nothing: the next server does (it offers DSN, and got NOTIFY), or there is nothing to be told.
+    None,
+}
+
+impl Success {
+    /// What an outcome's `values` say.
+    pub fn of(values: &[String]) -> Success {
+        match values {
+            [word] if word == Success::Delivered.word() => Success::Delivered,
+            [word] if word == Success::None.word() => Success::None,
+            _ => Success::Relayed,
+        }
+    }
+
+    /// The word in `values`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Success::Delivered => "delivered",
+            Success::Relayed => "relayed",
+            Success::None => "none",
+        }
+    }
 }
 
 /// An answer that comes later, before a named hook, while the session goes on.
@@ -163,6 +197,13 @@ impl Outcome {
     #[must_use]
     pub fn with_settings(mut self, settings: BTreeMap<String, Value>) -> Outcome {
         self.settings = settings;
+        self
+    }
+
+    /// With what is to be told of success, for `ok` at `queue`.
+    #[must_use]
+    pub fn with_success(mut self, success: Success) -> Outcome {
+        self.values = vec![success.word().to_owned()];
         self
     }
 

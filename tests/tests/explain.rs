@@ -147,6 +147,7 @@ tt rcpt       rcpt_ok           pass, example.org in rcpthosts => ok
 S: 250 2.1.5 Recipient OK
 C: RCPT TO:<bob@example.org>
 S: 452 4.5.3 This recipient has settings of its own; send it a message of its own
+                        by mixed = "split" (default)
 C: DATA
 tt data_post  headers           fail, tolerated, the From header is missing (wanted: deny)
                         change karma -1
@@ -195,6 +196,72 @@ S: 250 2.0.0 Reset
     }
     assert_eq!(text.lines().count(), expected.count(), "{text}");
     assert!(!dir.path().join("mail").exists());
+}
+
+/// Lines of it are places in what is expected.
+const LIMITED: &str = r#"hostname = "mx.example.org"
+spool_dir = "$DIR/spool"
+
+[limits]
+max_size = "1KB"
+
+[[plugin]]
+name = "rcpt_ok"
+hosts = ["example.org"]
+
+[[plugin]]
+name = "queue/discard"
+
+[user."bob@example.org"]
+max_size = 50
+"#;
+
+#[test]
+fn what_the_core_itself_refuses_has_its_settings() {
+    let (dir, _) = new_folder();
+    let config = dir.path().join("gatepost.toml");
+    let text = LIMITED.replace("$DIR", &dir.path().to_string_lossy());
+    std::fs::write(&config, text).unwrap();
+    let place = |line: &str| format!("({}:{line})", config.display());
+    let long = format!("Subject: x\n\n{}\n", "y".repeat(60));
+    let big = format!("Subject: x\n\n{}\n", "y".repeat(1200));
+    let bob = format!("[user.\"bob@example.org\"] max_size = 50 {}", place("15"));
+    let limits = format!("[limits] max_size = \"1KB\" {}", place("5"));
+    for (to, message, reply, by) in [
+        (
+            "bob@example.org",
+            &*long,
+            "552 5.3.4 Message is bigger than 50 bytes, the most for this recipient",
+            &*bob,
+        ),
+        ("carol@example.org", &*big, "552 5.3.4 ", &*limits),
+        (
+            "carol@example.org",
+            "Subject: x\n\na\rb\n",
+            "554 5.6.0 A CR stands alone; lines end in CRLF (RFC 5321 section 2.3.8)",
+            "bare_newlines = \"reject\" (default)",
+        ),
+    ] {
+        let arguments = [
+            "--ip",
+            "192.0.2.1",
+            "--helo",
+            "x",
+            "--from",
+            "a@b.example",
+            "--rcpt",
+            to,
+        ];
+        let text = explained(&config, &arguments, message);
+        let mut lines = text.lines();
+        let said = lines.find(|line| line.starts_with(&format!("S: {reply}")));
+        assert!(said.is_some(), "{reply} in\n{text}");
+        assert_eq!(
+            lines.next().map(str::trim),
+            Some(&*format!("by {by}")),
+            "{text}"
+        );
+    }
 }
 
 #[test]

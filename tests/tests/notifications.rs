@@ -53,6 +53,12 @@ else:
     inner = as_text.get_payload(1).get_payload(0)
     of_message = inner
     of_recipient = email.message_from_string(inner.get_payload(), policy=email.policy.SMTPUTF8)
+if of_recipient['Action'] == 'delayed':
+    until = email.utils.parsedate_to_datetime(of_recipient['Will-Retry-Until'])
+    arrived = email.utils.parsedate_to_datetime(of_message['Arrival-Date'])
+    assert abs((until - arrived).total_seconds() - 5 * 24 * 60 * 60) < 60, (until, arrived)
+else:
+    assert of_recipient['Will-Retry-Until'] is None
 arrived = email.utils.parsedate_to_datetime(of_message['Arrival-Date'])
 assert abs((email.utils.parsedate_to_datetime(message['Date']) - arrived).total_seconds()) < 60
 assert not of_message.defects and not of_recipient.defects
@@ -190,4 +196,74 @@ fn with_eight_bits_and_whole() {
     );
     let bytes = std::fs::read(&file).expect("the notification can be read");
     assert!(bytes.windows(body.len()).any(|part| part == body));
+}
+
+#[test]
+fn of_success() {
+    let server = Server::start(HEAD);
+    let file = notified(
+        &server,
+        " ENVID=QQ+2B314159 RET=FULL",
+        &["<dave@example.org> NOTIFY=SUCCESS ORCPT=rfc822;Dave+2Bx@old.example"],
+        b"Subject: x\r\nMessage-ID: <1@client.example>\r\n\r\nhello",
+    );
+    assert_reads(
+        &file,
+        &[
+            ".To=alice@client.example",
+            ".Subject=Delivered mail",
+            ".In-Reply-To=<1@client.example>",
+            ".Return-Path=<>",
+            "type.1=message/delivery-status",
+            // RFC 3461 §4.3: RET is about failures.
+            "type.2=text/rfc822-headers",
+            "message.Reporting-MTA=dns; mx.example.org",
+            "message.Original-Envelope-Id=QQ+314159",
+            "recipient.Original-Recipient=rfc822; Dave+x@old.example",
+            "recipient.Final-Recipient=rfc822; dave@example.org",
+            "recipient.Action=delivered",
+            "recipient.Status=2.0.0",
+            "recipient.Diagnostic-Code=None",
+            "text.=was delivered to\r\n\r\n    dave@example.org\r\n",
+            "original.=Message-ID: <1@client.example>\n",
+        ],
+    );
+}
+
+#[test]
+fn of_delay() {
+    let server = Server::start(&format!(
+        r#"{HEAD}
+[outbox]
+retry = "1h"
+notify_delay = "1s"
+[[user."dave@example.org".plugin]]
+name = "queue/smtp-forward"
+server = "127.0.0.1"
+port = 1
+"#
+    ));
+    let file = notified(
+        &server,
+        " ENVID=QQ314159 RET=FULL",
+        &["<dave@example.org> NOTIFY=DELAY ORCPT=rfc822;Dave+2Bx@old.example"],
+        b"From: alice@client.example\r\nMessage-ID: <1@client.example>\r\n\r\nhello",
+    );
+    assert_reads(
+        &file,
+        &[
+            ".Subject=Delayed mail",
+            ".References=<1@client.example>",
+            "type.1=message/delivery-status",
+            "type.2=text/rfc822-headers",
+            "message.Original-Envelope-Id=QQ314159",
+            "recipient.Original-Recipient=rfc822; Dave+x@old.example",
+            "recipient.Final-Recipient=rfc822; dave@example.org",
+            "recipient.Action=delayed",
+            "recipient.Status=4.4.1",
+            "recipient.Diagnostic-Code=smtp; 451 4.4.1 The next server cannot be reached; try again later",
+            "text.=has not been delivered yet to\r\n\r\n    dave@example.org\r\n",
+            "original.=Message-ID: <1@client.example>\n",
+        ],
+    );
 }

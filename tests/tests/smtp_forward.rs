@@ -77,3 +77,81 @@ fn a_binary_message_arrives_octet_by_octet() {
     client.expect("250");
     assert!(target.message().ends_with(&message));
 }
+
+/// Sends a message whose sender wants to know of its success to Bob, by a server that forwards to another one with this head; all that becomes of it, as `Action` has it, and who says so.
+fn told_of_success(target: &str) -> Vec<String> {
+    let target = Server::start(target);
+    let server = forwarding_to(target.address().port());
+    let mut client = Client::greet(server.address());
+    client.ask("MAIL FROM:<alice@client.example>", "250");
+    client.ask("RCPT TO:<bob@example.org> NOTIFY=SUCCESS", "250");
+    client.ask("DATA", "354");
+    client.send(MESSAGE);
+    client.ask(".", "250");
+    // What either of them wants to tell is in its spool before the 250.
+    until("empty spools", || {
+        (server.spooled().is_empty() && target.spooled().is_empty()).then_some(())
+    });
+    let files = target.delivered();
+    let texts = files.iter().map(|file| {
+        let bytes = std::fs::read(file).expect("a delivered message can be read");
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    let mut told: Vec<String> = texts
+        .filter_map(|text| {
+            let field = |name: &str| text.lines().find(|line| line.starts_with(name));
+            Some(format!(
+                "{} {}",
+                field("Message-ID:")?.split_once('@')?.1,
+                field("Action:")?
+            ))
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+/// Takes mail for anybody.
+const ANYBODY: &str = r#"
+hostname = "next.example.org"
+[[plugin]]
+name = "rcpt_ok"
+hosts = ["example.org", "client.example"]
+[[plugin]]
+name = "queue/maildir"
+"#;
+
+#[test]
+fn who_was_passed_notify_tells_of_success() {
+    assert_eq!(
+        told_of_success(ANYBODY),
+        ["next.example.org> Action: delivered"]
+    );
+}
+
+#[test]
+fn who_passed_a_message_on_to_a_server_without_dsn_says_so() {
+    let without_dsn = format!(
+        r#"
+{ANYBODY}
+[[plugin]]
+name = "p"
+run = ["python3", "$DIR/p.py"]
+env = {{ PYTHONPATH = "$ROOT/sdk-python/src" }}
+[files]
+"p.py" = """
+import gatepost
+
+@gatepost.hook("capabilities")
+def capabilities(capabilities):
+    return gatepost.ok(values=[line for line in capabilities if line != "DSN"])
+
+gatepost.run()
+"""
+"#
+    );
+    assert_eq!(
+        told_of_success(&without_dsn),
+        ["mx.example.org> Action: relayed"]
+    );
+}

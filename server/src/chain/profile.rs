@@ -12,6 +12,7 @@ use gatepost_protocol::{Address, BoxFuture, Hook, Outcome, Plugin, Reject, Value
 
 use super::policy::Finding;
 use super::{Chain, Decision, HookSet, Member, Origins, Rules, Visit};
+use crate::config::MaxSize;
 
 /// A plugin of the chain with settings that are not the site's.
 pub struct Special {
@@ -77,8 +78,8 @@ pub struct Distinct {
     pub specials: Vec<Special>,
     /// Plugins that only these recipients have.
     pub own: Option<Arc<Chain>>,
-    /// Bytes of a message.
-    pub max_size: Option<u64>,
+    /// The biggest message.
+    pub max_size: Option<MaxSize>,
 }
 
 /// What differs, by names in lower case. What is said of a user is complete: its domain is in it already.
@@ -121,8 +122,8 @@ pub struct Profile {
     in_force: InForce,
     /// Plugins that only this recipient has.
     pub(super) own: Option<Arc<Chain>>,
-    /// Bytes of a message; `None`: as many as the site takes.
-    pub max_size: Option<u64>,
+    /// The biggest message; `None`: as many as the site takes.
+    pub max_size: Option<MaxSize>,
     /// `None`: judged with those who have no settings of their own.
     group: Option<Group>,
 }
@@ -263,9 +264,7 @@ pub(super) struct Profiles {
     differs: Vec<bool>,
     /// Whether any profile has another `immune` for it.
     differs_in_immunity: Vec<bool>,
-    max_size: Option<u64>,
-    /// Any recipient may turn out to have a profile of its own.
-    is_open: bool,
+    max_size: Option<MaxSize>,
     finder: OnceLock<Finder>,
 }
 
@@ -280,13 +279,16 @@ impl Profiles {
         let (domains, users) = (all(distinctions.domains), all(distinctions.users));
         let mut differs = vec![distinctions.is_open; members.len()];
         let mut differs_in_immunity = differs.clone();
-        let mut max_size = None;
+        let mut max_size = distinctions.is_open.then(|| MaxSize {
+            bytes: u64::MAX,
+            origin: "settings of users elsewhere than in the configuration".into(),
+        });
         for profile in domains.values().chain(users.values()) {
             for (member, variant) in profile.variants() {
                 differs[member] = true;
                 differs_in_immunity[member] |= variant.rules.immune != members[member].rules.immune;
             }
-            max_size = max_size.max(profile.max_size);
+            max_size = max_size.max(profile.max_size.clone());
         }
         Profiles {
             domains,
@@ -294,7 +296,6 @@ impl Profiles {
             differs,
             differs_in_immunity,
             max_size,
-            is_open: distinctions.is_open,
             finder: OnceLock::new(),
         }
     }
@@ -348,13 +349,9 @@ impl Chain {
         Arc::new(Profile::new(distinct, &self.members))
     }
 
-    /// The biggest message that any recipient takes that has a limit of its own, in bytes; `u64::MAX` where nobody knows.
-    pub fn max_size(&self) -> Option<u64> {
-        if self.profiles.is_open {
-            Some(u64::MAX)
-        } else {
-            self.profiles.max_size
-        }
+    /// The biggest message that any recipient takes that has a limit of its own; `u64::MAX` bytes where nobody knows.
+    pub fn max_size(&self) -> Option<&MaxSize> {
+        self.profiles.max_size.as_ref()
     }
 
     /// What a plugin said turned out to make no sense: an error of that plugin, in the log and by its `on_error`. `None` where that lets it pass.

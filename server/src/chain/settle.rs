@@ -48,16 +48,19 @@ impl Chain {
             self.note_shadow(visit, hook, at, outcome);
             return None;
         }
+        let values = std::mem::take(&mut outcome.values);
         let mut spared = Vec::new();
         if !outcome.recipients.is_empty() {
             let decided = visit.decided.len();
             spared = self.settle_recipients(visit, hook, at, &mut outcome);
+            for (_, _, decision) in &mut visit.decided[decided..] {
+                decision.values.clone_from(&values);
+            }
             let nobody_is_left = visit.session.transaction.recipients.is_empty();
             if nobody_is_left && visit.decided.len() > decided {
                 return Some(Decision::declined());
             }
         }
-        let values = std::mem::take(&mut outcome.values);
         let settings = std::mem::take(&mut outcome.settings);
         let mut finding = self.fitting(visit, hook, at, Finding::from(outcome));
         finding.score = score;
@@ -76,12 +79,13 @@ impl Chain {
             return None;
         }
         let decision = set_aside(visit, hook, decision)?;
+        let decision = Decision {
+            values,
+            settings,
+            ..decision
+        };
         if spared.is_empty() {
-            return Some(Decision {
-                values,
-                settings,
-                ..decision
-            });
+            return Some(decision);
         }
         // What holds for the others does not hold for those whose own outcome lets them pass.
         let transaction = &mut visit.session.transaction;

@@ -416,7 +416,7 @@ async fn where_any_recipient_may_differ_every_failure_waits_for_them() {
         ..Distinctions::default()
     };
     let chain = Chain::with_distinctions(refuses(), open);
-    assert_eq!(chain.max_size(), Some(u64::MAX));
+    assert_eq!(chain.max_size().map(|most| most.bytes), Some(u64::MAX));
     let decision = chain.run(&mut visit, Hook::Mail, &Args::None, None).await;
     assert_eq!(decision.verdict, Verdict::Declined);
     let decision = chain.run(&mut visit, Hook::Rcpt, &Args::None, None).await;

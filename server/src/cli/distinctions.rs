@@ -95,7 +95,7 @@ impl Bench<'_> {
         Distinct {
             specials,
             own: (!own.is_empty()).then(|| Arc::new(Chain::new(own))),
-            max_size: scopes.iter().rev().find_map(|scope| scope.max_size),
+            max_size: scopes.iter().rev().find_map(|scope| scope.max_size.clone()),
         }
     }
 

@@ -109,6 +109,7 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
             .get("outbox")
             .map(|item| outbox::read(reader, item))
             .unwrap_or_default(),
+        origins: Default::default(),
         quarantine: keys
             .get("quarantine")
             .map(|item| quarantine::read(reader, item))

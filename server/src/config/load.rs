@@ -54,6 +54,7 @@ pub fn parse(text: &str, file: &str, definitions: &[Definition]) -> Result<Confi
     let (mut reader, table) = begin(text, Path::new(file))?;
     let mut keys = Keys::new(table.get_ref());
     let mut config = core::read(&mut reader, &mut keys);
+    config.origins = super::CoreOrigins::read(&mut reader, &keys, &config);
     let sdk_perl = program::sdk_perl(&mut reader, keys.get("sdk_perl"));
     if let Some(item) = keys.get("plugin") {
         config.plugins = plugin::read_chain(&mut reader, item, sdk_perl.as_deref(), definitions);

@@ -16,6 +16,8 @@ impl Default for OutboxConfig {
             retry_max: Duration::from_secs(4 * HOUR),
             // RFC 5321 §4.5.4.1: four to five days at least.
             max_age: Duration::from_secs(5 * 24 * HOUR),
+            // RFC 5321 §4.5.4.1 leaves it to us; before this most of what is late has got through.
+            notify_delay: Duration::from_secs(4 * HOUR),
             max_messages: 10_000,
             max_size: 1 << 30,
             max_notifications: 1000,
@@ -38,6 +40,7 @@ pub(super) fn read(reader: &mut Reader, item: &Item<'_>) -> OutboxConfig {
     time("retry", &mut outbox.retry);
     time("retry_max", &mut outbox.retry_max);
     time("max_age", &mut outbox.max_age);
+    time("notify_delay", &mut outbox.notify_delay);
     let mut count = |key, least, to: &mut usize| {
         let item = keys.get(key);
         let value = item.and_then(|item| reader.number(item, Kind::Integer, least, 1_000_000, ""));

@@ -286,6 +286,11 @@ impl<'a> Keys<'a> {
         self.table.get(key)
     }
 
+    /// The same for a key that is read elsewhere.
+    pub fn peek(&self, key: &str) -> Option<&'a Item<'a>> {
+        self.table.get(key)
+    }
+
     /// The place of a key that is set.
     pub fn key_span(&self, key: &str) -> Option<Range<usize>> {
         self.table

@@ -10,6 +10,7 @@ use gatepost_protocol::settings::{Kind, nearest};
 use gatepost_protocol::{Address, Definition, Policy, Value, address};
 
 use super::mistakes::Spans;
+use super::origins::{self, MaxSize};
 use super::plugin::{self, CORE_KEYS, Uniform};
 use super::reader::{Item, Keys, Reader};
 use super::types::{LevelChange, PluginConfig};
@@ -29,7 +30,7 @@ const OWN_KEYS: [&str; 6] = [
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// Bytes of a message.
-    pub max_size: Option<u64>,
+    pub max_size: Option<MaxSize>,
     /// Settings of their own for plugins of the chain.
     pub overrides: Vec<Override>,
     /// Plugins of their own, in order.
@@ -194,9 +195,12 @@ impl Within<'_> {
         mut keys: Keys<'_>,
     ) -> Scope {
         let mut scope = Scope {
-            max_size: keys
-                .get("max_size")
-                .and_then(|item| reader.number(item, Kind::Size, 1, core::MAX_SIZE, " bytes")),
+            max_size: keys.get("max_size").and_then(|item| {
+                let bytes = reader.number(item, Kind::Size, 1, core::MAX_SIZE, " bytes")?;
+                let owner = format!("[{owner}] ");
+                let origin = origins::origin(reader, &owner, "max_size", Some(item), "").into();
+                Some(MaxSize { bytes, origin })
+            }),
             ..Scope::default()
         };
         if let Some(item) = keys.get("plugin") {

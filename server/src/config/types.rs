@@ -46,6 +46,8 @@ pub struct Config {
     pub mixed: Mixed,
     /// What waits in the outbox.
     pub outbox: OutboxConfig,
+    /// Where limits, `mixed` and `bare_newlines` come from.
+    pub origins: super::CoreOrigins,
     /// What is withheld from delivery.
     pub quarantine: QuarantineConfig,
     /// The chain, in order.
@@ -335,6 +337,8 @@ pub struct OutboxConfig {
     pub retry_max: Duration,
     /// After this it is given up.
     pub max_age: Duration,
+    /// After this its sender is told that it is late.
+    pub notify_delay: Duration,
     /// Messages in it, notifications among them.
     pub max_messages: usize,
     /// Bytes of all of them.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use gatepost_protocol::{Address, Definition};
 
 use super::mistakes::{Mistake, Mistakes};
+use super::origins::MaxSize;
 use super::reader::{Item, Reader};
 use super::source_text::SourceText;
 use super::{Config, Scope, Stamp, core, parse_user};
@@ -195,7 +196,10 @@ pub fn read_user_folder(
     if let Some(text) = read_file(&file)?
         && let Some(most) = databytes(&text, &file)?
     {
-        scope.max_size.get_or_insert(most);
+        scope.max_size.get_or_insert(MaxSize {
+            bytes: most,
+            origin: format!("{SIZE} = {most} ({})", file.display()).into(),
+        });
     }
     let entries = std::fs::read_dir(folder);
     let entries = entries.map_err(|error| unreadable(folder, &error))?;

@@ -21,6 +21,27 @@ pub enum Action {
     Failed,
     /// It has not arrived yet, and is tried until then.
     Delayed(SystemTime),
+    /// The recipient has it.
+    Delivered,
+    /// It is with a system that will not say when the recipient has it.
+    Relayed,
+}
+
+impl Action {
+    /// The word in the field.
+    const fn word(self) -> &'static str {
+        match self {
+            Action::Failed => "failed",
+            Action::Delayed(_) => "delayed",
+            Action::Delivered => "delivered",
+            Action::Relayed => "relayed",
+        }
+    }
+
+    /// Whether it is no trouble: then there is nothing to explain.
+    const fn is_success(self) -> bool {
+        matches!(self, Action::Delivered | Action::Relayed)
+    }
 }
 
 /// What a notification is about.
@@ -151,6 +172,8 @@ impl Report<'_> {
         let subject = match self.action {
             Action::Failed => "Undelivered mail",
             Action::Delayed(_) => "Delayed mail",
+            Action::Delivered => "Delivered mail",
+            Action::Relayed => "Relayed mail",
         };
         let mut header = format!(
             "Date: {}\r\nFrom: Mail Delivery System <postmaster@{hostname}>\r\nTo: {sender}\r\nMessage-ID: <{id}@{hostname}>\r\n",
@@ -185,12 +208,17 @@ impl Report<'_> {
         let became = match self.action {
             Action::Failed => "could not be delivered to",
             Action::Delayed(_) => "has not been delivered yet to",
+            Action::Delivered => "was delivered to",
+            Action::Relayed => "was passed on to the next mail server for",
         };
         let hostname = self.hostname;
-        let reason = fold(&self.reason(), "    ");
         let mut text = format!(
-            "This is the mail server at {hostname}.\r\n\r\nYour message {became}\r\n\r\n    {recipient}\r\n\r\nThe reason:\r\n\r\n    {reason}\r\n\r\n"
+            "This is the mail server at {hostname}.\r\n\r\nYour message {became}\r\n\r\n    {recipient}\r\n\r\n"
         );
+        if !self.action.is_success() {
+            let reason = fold(&self.reason(), "    ");
+            text.push_str(&format!("The reason:\r\n\r\n    {reason}\r\n\r\n"));
+        }
         text.push_str(&match self.action {
             Action::Failed => {
                 "It will not be tried again. The parts below tell programs the same, and show\r\nwhich message it was.\r\n".to_owned()
@@ -199,6 +227,11 @@ impl Report<'_> {
                 "You need not send it again: it is tried until\r\n{}.\r\n",
                 date::rfc5322(until)
             ),
+            Action::Delivered => "You get this because your message asked for it.\r\n".to_owned(),
+            Action::Relayed => {
+                "Your message asked to be told when it arrives. From here on nobody may tell you.\r\n"
+                    .to_owned()
+            }
         });
         text
     }
@@ -233,15 +266,12 @@ impl Report<'_> {
             "Final-Recipient",
             &typed_address(self.recipient.as_str(), self.utf8),
         );
-        field(
-            "Action",
-            match self.action {
-                Action::Failed => "failed",
-                Action::Delayed(_) => "delayed",
-            },
-        );
+        field("Action", self.action.word());
         field("Status", &self.status().to_string());
-        field("Diagnostic-Code", &format!("smtp; {}", self.reason()));
+        // RFC 3464 §2.3.6: a diagnosis is of what went wrong.
+        if !self.action.is_success() {
+            field("Diagnostic-Code", &format!("smtp; {}", self.reason()));
+        }
         if let Some(id) = self.log_id {
             field("Final-Log-ID", &ascii_if(true, &printable(id)));
         }
@@ -263,7 +293,11 @@ impl Report<'_> {
 
     /// RFC 3463 §3.1: `.0.0` where no more is known.
     fn status(&self) -> EnhancedCode {
-        let class = if self.code / 100 == 4 { 4 } else { 5 };
+        let class = match self.code / 100 {
+            2 => 2,
+            4 => 4,
+            _ => 5,
+        };
         self.enhanced.unwrap_or(EnhancedCode(class, 0, 0))
     }
 }

@@ -190,6 +190,7 @@ pub(crate) mod tests {
             bare_newlines: BareNewlines::Reject,
             mixed: Default::default(),
             outbox: Default::default(),
+            origins: Default::default(),
             quarantine: Default::default(),
             plugins: Vec::new(),
             scopes: Default::default(),

@@ -9,38 +9,44 @@ use gatepost_protocol::{
     Address, Args, EnhancedCode, Field, HeaderBlock, Hook, Session, Transaction, Verdict,
 };
 
-use super::Failure;
 use super::envelope::{Envelope, Recipient};
 use super::folder::Stored;
 use super::store::{self, Store};
+use super::{Action, News};
 use crate::chain::{Chain, Decision, Profile, Visit, agree};
 
 /// What an attempt came to.
 #[derive(Default)]
 pub struct Attempted {
-    /// Who has it now.
+    /// How many have it now.
     pub taken: usize,
+    /// What senders who asked for it are to be told of these.
+    pub successes: Vec<News>,
     /// Who may take it later, and what was said.
-    pub later: Vec<(Recipient, Failure)>,
+    pub later: Vec<(Recipient, News)>,
     /// Who never will, and what was said.
-    pub failed: Vec<(Recipient, Failure)>,
+    pub failed: Vec<(Recipient, News)>,
 }
 
 impl Attempted {
     fn note(&mut self, recipient: Recipient, fate: Fate) {
         match fate {
-            Fate::Taken => self.taken += 1,
-            Fate::Later(failure) => self.later.push((recipient, failure)),
-            Fate::Failed(failure) => self.failed.push((recipient, failure)),
+            Fate::Taken(success) => {
+                self.taken += 1;
+                self.successes.extend(success);
+            }
+            Fate::Later(said) => self.later.push((recipient, said)),
+            Fate::Failed(said) => self.failed.push((recipient, said)),
         }
     }
 }
 
 /// What became of a message for a recipient.
 enum Fate {
-    Taken,
-    Later(Failure),
-    Failed(Failure),
+    /// With what its sender asked to be told.
+    Taken(Option<News>),
+    Later(News),
+    Failed(News),
 }
 
 /// Recipients that go the same way by the same settings.
@@ -125,11 +131,21 @@ impl<'a> Attempt<'a> {
                 self.ask(Hook::QueuePost).await;
             }
         }
+        // Whom a plugin replaced by others shares their fate. With whom the message is did not get the parameters, and will tell nobody of this recipient (RFC 3461 §5.2.2).
+        let replaced = Decision {
+            values: Vec::new(),
+            ..decision.clone()
+        };
+        let at_hand = self.visit.session.transaction.recipients.clone();
         let of_each = |recipient: &Recipient| {
             let own = decided
                 .iter()
                 .find(|(address, ..)| *address == recipient.address);
-            own.map_or((hook, &decision), |(_, hook, decision)| (*hook, decision))
+            match own {
+                Some((_, hook, decision)) => (*hook, decision),
+                None if at_hand.contains(&recipient.address) => (hook, &decision),
+                None => (hook, &replaced),
+            }
         };
         let mut fates = Vec::with_capacity(group.recipients.len());
         for recipient in &group.recipients {
@@ -147,7 +163,7 @@ impl<'a> Attempt<'a> {
         let kind = match decision.verdict {
             Verdict::Quarantine => store::Kind::Quarantine,
             Verdict::Hold => store::Kind::Hold,
-            _ => return Fate::Taken,
+            _ => return Fate::Taken(None),
         };
         let reason = decision.lines.join(" ");
         let why = store::Why {
@@ -165,10 +181,10 @@ impl<'a> Attempt<'a> {
         transaction.recipients = recipients;
         transaction.recipient_parameters = parameters;
         match kept {
-            Ok(_) => Fate::Taken,
+            Ok(_) => Fate::Taken(None),
             Err(error) => {
                 let text = format!("It cannot be kept in the store: {error}");
-                Fate::Later(failure(
+                Fate::Later(refusal(
                     recipient,
                     &Decision::declined(),
                     451,
@@ -228,16 +244,21 @@ async fn groups(chain: &Chain, recipients: &[Recipient]) -> (Vec<Group>, Vec<(Re
 /// What a decision means for a recipient. That nobody takes part is no refusal: the operator may be about to put that right.
 fn fate(recipient: &Recipient, hook: Hook, decision: &Decision) -> Fate {
     match decision.verdict {
-        Verdict::Ok if hook == Hook::Queue => Fate::Taken,
-        Verdict::Done => Fate::Taken,
-        verdict if verdict.is_denial() && !verdict.is_soft() => Fate::Failed(failure(
+        Verdict::Ok if hook == Hook::Queue => Fate::Taken(News::of_success(
+            &recipient.address,
+            &recipient.parameters,
+            decision.enhanced,
+            &decision.values,
+        )),
+        Verdict::Done => Fate::Taken(None),
+        verdict if verdict.is_denial() && !verdict.is_soft() => Fate::Failed(refusal(
             recipient,
             decision,
             554,
             EnhancedCode(5, 3, 0),
             "The message was refused",
         )),
-        _ => Fate::Later(failure(
+        _ => Fate::Later(refusal(
             recipient,
             decision,
             451,
@@ -247,17 +268,18 @@ fn fate(recipient: &Recipient, hook: Hook, decision: &Decision) -> Fate {
     }
 }
 
-fn failure(
+fn refusal(
     recipient: &Recipient,
     decision: &Decision,
     code: u16,
     enhanced: EnhancedCode,
     text: &str,
-) -> Failure {
+) -> News {
     let said = decision.lines.join(" ");
-    Failure {
+    News {
         recipient: recipient.address.clone(),
         parameters: recipient.parameters.clone(),
+        action: Action::Failed,
         code: decision.code.unwrap_or(code),
         enhanced: Some(decision.enhanced.unwrap_or(enhanced)),
         text: if said.is_empty() {

@@ -33,6 +33,9 @@ pub struct Envelope {
     pub due: Millis,
     /// Why it is still here.
     pub reason: String,
+    /// Its sender knows that it is late.
+    #[serde(default)]
+    pub delay_told: bool,
     /// The envelope sender.
     pub sender: Address,
     /// MAIL's parameters.
@@ -219,10 +222,10 @@ impl Envelope {
         released
     }
 
-    /// When it is given up. The time while it was withheld does not count.
-    pub fn expires(&self, max_age: Duration) -> Millis {
+    /// So long after it came. The time while it was withheld does not count.
+    pub fn after(&self, age: Duration) -> Millis {
         let since = self.released.unwrap_or(self.arrived);
-        since.saturating_add(millis_of(max_age))
+        since.saturating_add(millis_of(age))
     }
 }
 

@@ -20,17 +20,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost_protocol::delivered::Delivered;
-use gatepost_protocol::{Address, EnhancedCode, Level, Message, Parameters, Session, Transaction};
+use gatepost_protocol::{
+    Address, EnhancedCode, Level, Message, Parameters, Session, Success, Transaction,
+};
 use tokio::sync::Notify;
 
 use crate::config::{Config, OutboxConfig};
+pub use crate::message::dsn::Action;
 use crate::report;
 use envelope::{Client, millis_of, recipients_of};
 pub use envelope::{Envelope, Kind, Millis, Recipient, Withheld, millis, time};
 use folder::{Draft, Folder, Id, blocking};
 use schedule::{Bounds, Schedule};
 pub use store::Store;
-use suppress::Rate;
+use suppress::{Event, Rate};
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "outbox";
@@ -50,19 +53,45 @@ pub struct Outbox {
     added: Arc<Notify>,
 }
 
-/// A recipient that a message did not reach.
+/// What became of a message for a recipient.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct News {
     /// Who.
     pub recipient: Address,
     /// RCPT's.
     pub parameters: Parameters,
+    /// What became of it.
+    pub action: Action,
     /// Reply code.
     pub code: u16,
     /// Enhanced code.
     pub enhanced: Option<EnhancedCode>,
     /// What the client would have been told.
     pub text: String,
+}
+
+impl News {
+    /// That a recipient has it, where the sender wants to know (RFC 3461 §5.2). `values`: what the plugin that took it said.
+    pub fn of_success(
+        recipient: &Address,
+        parameters: &Parameters,
+        enhanced: Option<EnhancedCode>,
+        values: &[String],
+    ) -> Option<News> {
+        let action = match Success::of(values) {
+            Success::Delivered => Action::Delivered,
+            Success::Relayed => Action::Relayed,
+            Success::None => return None,
+        };
+        Event::Success.is_named(parameters).then(|| News {
+            recipient: recipient.clone(),
+            parameters: parameters.clone(),
+            action,
+            code: 250,
+            enhanced: enhanced.or(Some(EnhancedCode(2, 0, 0))),
+            text: String::new(),
+        })
+    }
 }
 
 impl Outbox {
@@ -147,7 +176,7 @@ impl Outbox {
         let (draft, envelope) = draft_of(&self.folder, session, recipients, message).await?;
         let envelope = Envelope {
             attempts: 1,
-            due: envelope.arrived.saturating_add(millis_of(self.backoff(1))),
+            due: self.due_after(1, &envelope, envelope.arrived),
             reason: why.to_owned(),
             ..envelope
         };
@@ -192,6 +221,14 @@ impl Outbox {
         wait.min(self.config.retry_max) * (800 + spread as u32) / 1000
     }
 
+    /// When a message is due after so many attempts. One is made in time for what else is to happen: that its sender is told of the delay, and that it is given up.
+    fn due_after(&self, attempts: u32, envelope: &Envelope, now: Millis) -> Millis {
+        let due = now.saturating_add(millis_of(self.backoff(attempts)));
+        let turns = [self.config.notify_delay, self.config.max_age];
+        let turns = turns.into_iter().map(|age| envelope.after(age));
+        turns.filter(|turn| now < *turn).fold(due, Millis::min)
+    }
+
     fn log(&self, level: Level, id: &str, text: std::fmt::Arguments<'_>) {
         report::line(level, id, None, LOGGED_AS, text);
     }
@@ -234,6 +271,7 @@ async fn draft_of(
         attempts: 0,
         due: now,
         reason: String::new(),
+        delay_told: false,
         sender: transaction.sender.clone().unwrap_or_default(),
         sender_parameters: transaction.sender_parameters.clone(),
         recipients,

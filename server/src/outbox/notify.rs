@@ -10,8 +10,8 @@ use gatepost_protocol::{Level, Message, Parameters, Session, Transaction};
 use super::envelope::{Client, Envelope, Kind, Recipient, millis};
 use super::folder::{Draft, Id, blocking, random};
 use super::suppress::{Event, suppressed};
-use super::{Failure, LINE, LOGGED_AS, Outbox, append, copy, name_of};
-use crate::message::dsn::{Action, Notification, Original, Report};
+use super::{Action, LINE, LOGGED_AS, News, Outbox, append, copy, name_of};
+use crate::message::dsn::{Notification, Original, Report};
 use crate::report;
 
 /// Up to here a whole message goes back where its sender did not say (RFC 3461 §4.3). Senders like to have their words back; to send megabytes to an address that may be
@@ -29,45 +29,31 @@ struct Content {
 }
 
 impl Outbox {
-    /// Tells the sender of a message of each recipient that it did not reach, as far as there may be a notification. They are durable when this returns.
+    /// Tells the sender of a session's message what became of it, as far as there may be notifications. They are durable when this returns; it gives their names.
     ///
     /// # Errors
     /// None of them is kept: the outbox is full, or the disk is.
-    pub async fn bounce(
+    pub async fn notify(
         &self,
         session: &Session,
         message: &dyn Message,
-        failures: &[Failure],
-    ) -> io::Result<()> {
-        self.tell_failed(session, message, failures).await.map(drop)
-    }
-
-    /// The same; returns what the notifications are called.
-    pub(super) async fn tell_failed(
-        &self,
-        session: &Session,
-        message: &dyn Message,
-        failures: &[Failure],
+        news: &[News],
     ) -> io::Result<Vec<Id>> {
-        let now = SystemTime::now();
-        let failures: Vec<(&Failure, Action)> = failures
-            .iter()
-            .map(|failure| (failure, Action::Failed))
-            .collect();
-        self.tell(session, message, &failures, now).await
+        self.notify_late(session, message, news, SystemTime::now())
+            .await
     }
 
-    /// The same for messages that came before, and for other news. `arrived`: when the message did.
-    pub(super) async fn tell(
+    /// The same for a message that came before. `arrived`: when.
+    pub(super) async fn notify_late(
         &self,
         session: &Session,
         message: &dyn Message,
-        news: &[(&Failure, Action)],
+        news: &[News],
         arrived: SystemTime,
     ) -> io::Result<Vec<Id>> {
-        let owed: Vec<&(&Failure, Action)> = news
+        let owed: Vec<&News> = news
             .iter()
-            .filter(|(failure, action)| self.may_tell(session, failure, *action))
+            .filter(|news| self.may_tell(session, news))
             .collect();
         if owed.is_empty() {
             return Ok(Vec::new());
@@ -76,10 +62,9 @@ impl Outbox {
         let content = inspect(transaction, message).await?;
         let mut drafts = Vec::with_capacity(owed.len());
         let mut rooms = Vec::with_capacity(owed.len());
-        for (at, (failure, action)) in owed.iter().enumerate() {
-            let whole = content.goes_back_whole(transaction, *action, at == 0);
-            let notification =
-                self.notification(session, failure, *action, arrived, &content, whole)?;
+        for (at, news) in owed.iter().enumerate() {
+            let whole = content.goes_back_whole(transaction, news.action, at == 0);
+            let notification = self.notification(session, news, arrived, &content, whole)?;
             let original = if whole {
                 content.size
             } else {
@@ -97,8 +82,8 @@ impl Outbox {
         }
         let ids = self.commit(drafts).await?;
         let sender = transaction.sender.clone().unwrap_or_default();
-        for (id, (failure, _)) in ids.iter().zip(owed) {
-            let recipient = failure.recipient.as_str();
+        for (id, news) in ids.iter().zip(owed) {
+            let recipient = news.recipient.as_str();
             report::line(
                 Level::Info,
                 &session.id,
@@ -111,18 +96,14 @@ impl Outbox {
     }
 
     /// Whether there is a notification; the log says why where there is none.
-    fn may_tell(&self, session: &Session, failure: &Failure, action: Action) -> bool {
-        let transaction = &session.transaction;
-        let event = match action {
-            Action::Failed => Event::Failure,
-            Action::Delayed(_) => Event::Delay,
-        };
-        let suppressed = suppressed(transaction, &failure.parameters, event).or_else(|| {
-            let sender = transaction.sender.as_ref()?.to_lowercase();
+    fn may_tell(&self, session: &Session, news: &News) -> bool {
+        let event = Event::from(news.action);
+        let suppressed = suppressed(session, &news.parameters, event).or_else(|| {
+            let sender = session.transaction.sender.as_ref()?.to_lowercase();
             self.rate.count(sender, Instant::now()).err()
         });
         if let Some(reason) = suppressed {
-            let recipient = failure.recipient.as_str();
+            let recipient = news.recipient.as_str();
             report::line(
                 Level::Info,
                 &session.id,
@@ -137,8 +118,7 @@ impl Outbox {
     fn notification(
         &self,
         session: &Session,
-        failure: &Failure,
-        action: Action,
+        news: &News,
         arrived: SystemTime,
         content: &Content,
         whole: bool,
@@ -160,12 +140,12 @@ impl Outbox {
             arrived,
             received_from: session.connection.hello_host.as_deref(),
             utf8: transaction.is_smtputf8(),
-            recipient: &failure.recipient,
-            original_recipient: value(&failure.parameters, "ORCPT"),
-            action,
-            code: failure.code,
-            enhanced: failure.enhanced,
-            text: &failure.text,
+            recipient: &news.recipient,
+            original_recipient: value(&news.parameters, "ORCPT"),
+            action: news.action,
+            code: news.code,
+            enhanced: news.enhanced,
+            text: &news.text,
             original: Original {
                 header: &content.header,
                 message_id: header.and_then(|header| header.first("Message-ID")),
@@ -225,6 +205,7 @@ impl Outbox {
             attempts: 0,
             due: now,
             reason: String::new(),
+            delay_told: false,
             // RFC 3464 §2: nothing may come back because of it.
             sender: Default::default(),
             sender_parameters,

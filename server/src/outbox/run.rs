@@ -12,9 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::delivery::{self, Attempt, Attempted};
 use super::envelope::{Envelope, Kind, Millis, Recipient, millis, millis_of, time};
 use super::folder::{Claim, Claimed, Id, Stored, blocking};
-use super::{Failure, Outbox};
+use super::{Action, News, Outbox};
 use crate::chain::Chain;
-use crate::message::dsn::Action;
 
 /// Deliveries that are under way at once.
 const PARALLEL: usize = 4;
@@ -143,15 +142,23 @@ impl Outbox {
     ) -> Envelope {
         let Attempted {
             taken,
+            successes,
             mut later,
             mut failed,
         } = attempted;
+        let envelope = &claim.envelope;
         if taken > 0 {
             let of = taken + later.len() + failed.len();
             let text = format_args!("delivered to {taken} of {of} recipients");
             self.log(Level::Info, &claim.id, text);
         }
-        let expires = claim.envelope.expires(self.config.max_age);
+        if let Err(error) = self.tell(chain, claim, message, &successes).await {
+            // To deliver it once more would be worse.
+            let text = format_args!("its sender is not told of the delivery: {error}");
+            self.log(Level::Error, &claim.id, text);
+        }
+        let expires = envelope.after(self.config.max_age);
+        let late = envelope.after(self.config.notify_delay);
         let now = now();
         if now >= expires {
             failed.append(&mut later);
@@ -163,11 +170,26 @@ impl Outbox {
             self.log(Level::Error, &claim.id, text);
             later.append(&mut failed);
         }
-        let attempts = claim.envelope.attempts.saturating_add(1);
-        let due = now.saturating_add(millis_of(self.backoff(attempts)));
-        let due = if now < expires { due.min(expires) } else { due };
-        let said = later.first().map(|(_, failure)| failure);
-        let reason = said.map(|failure| format!("{} {}", failure.code, failure.text));
+        let mut delay_told = envelope.delay_told;
+        if !delay_told && now >= late {
+            let action = Action::Delayed(time(expires));
+            let delays = later.iter().map(|(_, said)| News {
+                action,
+                ..said.clone()
+            });
+            let delays: Vec<News> = delays.collect();
+            match self.tell(chain, claim, message, &delays).await {
+                Ok(()) => delay_told = true,
+                Err(error) => {
+                    let text = format_args!("its sender cannot be told of the delay yet: {error}");
+                    self.log(Level::Error, &claim.id, text);
+                }
+            }
+        }
+        let attempts = envelope.attempts.saturating_add(1);
+        let due = self.due_after(attempts, envelope, now);
+        let said = later.first().map(|(_, said)| said);
+        let reason = said.map(|said| format!("{} {}", said.code, said.text));
         if let Some(reason) = &reason {
             let (waiting, wait) = (later.len(), due.saturating_sub(now) / 1000);
             let text = format_args!(
@@ -179,35 +201,47 @@ impl Outbox {
             attempts,
             due,
             reason: reason.unwrap_or_default(),
+            delay_told,
             recipients: later.into_iter().map(|(recipient, _)| recipient).collect(),
-            ..claim.envelope.clone()
+            ..envelope.clone()
         }
     }
 
-    /// Some recipients will never have it. Their sender is told; of a notification nobody is (RFC 5321 §6.1).
+    /// Some recipients will never have it, and their sender is told.
     async fn give_up(
         &self,
         chain: &Chain,
         claim: &Claim,
         message: &Stored,
-        failed: &[(Recipient, Failure)],
+        failed: &[(Recipient, News)],
     ) -> io::Result<()> {
-        let envelope = &claim.envelope;
-        if envelope.kind == Kind::Message {
-            let session = self.session(chain, claim, message).await?;
-            let news: Vec<(&Failure, Action)> = failed
-                .iter()
-                .map(|(_, failure)| (failure, Action::Failed))
-                .collect();
-            self.tell(&session, message, &news, time(envelope.arrived))
-                .await?;
-        }
-        for (recipient, failure) in failed {
-            let (kind, to) = (envelope.kind.name(), recipient.address.as_str());
-            let (code, text) = (failure.code, &failure.text);
+        let news: Vec<News> = failed.iter().map(|(_, said)| said.clone()).collect();
+        self.tell(chain, claim, message, &news).await?;
+        let kind = claim.envelope.kind.name();
+        for (recipient, said) in failed {
+            let to = recipient.address.as_str();
+            let (code, text) = (said.code, &said.text);
             let text = format_args!("{kind} given up for {to}: {code} {text}");
             self.log(Level::Warn, &claim.id, text);
         }
+        Ok(())
+    }
+
+    /// Tells the sender of a message what became of it; of a notification nobody is told (RFC 5321 §6.1).
+    async fn tell(
+        &self,
+        chain: &Chain,
+        claim: &Claim,
+        message: &Stored,
+        news: &[News],
+    ) -> io::Result<()> {
+        let envelope = &claim.envelope;
+        if news.is_empty() || envelope.kind != Kind::Message {
+            return Ok(());
+        }
+        let session = self.session(chain, claim, message).await?;
+        self.notify_late(&session, message, news, time(envelope.arrived))
+            .await?;
         Ok(())
     }
 }

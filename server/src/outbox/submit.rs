@@ -11,7 +11,7 @@ use gatepost_protocol::{
 
 use super::envelope::{Client, Envelope, Kind, Recipient, millis};
 use super::folder::{blocking, random};
-use super::{Failure, LINE, Outbox};
+use super::{Action, LINE, News, Outbox};
 use crate::message::data::normalized;
 use crate::message::date;
 
@@ -47,6 +47,7 @@ impl Outbox {
             attempts: 0,
             due: now,
             reason: String::new(),
+            delay_told: false,
             sender,
             sender_parameters,
             recipients: recipients
@@ -104,15 +105,16 @@ impl Outbox {
         transaction.header = Some(HeaderBlock::parse(header));
         transaction.header_end = header_end;
         transaction.body_start = header_end + 2;
-        let failures = [Failure {
+        let news = [News {
             recipient: bounce.recipient,
             parameters: Parameters::new(),
+            action: Action::Failed,
             code: bounce.code,
             enhanced: bounce.enhanced,
             text: bounce.text,
         }];
         let message = MemoryMessage(message);
-        let told = self.tell_failed(&session, &message, &failures).await;
+        let told = self.notify(&session, &message, &news).await;
         let told = told.map_err(|error| later(&error))?;
         Ok(told.first().map(ToString::to_string))
     }

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gatepost_protocol::{HeaderBlock, Parameters, Transaction};
+use gatepost_protocol::{HeaderBlock, Parameters, Session};
 
+use super::Action;
 use crate::config::OutboxConfig;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -48,14 +49,48 @@ impl fmt::Display for Suppressed {
 pub enum Event {
     Failure,
     Delay,
+    Success,
 }
 
-/// Whether nobody is to be told of what became of a message for a recipient with these parameters of RCPT.
-pub fn suppressed(
-    transaction: &Transaction,
-    recipient: &Parameters,
-    event: Event,
-) -> Option<Suppressed> {
+impl From<Action> for Event {
+    fn from(action: Action) -> Event {
+        match action {
+            Action::Failed => Event::Failure,
+            Action::Delayed(_) => Event::Delay,
+            Action::Delivered | Action::Relayed => Event::Success,
+        }
+    }
+}
+
+impl Event {
+    /// Whether NOTIFY asks for it by name.
+    pub fn is_named(self, parameters: &Parameters) -> bool {
+        let word = match self {
+            Event::Failure => "FAILURE",
+            Event::Delay => "DELAY",
+            Event::Success => "SUCCESS",
+        };
+        let notify = parameters.get("NOTIFY").and_then(Option::as_deref);
+        notify.is_some_and(|notify| {
+            notify
+                .split(',')
+                .any(|asked| asked.eq_ignore_ascii_case(word))
+        })
+    }
+
+    /// Whether the sender is to be told of it. Without NOTIFY it learns of failures, and of delays as we see fit (RFC 3461 §4.1): those who may relay are told of these, since they
+    /// wait for an answer from somewhere else; a stranger's address may be forged, and most of what is late gets through.
+    fn is_wanted(self, parameters: &Parameters, relay_client: bool) -> bool {
+        match parameters.contains_key("NOTIFY") {
+            true => self.is_named(parameters),
+            false => self == Event::Failure || self == Event::Delay && relay_client,
+        }
+    }
+}
+
+/// Whether nobody is to be told of what became of a session's message for a recipient with these parameters of RCPT.
+pub fn suppressed(session: &Session, recipient: &Parameters, event: Event) -> Option<Suppressed> {
+    let transaction = &session.transaction;
     if transaction
         .sender
         .as_ref()
@@ -67,23 +102,8 @@ pub fn suppressed(
     if let Some(field) = automatic {
         return Some(Suppressed::Automatic(field));
     }
-    (!asks_for(recipient, event)).then_some(Suppressed::NotAskedFor)
-}
-
-/// Without NOTIFY a sender learns of failures (RFC 3461 §4.1); of delays only who asks, since most get through.
-fn asks_for(parameters: &Parameters, event: Event) -> bool {
-    let Some(notify) = parameters.get("NOTIFY") else {
-        return event == Event::Failure;
-    };
-    let word = match event {
-        Event::Failure => "FAILURE",
-        Event::Delay => "DELAY",
-    };
-    notify.as_deref().is_some_and(|notify| {
-        notify
-            .split(',')
-            .any(|asked| asked.eq_ignore_ascii_case(word))
-    })
+    let is_wanted = event.is_wanted(recipient, session.connection.relay_client);
+    (!is_wanted).then_some(Suppressed::NotAskedFor)
 }
 
 /// The field by which a message is automatic: a program's answer (RFC 3834 §5), or for many.
@@ -166,13 +186,17 @@ impl Rate {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use gatepost_protocol::Address;
+    use gatepost_protocol::{Address, Transaction};
 
-    fn transaction(header: &str) -> Transaction {
-        Transaction {
+    fn session(header: &str) -> Session {
+        let transaction = Transaction {
             sender: Some(Address::parse("alice@client.example").unwrap()),
             header: Some(HeaderBlock::parse(Bytes::from(header.to_owned()))),
             ..Transaction::default()
+        };
+        Session {
+            transaction,
+            ..Session::default()
         }
     }
 
@@ -183,8 +207,8 @@ mod tests {
     #[test]
     fn nobody_answers_a_null_sender_or_an_automatic_message() {
         let none = Parameters::new();
-        let mut bounce = transaction("Subject: x\r\n");
-        bounce.sender = Some(Address::null());
+        let mut bounce = session("Subject: x\r\n");
+        bounce.transaction.sender = Some(Address::null());
         assert_eq!(
             suppressed(&bounce, &none, Event::Failure),
             Some(Suppressed::NullSender)
@@ -206,7 +230,7 @@ mod tests {
             ("Subject: Precedence: bulk\r\n", None),
         ] {
             assert_eq!(
-                suppressed(&transaction(header), &none, Event::Failure),
+                suppressed(&session(header), &none, Event::Failure),
                 field.map(Suppressed::Automatic),
                 "{header}"
             );
@@ -215,21 +239,34 @@ mod tests {
 
     #[test]
     fn notify_decides() {
-        let transaction = transaction("Subject: x\r\n");
-        for (parameters, failure, delay) in [
-            (Parameters::new(), true, false),
-            (notify("NEVER"), false, false),
-            (notify("SUCCESS"), false, false),
-            (notify("success,failure"), true, false),
-            (notify("DELAY"), false, true),
-            (notify("DELAY,FAILURE"), true, true),
+        let mut session = session("Subject: x\r\n");
+        const NONE: &[Event] = &[];
+        use Event::{Delay, Failure, Success};
+        for (parameters, stranger, relay_client) in [
+            (Parameters::new(), &[Failure][..], &[Failure, Delay][..]),
+            (notify("NEVER"), NONE, NONE),
+            (notify("SUCCESS"), &[Success], &[Success]),
+            (
+                notify("success,failure"),
+                &[Failure, Success],
+                &[Failure, Success],
+            ),
+            (notify("DELAY"), &[Delay], &[Delay]),
+            (
+                notify("DELAY,FAILURE"),
+                &[Failure, Delay],
+                &[Failure, Delay],
+            ),
         ] {
-            let told = |event| suppressed(&transaction, &parameters, event).is_none();
-            assert_eq!(
-                (told(Event::Failure), told(Event::Delay)),
-                (failure, delay),
-                "{parameters:?}"
-            );
+            for (may_relay, expected) in [(false, stranger), (true, relay_client)] {
+                session.connection.relay_client = may_relay;
+                let is_told = |event: &Event| suppressed(&session, &parameters, *event).is_none();
+                let told: Vec<Event> = [Failure, Delay, Success]
+                    .into_iter()
+                    .filter(is_told)
+                    .collect();
+                assert_eq!(told, expected, "{parameters:?} {may_relay}");
+            }
         }
     }
 

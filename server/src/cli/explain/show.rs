@@ -41,6 +41,9 @@ pub fn text(record: &Record<'_>) -> String {
         for text in reply.reply.lines() {
             line(&mut out, format_args!("S: {text}"));
         }
+        for setting in &reply.because {
+            line(&mut out, format_args!("{:INDENT$}by {setting}", ""));
+        }
     }
     for turn in turns {
         put_turn(&mut out, turn, widths);

@@ -16,7 +16,7 @@ use crate::chain::Decision;
 use crate::config::Mixed;
 use crate::dialog::{End, Next, Stream, Wire};
 use crate::message::{Spooled, trace};
-use crate::outbox::Failure;
+use crate::outbox::{Action, News};
 use crate::report::{self, Limit};
 
 impl Mail {
@@ -260,6 +260,7 @@ impl Mail {
     /// Some recipients refuse a message that others may take, and the client cannot be told of each: decides whether it goes on.
     fn refuse_unless_mixed(&mut self, delivery: &mut Delivery) {
         let refusal = self.refusal_of(delivery);
+        self.because("mixed");
         match self.shared.config.mixed {
             // Nobody has it yet, so that the client can as well come again for all.
             Mixed::Bounce | Mixed::Discard if !self.told(&refusal).is_soft() => {}
@@ -305,9 +306,6 @@ impl Mail {
                     }),
             );
         }
-        if untold.is_empty() {
-            return;
-        }
         if let Err(error) = self.see_to(untold, message).await {
             self.log(
                 Level::Error,
@@ -322,6 +320,37 @@ impl Mail {
                 text.to_owned(),
             );
             delivery.fates.fill(Some(fate));
+            return;
+        }
+        self.tell_success(delivery, message).await;
+    }
+
+    /// Has the sender told of each recipient that has the message, where it asked for that (RFC 3461 §5.2.3). Where it cannot be told the message stays where it is: refused now, it
+    /// would come again, and to all of them.
+    async fn tell_success(&mut self, delivery: &Delivery, message: &dyn Message) {
+        let Some(outbox) = &self.shared.outbox else {
+            return;
+        };
+        let members = self.accepted.iter().zip(&delivery.fates);
+        let news: Vec<News> = members
+            .filter_map(|(accepted, fate)| {
+                let fate = fate.as_ref().filter(|fate| fate.is_queued())?;
+                let Decision {
+                    enhanced, values, ..
+                } = &fate.decision;
+                News::of_success(&accepted.address, &accepted.parameters, *enhanced, values)
+            })
+            .collect();
+        if news.is_empty() {
+            return;
+        }
+        let session = &self.visit.session;
+        if let Err(error) = outbox.notify(session, message, &news).await {
+            self.log(
+                Level::Error,
+                Some(Hook::Queue),
+                format_args!("the sender is not told of the delivery: {error}"),
+            );
         }
     }
 
@@ -345,9 +374,10 @@ impl Mail {
                 self.log_untold("discarded", &recipient, &told);
             } else {
                 self.log_untold("refused, its sender will be told", &recipient, &told);
-                failures.push(Failure {
+                failures.push(News {
                     recipient,
                     parameters,
+                    action: Action::Failed,
                     code: told.code,
                     enhanced: told.enhanced,
                     text: told.text,
@@ -356,7 +386,7 @@ impl Mail {
         }
         let session = &mut self.visit.session;
         if !failures.is_empty() {
-            outbox.bounce(session, message, &failures).await?;
+            outbox.notify(session, message, &failures).await?;
         }
         if again.is_empty() {
             return Ok(());
@@ -372,6 +402,7 @@ impl Mail {
         session.transaction = transaction;
         kept
     }
+
     /// Gives the reply to a verdict that ends a message's way.
     pub(super) fn refuse(&mut self, output: &mut Vec<u8>, hook: Hook, decision: &Decision) -> Next {
         let plugin = decision.plugin.as_deref().unwrap_or("nobody took it");

@@ -11,7 +11,7 @@ use super::shares::Accepted;
 use super::{Mail, parse, verdict};
 use crate::chain::{Profile, agree};
 use crate::dialog::Next;
-use crate::report::{self, Limit};
+use crate::report::Limit;
 
 impl Mail {
     pub(super) async fn mail(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
@@ -51,7 +51,7 @@ impl Mail {
             Ok(parsed) => parsed,
             Err(reply) => {
                 if reply == parse::TOO_BIG {
-                    report::count(Limit::Size);
+                    self.exceeded_max_size();
                 }
                 return self.say(output, reply);
             }
@@ -130,7 +130,7 @@ impl Mail {
             >= self.shared.config.limits.max_recipients
         {
             // RFC 5321 §4.5.3.1.10.
-            report::count(Limit::Recipients);
+            self.exceeded(Limit::Recipients);
             return self.say(
                 output,
                 "452 4.5.3 Too many recipients; send the others a message of their own",
@@ -174,13 +174,13 @@ impl Mail {
     }
 
     /// The reply to a recipient who cannot be of this transaction: the message is too big for it (RFC 1870 §6.2), or it does not go with the others.
-    fn must_wait(&self, recipient: &Address, profile: Option<&Arc<Profile>>) -> Option<String> {
+    fn must_wait(&mut self, recipient: &Address, profile: Option<&Arc<Profile>>) -> Option<String> {
         let transaction = &self.visit.session.transaction;
         let declared = transaction.sender_parameters.get("SIZE");
         let declared = declared.and_then(|size| size.as_deref()?.parse::<u64>().ok());
         let most = self.max_size_of(profile);
         if declared.is_some_and(|size| size > most) {
-            report::count(Limit::Size);
+            self.exceeded_size(profile);
             return Some(format!(
                 "552 5.3.4 Message is bigger than {most} bytes, the most for this recipient"
             ));
@@ -194,6 +194,7 @@ impl Mail {
             || declared.is_none() && self.max_size_of(first) != most
             || is_apart();
         (self.splits() && differs).then(|| {
+            self.because("mixed");
             // RFC 5321 §4.5.3.1.10: the client sends the message once more, to those who got 452.
             "452 4.5.3 This recipient has settings of its own; send it a message of its own"
                 .to_owned()

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::config::BareNewlines;
 use crate::dialog::{End, Next, Stream, Wire};
 use crate::message::data::{DataReader, Framing, normalized};
 use crate::message::{Intake, Spooled};
-use crate::report::{self, Limit};
+use crate::report::Limit;
 
 /// A message that comes in. Dropped, nothing of it is left.
 pub struct Incoming {
@@ -247,37 +248,40 @@ impl Mail {
     /// Decides whether what came so far can be taken.
     pub(super) fn refusal(&mut self, incoming: &mut Incoming) -> Option<Refusal> {
         self.visit.session.transaction.size = incoming.size();
-        let config = &self.shared.config;
+        let shared = Arc::clone(&self.shared);
+        let config = &shared.config;
         let seen = incoming.reader.seen();
         let bare_is_refused = self.refuses_bare(&incoming.reader);
         let reply = match incoming.fault.take() {
             Some(Fault::Denied(hook, decision)) => return Some(Refusal::Denied(hook, decision)),
             Some(Fault::TooBig) => {
-                report::count(Limit::Size);
+                self.exceeded_max_size();
                 format!("552 5.3.4 Message is bigger than {} bytes", self.max_size())
             }
             Some(Fault::HeaderTooBig) => {
-                report::count(Limit::Header);
+                self.exceeded(Limit::Header);
                 format!(
                     "552 5.3.4 Header block is bigger than {} bytes",
                     config.limits.max_header
                 )
             }
             Some(Fault::TooManyFields) => {
-                report::count(Limit::HeaderFields);
+                self.exceeded(Limit::HeaderFields);
                 format!(
                     "552 5.3.4 Header block has more than {} fields",
                     config.limits.max_header_fields
                 )
             }
             None if seen.bare_lf && bare_is_refused => {
+                self.because("bare_newlines");
                 "554 5.6.0 A LF stands alone; lines end in CRLF (RFC 5321 section 2.3.8)".to_owned()
             }
             None if seen.bare_cr && bare_is_refused => {
+                self.because("bare_newlines");
                 "554 5.6.0 A CR stands alone; lines end in CRLF (RFC 5321 section 2.3.8)".to_owned()
             }
             None if seen.long_line => {
-                report::count(Limit::DataLine);
+                self.exceeded(Limit::DataLine);
                 format!(
                     "554 5.6.0 A line is longer than {} bytes",
                     config.limits.max_data_line

@@ -413,7 +413,7 @@ impl Protocol for Mail {
         self.is_first = false;
         let errors = self.errors;
         if let LineFault::TooLong | LineFault::Endless = fault {
-            report::count(Limit::CommandLine);
+            self.exceeded(Limit::CommandLine);
         }
         let from = output.len();
         let (text, next) = match fault {
@@ -479,7 +479,7 @@ impl Protocol for Mail {
             End::Closed | End::Gone(_) | End::Insecure(_) | End::Stopped => None,
         };
         if let Some(limit) = exceeded {
-            report::count(limit);
+            self.exceeded(limit);
         }
         if let Some(reply) = reply {
             let from = output.len();
@@ -531,8 +531,8 @@ impl Mail {
     }
 
     /// Ends the session of a client that went beyond a limit, and says so in the log.
-    fn cut_off(&self, output: &mut Vec<u8>, limit: Limit, reply: &str) -> Next {
-        report::count(limit);
+    fn cut_off(&mut self, output: &mut Vec<u8>, limit: Limit, reply: &str) -> Next {
+        self.exceeded(limit);
         self.log_cut_off(Usual::of(reply).text);
         reply::write(output, reply);
         Next::Close

@@ -156,10 +156,15 @@ impl Delivery {
         members.any(|member| self.fates[*member].is_none())
     }
 
-    /// Gives everybody in a share this fate whose own is open.
+    /// Gives everybody in a share this fate whose own is open. Where it is that of others who were put in their place, who has the message did not get the parameters of these, and
+    /// will tell nobody of them (RFC 3461 §5.2.2).
     pub fn close_share(&mut self, at: usize, fate: &Fate) {
         for member in &self.shares[at].members {
-            self.fates[*member].get_or_insert_with(|| fate.clone());
+            self.fates[*member].get_or_insert_with(|| {
+                let mut fate = fate.clone();
+                fate.decision.values.clear();
+                fate
+            });
         }
     }
 
@@ -176,8 +181,8 @@ impl Delivery {
 impl Mail {
     /// The biggest message that a recipient with these settings takes, in bytes.
     pub(super) fn max_size_of(&self, profile: Option<&Arc<Profile>>) -> u64 {
-        let own = profile.and_then(|profile| profile.max_size);
-        own.unwrap_or(self.shared.config.limits.max_size)
+        let own = profile.and_then(|profile| profile.max_size.as_ref());
+        own.map_or(self.shared.config.limits.max_size, |own| own.bytes)
     }
 
     /// The biggest message that anybody takes: of the recipients, where there are some. `u64::MAX`: nobody knows.
@@ -187,7 +192,28 @@ impl Mail {
         theirs
             .map(|accepted| self.max_size_of(accepted.profile.as_ref()))
             .max()
-            .unwrap_or_else(|| site.max(self.shared.chain.max_size().unwrap_or_default()))
+            .unwrap_or_else(|| {
+                let most = self.shared.chain.max_size();
+                site.max(most.map(|most| most.bytes).unwrap_or_default())
+            })
+    }
+
+    /// The message is bigger than [`Mail::max_size`].
+    pub(super) fn exceeded_max_size(&mut self) {
+        let theirs = self.accepted.iter().map(|accepted| &accepted.profile);
+        let most = theirs.max_by_key(|profile| self.max_size_of(profile.as_ref()));
+        if let Some(profile) = most.cloned() {
+            return self.exceeded_size(profile.as_ref());
+        }
+        let shared = Arc::clone(&self.shared);
+        let site = shared.config.limits.max_size;
+        match shared.chain.max_size().filter(|most| most.bytes > site) {
+            Some(most) => {
+                report::count(Limit::Size);
+                self.because_of(&most.origin);
+            }
+            None => self.exceeded(Limit::Size),
+        }
     }
 
     /// Whether nobody is there to get a message: no RCPT was accepted, or plugins took away whom it was accepted for.
@@ -212,6 +238,7 @@ impl Mail {
         let transaction = std::mem::take(&mut self.visit.session.transaction);
         let mut fates = Vec::with_capacity(self.accepted.len());
         let mut shares: Vec<Share> = Vec::with_capacity(1);
+        let mut exceeded = Vec::new();
         // A recipient that was named twice is one.
         let named = self.accepted.iter();
         let diverted: HashMap<&Address, &Decision> = named
@@ -235,7 +262,7 @@ impl Mail {
             }
             let most = self.max_size_of(profile);
             let is_too_big = (transaction.size > most).then(|| {
-                report::count(Limit::Size);
+                exceeded.push(accepted.profile.clone());
                 let text = format!("Message is bigger than {most} bytes");
                 Fate::refusal(Verdict::Deny, 552, EnhancedCode(5, 3, 4), text)
             });
@@ -243,6 +270,9 @@ impl Mail {
             fates.push(is_too_big.or(elsewhere));
         }
         let is_diverted = !diverted.is_empty();
+        for profile in exceeded {
+            self.exceeded_size(profile.as_ref());
+        }
         let mut delivery = Delivery {
             shares,
             fates,

@@ -1,10 +1,14 @@
 //! What the dialog writes down of a session for whoever asks why: its commands and replies, and what became of each recipient.
 
+use std::sync::Arc;
+
 use super::replies::Each;
 use super::shares::{Delivery, Fate};
 use super::{Mail, Verb};
+use crate::chain::Profile;
 use crate::config::Mixed;
 use crate::dialog::{Stream, Wire};
+use crate::report::{self, Limit};
 
 /// A command whose reply is not there yet.
 pub(super) struct Asked {
@@ -77,6 +81,35 @@ impl Mail {
         }
         let of_message = matches!(verb, Some(Verb::Data | Verb::Bdat));
         self.end_record(of_message.then(|| reply.to_vec()).as_deref());
+    }
+
+    /// A limit is exceeded: it is counted, and its setting noted as what decides about the reply that comes next.
+    pub(super) fn exceeded(&mut self, limit: Limit) {
+        report::count(limit);
+        self.because(limit.name());
+    }
+
+    /// The same for the biggest message of recipients with these settings.
+    pub(super) fn exceeded_size(&mut self, profile: Option<&Arc<Profile>>) {
+        report::count(Limit::Size);
+        match profile.and_then(|profile| profile.max_size.as_ref()) {
+            Some(own) => self.because_of(&own.origin),
+            None => self.because(Limit::Size.name()),
+        }
+    }
+
+    /// Notes a setting of the core as what decides about the reply that comes next.
+    pub(super) fn because(&mut self, key: &str) {
+        let shared = Arc::clone(&self.shared);
+        if let Some(origin) = shared.config.origins.get(key) {
+            self.because_of(origin);
+        }
+    }
+
+    pub(super) fn because_of(&mut self, origin: &str) {
+        if let Some(trace) = &mut self.visit.trace {
+            trace.because(origin.to_owned());
+        }
     }
 
     /// Notes the greeting, or a reply to what was no line.

@@ -142,7 +142,7 @@ async fn what_is_held_keeps_its_mark_and_its_days_do_not_count() {
     assert_eq!(released.arrived, held.arrived);
     assert_eq!(released.due, later);
     assert_eq!(
-        released.expires(bed.config.outbox.max_age),
+        released.after(bed.config.outbox.max_age),
         later + millis_of(bed.config.outbox.max_age)
     );
     assert_eq!(released.reason, "released; it was held by hours: ");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gatepost_protocol::{Answer, Call, Definition, Hook, Outcome, Plugin, Subscription};
+use gatepost_protocol::{Answer, Call, Definition, Hook, Outcome, Plugin, Subscription, Success};
 
 pub const DEFINITION: Definition = Definition {
     name: "queue/discard",
@@ -19,7 +19,8 @@ impl Plugin for Discard {
     }
 
     fn call<'a>(&'a self, _call: &'a Call<'a>) -> Answer<'a> {
-        Outcome::ok("discarded").into()
+        // Nobody has it, and to say so of every message would be no use to its sender.
+        Outcome::ok("discarded").with_success(Success::None).into()
     }
 }
 

@@ -19,7 +19,8 @@ use bytes::Bytes;
 use gatepost_protocol::delivered::{BLOCK, Delivered, is_binary};
 use gatepost_protocol::{
     Address, Answer, Built, Call, Definition, Departure, EnhancedCode, Field, Hook, Init, Message,
-    OnError, Outcome, Plugin, Policy, Setting, SettingError, Subscription, Transaction, Verdict,
+    OnError, Outcome, Plugin, Policy, Setting, SettingError, Subscription, Success, Transaction,
+    Verdict,
 };
 use tokio::sync::mpsc;
 
@@ -145,7 +146,9 @@ impl Maildir {
                     1 => mailboxes[0].folder.clone(),
                     more => format!("{more} Maildirs"),
                 };
-                Outcome::ok(format!("in {copies} as {name}")).with_reply(&format!("Queued! {name}"))
+                Outcome::ok(format!("in {copies} as {name}"))
+                    .with_reply(&format!("Queued! {name}"))
+                    .with_success(Success::Delivered)
             }
             Ok(None) => given_up(),
             Err(reason) => failed(&reason),

@@ -104,6 +104,15 @@ fn what_is(address: Option<&Address>) -> String {
     )
 }
 
+/// A message was handed over.
+#[derive(Debug)]
+pub struct Sent {
+    /// What the server answered to it.
+    pub reply: Reply,
+    /// It offers DSN, and was passed what our client asked for (RFC 3461 §5.2.1).
+    pub dsn: bool,
+}
+
 /// Commands that are sent before their replies are read: few enough that neither side's buffers fill while both write (RFC 2920 §3.1).
 const PIPELINE: usize = 50;
 
@@ -117,7 +126,7 @@ pub async fn send(
     content: Delivered<'_>,
     timeouts: &Timeouts,
     departure: &Departure,
-) -> Result<Reply, Failure> {
+) -> Result<Sent, Failure> {
     envelope::check(transaction)?;
     let connecting = TcpStream::connect((server, port));
     let stream = within(timeouts.connect, "to connect", connecting).await?;
@@ -151,7 +160,7 @@ impl Client<'_> {
         hostname: &str,
         transaction: &Transaction,
         content: Delivered<'_>,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<Sent, Failure> {
         let command = self.timeouts.command;
         let lines = self.conversation.greet("EHLO", hostname, command).await?;
         let mut offers = Offers::default();
@@ -190,7 +199,10 @@ impl Client<'_> {
             .reply("an answer to the message", self.timeouts.end)
             .await?;
         match reply.code {
-            200..=299 => Ok(reply),
+            200..=299 => Ok(Sent {
+                reply,
+                dsn: offers.dsn,
+            }),
             _ => Err(refused("the message", reply)),
         }
     }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use gatepost_protocol::delivered::Delivered;
 use gatepost_protocol::{
     Answer, Built, Call, Definition, EnhancedCode, Field, Hook, Init, OnError, Outcome, Plugin,
-    Policy, Setting, SettingError, Subscription, Verdict,
+    Policy, Setting, SettingError, Subscription, Success, Verdict,
 };
 
 use super::given_up;
-use super::smtp_client::{self, Failure, Timeouts};
+use super::smtp_client::{self, Failure, Sent, Timeouts};
 
 pub const DEFINITION: Definition = Definition {
     name: "queue/smtp-forward",
@@ -109,7 +109,7 @@ impl SmtpForward {
             call.departure,
         );
         match sent.await {
-            Ok(reply) => {
+            Ok(Sent { reply, dsn }) => {
                 let text = if reply.text.is_empty() {
                     "Ok"
                 } else {
@@ -117,6 +117,11 @@ impl SmtpForward {
                 };
                 Outcome::ok(format!("{}:{}: {text}", self.server, self.port))
                     .with_reply(&format!("Queued! {text}"))
+                    // RFC 3461 §5.2.1, §5.2.2: who got NOTIFY tells the sender.
+                    .with_success(match dsn {
+                        true => Success::None,
+                        false => Success::Relayed,
+                    })
             }
             Err(failure) => self.not_sent(failure),
         }

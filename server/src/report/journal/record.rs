@@ -60,10 +60,6 @@ pub struct Told {
 /// One thing that happened.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most steps are turns; a box for each would cost more than the room in the others"
-)]
 pub enum Step<'a> {
     /// A plugin's turn.
     #[serde(bound(deserialize = "Turn<'a>: Deserialize<'de>"))]
@@ -122,6 +118,9 @@ pub struct Reply<'a> {
     pub command: Text<'a>,
     /// The reply, its lines with LF between; those of EHLO without the list.
     pub reply: Text<'a>,
+    /// The settings of the core that decided, with their places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<Text<'a>>,
 }
 
 fn is_nothing(number: &u64) -> bool {

@@ -38,6 +38,8 @@ pub struct Trace {
     /// Whom the hook at hand is about, where it is not everybody.
     concerned: Option<Arc<str>>,
     next: Next,
+    /// Settings behind the reply that comes next.
+    because: Vec<String>,
     /// What recipients were told so far.
     told: Vec<Told>,
     ended: Option<Ended>,
@@ -71,6 +73,7 @@ impl Default for Trace {
             left_out: 0,
             concerned: None,
             next: Next::default(),
+            because: Vec::new(),
             told: Vec::new(),
             ended: None,
         }
@@ -139,14 +142,23 @@ impl Trace {
         self.write(session.transaction.number > 0, limit, &Step::Turn(turn));
     }
 
+    /// A setting of the core decides about the reply that comes next. `origin`: as it is written, with its place.
+    pub fn because(&mut self, origin: String) {
+        if !self.because.contains(&origin) {
+            self.because.push(origin);
+        }
+    }
+
     /// A command had its reply. `reply`: the lines as they go over the wire.
     pub fn reply(&mut self, in_transaction: bool, command: &str, reply: &[u8]) {
         let text = String::from_utf8_lossy(reply).replace("\r\n", "\n");
         let text = text.trim_end();
+        let because = std::mem::take(&mut self.because);
         let step = Step::Reply(Reply {
             at: micros(self.clock.elapsed()),
             command: cut(command.into()),
             reply: cut(text.into()),
+            because: because.into_iter().map(|text| cut(text.into())).collect(),
         });
         self.is_news |= matches!(reply.first(), Some(b'4' | b'5'));
         let limit = match command.as_bytes() {
