@@ -154,12 +154,14 @@ sub queue { my ($name, %about) = @_; return plugin($name, message => $good, %to_
             syswrite $socket, "status\0$status\0reason\0too bad\0\0";
         });
     };
-    my $result = queue('queue/postfix-queue', args => [$cleanup->(0), 'FLAG_FILTER']);
+    my $long = 'X-Long: ' . 'x' x 300;
+    my $result = queue('queue/postfix-queue', args => [$cleanup->(0), 'FLAG_FILTER'], message => "$long\n$good");
     is $result->rc, OK, 'queue/postfix-queue: kept';
     like $result->reply, qr/Queue-Id: ABCDEF/;
     open my $handle, '<', "$WORK/records" or die $!;
     my $records = do { local $/; <$handle> };
     like $records, qr/\Aflags\x002\0\0T.*S\x10a\@client\.exampleR\x0fbob\@example\.orgM\0N.*N\x0chow are you\?X\0E\0\z/s, 'queue/postfix-queue: the records';
+    like $records, qr/N\xb4\x02\Q$long\EN/, 'queue/postfix-queue: a long line';
     $result = queue('queue/postfix-queue', args => [$cleanup->(8)]);
     is_deeply [$result->rc, $result->reply], [DENY, 'too bad'], 'queue/postfix-queue: refused';
     is queue('queue/postfix-queue', args => ["$WORK/nobody"])->rc, DENYSOFT, 'queue/postfix-queue: nobody there';
