@@ -354,7 +354,8 @@ impl Mail {
         }
     }
 
-    /// Has senders told of recipients who refused a message for good, and the message tried again for those who did for now.
+    /// Has senders told of recipients who refused a message for good, and the message tried again for those who did for now. Of those whom a plugin
+    /// dealt with itself (`done`) there is nothing to tell.
     async fn see_to(
         &mut self,
         untold: Vec<(Address, Parameters, Fate)>,
@@ -368,7 +369,9 @@ impl Mail {
         let mut again = Vec::new();
         for (recipient, parameters, fate) in untold {
             let told = self.told(&fate);
-            if told.is_soft() {
+            if fate.decision.verdict == Verdict::Done && told.code < 400 {
+                self.log_untold("dealt with", &recipient, &told);
+            } else if told.is_soft() {
                 again.push((recipient, parameters));
             } else if discards {
                 self.log_untold("discarded", &recipient, &told);
