@@ -186,7 +186,7 @@ subtest edits => sub {
     my %mode = map { $_->{hook} => $_->{mode} // 'decide' } @{$test->ready->{hooks}};
     is $mode{deny}, 'observe';
     is $mode{connect}, 'decide';
-    ok !exists $mode{'pre-connection'}, 'a hook the protocol has not is not announced';
+    ok !exists $mode{'post-fork'}, 'a hook the protocol has not is not announced';
 };
 
 subtest 'the body' => sub {

@@ -40,7 +40,8 @@ my %tests = (
         is_deeply $plugin->{policy}, {on_error => 'skip', immune => 0};
         is_deeply [map { $_->{hook} } @{$plugin->{hooks}}], ['rcpt'];
         my %fields = map { $_ => 1 } @{$plugin->{hooks}[0]{fields}};
-        is_deeply \%fields, {recipients => 1, naughty => 1}, 'the fields that the file has words for';
+        my @environment = qw(remote_ip remote_host remote_port local_ip local_port relay_client);
+        is_deeply \%fields, {map { $_ => 1 } qw(recipients naughty), @environment}, 'the fields that the file has words for';
         is_deeply $plugin->{hooks}[0]{reads}, ['*'], 'notes, since the file has the word';
     },
     verdicts => sub {
@@ -62,7 +63,7 @@ my %tests = (
         for my $word (qw(nothing zero word near)) {
             $core->take_log;
             is_deeply rcpt($core, $word), {plugin => 'say'}, "$word is declined";
-            like join("\n", $core->take_log), qr/^error say: returned .* in rcpt.*taken as DECLINED$/, 'and logged';
+            like join("\n", $core->take_log), qr/^error say: returned .* in rcpt.*taken as DECLINED at \S+ line [0-9]+$/, 'and logged';
         }
     },
     dispositions => sub {
@@ -84,12 +85,13 @@ my %tests = (
         my $core = core([$say]);
         is rcpt($core, 'exit'), undef, 'the channel ends';
         is $core->wait_exit, 3;
-        is $core->stderr, "gatepost-perl: the plugin say called exit(3) in the hook rcpt\n";
+        like $core->stderr, qr{\Agatepost-perl: the plugin say called exit\(3\) in the hook rcpt at \S+/say line [0-9]+\n\z};
     },
     print => sub {
         my $core = core([$say]);
         is_deeply rcpt($core, 'print'), {plugin => 'say'};
-        is $core->stdout, "stray\n", 'at once, and beside the channel';
+        is_deeply [$core->take_log], ["notice say: printed to standard output: stray at $FindBin::RealBin/plugins/say line 19"], 'and where';
+        is $core->stdout, '', 'beside the channel';
         like $core->stderr, qr/warned/;
     },
     children => sub {
@@ -144,7 +146,9 @@ my %tests = (
         is $core->wait_exit, 1;
 
         $core = core([{name => 'q', source => "$FindBin::RealBin/plugins/exits_in_register"}]);
-        is_deeply $core->{ready}{errors}, [{plugin => 'q', path => [], message => 'called exit(3) while it was loaded'}];
+        my ($error) = @{$core->{ready}{errors}};
+        is $error->{plugin}, 'q';
+        like $error->{message}, qr{\Acalled exit\(3\) while it was loaded at \S+/exits_in_register line 3\z};
         is $core->wait_exit, 3;
     },
     calls => sub {

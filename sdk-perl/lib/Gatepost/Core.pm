@@ -26,6 +26,7 @@ sub dns {
 }
 
 sub config       { @{call('config', name => $_[0])->{values} // []} }
+
 # Whether an address, as text or as Qpsmtpd::Address, is one of ours: `valid`, `invalid`, or `unknown` where no plugin
 # answers for it. Dies with code `temporary` when that is not known now.
 sub recipient_valid {

@@ -1,9 +1,10 @@
 package Gatepost::Hooks;
 
 # The one table that relates qpsmtpd's hooks to the protocol's: what a hook subscribes, and how its arguments become
-# those a qpsmtpd plugin expects. Hooks that qpsmtpd knows and the protocol does not are in @UNSERVED: a plugin may
-# register them (so that it loads), they are never called, and a warning says so.
+# those a qpsmtpd plugin expects. Some hooks of qpsmtpd are served by another one of the protocol's (Gatepost::Turns), some by this
+# process alone, and some by nobody: a plugin may register those (so that it loads), they are never called, and a warning says so.
 #
+# served_by($hook) -> the protocol's hook it is part of, mostly itself
 # arguments($hook) -> code that gives the arguments after ($self, $transaction), from (\%args, $qp)
 
 use strict;
@@ -50,8 +51,10 @@ our %HOOK = (
     connect              => [[],         $none],
     helo                 => [[],         sub { $_[0]{host} }],
     ehlo                 => [[],         sub { $_[0]{host} }],
+    (map { $_ => [[], sub { $_[0]{line} }] } qw(helo_parse ehlo_parse mail_parse)),
     mail_pre             => [[],         sub { $_[0]{line} }],
     mail                 => [[],         $address],
+    rcpt_parse           => [\@envelope, sub { $_[0]{line} }],
     rcpt_pre             => [\@envelope, sub { $_[0]{line} }],
     rcpt                 => [\@envelope, $address],
     data                 => [\@envelope, $none],
@@ -89,15 +92,17 @@ sub _protocol {
     return ("${extended}S", '', "($cipher encrypted) ");
 }
 
-our @UNSERVED = qw(
-    logging post-fork pre-connection ehlo_parse helo_parse auth_parse auth-plain auth-login
-    auth-cram-md5 rcpt_parse mail_parse post-connection
+my %served_by = (
+    'pre-connection' => 'connect', 'post-connection' => 'disconnect', map { $_ => 'auth' } qw(auth-plain auth-login auth-cram-md5),
 );
+
+# Told by Gatepost::Log what this process logs.
+my %in_process = (logging => 1);
 
 # qpsmtpd's order, and what is ours, in which the hook_* methods of a plugin are found.
 our @ORDER = (qw(
-    logging config user_config post-fork pre-connection connect ehlo_parse ehlo helo_parse helo auth_parse auth
-    auth-plain auth-login auth-cram-md5 rcpt_parse rcpt_pre rcpt mail_parse mail mail_pre data data_headers_end
+    logging config user_config post-fork pre-connection connect ehlo_parse ehlo helo_parse helo auth_parse
+    auth-plain auth-login auth-cram-md5 auth rcpt_parse rcpt_pre rcpt mail_parse mail mail_pre data data_headers_end
     data_post_headers data_post queue_pre queue queue_post vrfy noop quit reset_transaction disconnect
     post-connection unrecognized_command deny ok received_line help
 ), 'rset', 'recipient_valid', 'data_lines');
@@ -106,6 +111,8 @@ my %known = map { $_ => 1 } @ORDER;
 
 sub is_known  { $known{$_[0]} }
 sub is_served { $HOOK{$_[0]} }
+sub served_by { $served_by{$_[0]} // $_[0] }
+sub is_in_process { $in_process{$_[0]} }
 sub is_event  { my $hook = $HOOK{$_[0]}; $hook && $hook->[2] }
 
 sub all_fields { (@CONNECTION_FIELDS, @queue) }

@@ -15,6 +15,7 @@ use warnings;
 
 use POSIX ();
 use Gatepost::Changes;
+use Gatepost::Copies;
 use Gatepost::Core;
 use Gatepost::Hooks;
 use Gatepost::Instances;
@@ -23,12 +24,13 @@ use Gatepost::Outcome;
 use Gatepost::Schema;
 use Gatepost::Session;
 use Gatepost::Settings;
+use Gatepost::Turns;
 use Qpsmtpd::Constants;
 use Qpsmtpd::Plugin;
 
-# A plugin's turn in a hook, [its code, its object, what else is known of it as a hash]: a list, since twenty plugins in
+# A plugin's turn in a hook, [its code, its object, what else is known of it as a hash, its number]: a list, since twenty plugins in
 # one process have twenty turns in every hook.
-use constant {CODE => 0, PLUGIN => 1, ABOUT => 2};
+use constant {CODE => 0, PLUGIN => 1, ABOUT => 2, NUMBER => 3};
 
 # The turn that is going on, and in which hook (undef while the plugin is loaded): for the message when a plugin ends
 # the process. Not `local`, since exit undoes that before anybody can look.
@@ -49,6 +51,7 @@ sub forked { $_[0]{pid} = $$ }
 sub load {
     my ($self, $plugins) = @_;
     my @errors;
+    $Qpsmtpd::hooks = {};
     for my $about (@$plugins) {
         my ($entry, @problems) = $self->_making($about, sub { $self->{instances}->first($about) });
         push @{$self->{plugins}}, $entry if $entry;
@@ -73,18 +76,16 @@ sub _making {
 # What a hook needs is looked up here, once: a segment of many plugins must cost little more than one of one.
 sub _prepare {
     my $self = shift;
-    %Qpsmtpd::SMTP::hooks = ();
     for my $entry (@{$self->{plugins}}) {
-        my ($name, $plugin) = @$entry{qw(name plugin)};
-        my $turns = Gatepost::Instances::turns($entry);
+        my $name = $entry->{name};
+        my $turns = Gatepost::Turns::of($entry);
         for my $hook (sort keys %$turns) {
             if (!Gatepost::Hooks::is_served($hook)) {
-                Gatepost::Log::line($name, LOGWARN, "the hook $hook is not called by Gatepost");
+                Gatepost::Log::line($name, LOGWARN, "the hook $hook is not called by Gatepost")
+                    unless Gatepost::Hooks::is_in_process($hook);
                 next;
             }
             $self->{table}{$hook}{$name} = $turns->{$hook};
-            push @{$Qpsmtpd::SMTP::hooks{$hook}},
-                map { my $code = $_; {name => $plugin->plugin_name, code => sub { $code->($plugin, @_) }} } @{$turns->{$hook}{codes}};
         }
     }
     return;
@@ -118,16 +119,18 @@ sub ready {
 
 sub _session {
     my ($self, $id) = @_;
-    return Gatepost::Session->new unless defined $id;
-    return $self->{sessions}{$id} //= Gatepost::Session->new;
+    my $loading = $self->{instances}->loading;
+    return Gatepost::Session->new($loading) unless defined $id;
+    return $self->{sessions}{$id} //= Gatepost::Session->new($loading);
 }
 
-# For tests: a session's daemon object, and a plugin by its name.
+# For tests: a session's daemon object, and its own copy of a plugin by its name.
 sub session_qp { $_[0]->_session($_[1])->qp }
 
 sub plugin {
-    my ($self, $name) = @_;
-    return (map { $_->{plugin} } grep { $_->{name} eq $name } @{$self->{plugins}})[0];
+    my ($self, $name, $id) = @_;
+    local $Gatepost::Copies::current = $self->_session($id)->copies if defined $id;
+    return (map { Gatepost::Copies::of($_) } map { $_->{plugin} } grep { $_->{name} eq $name } @{$self->{plugins}})[0];
 }
 
 sub run {
@@ -142,6 +145,7 @@ sub run {
     local $Qpsmtpd::Plugin::current_qp = $qp;
     local $Qpsmtpd::Plugin::current_hook = $hook;
     local $Gatepost::Changes::list = [];
+    local $Gatepost::Copies::current = my $copies = defined $id ? $session->{copies} : undef;
     $running_hook = $hook;
     my ($rc, @reply, @spoken);
     # Nothing is done for each plugin that can be done once: twenty that have nothing to say must cost little more than
@@ -150,7 +154,8 @@ sub run {
         no warnings qw(numeric uninitialized);
         for my $turn (@{$segment->{turns}}) {
             $running = $turn;
-            ($rc, @reply) = $turn->[CODE]->($turn->[PLUGIN], @arguments);
+            my $plugin = $copies && defined $turn->[NUMBER] ? $copies->{$turn->[NUMBER]} //= Gatepost::Copies::copy($turn->[PLUGIN]) : $turn->[PLUGIN];
+            ($rc, @reply) = $turn->[CODE]->($plugin, @arguments);
             next if $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
             my $about = $turn->[ABOUT];
             my $entry = $spoken[$about->{at}] = Gatepost::Outcome::entry($about, $qp, $hook, $rc, \@reply);
@@ -179,7 +184,8 @@ sub _first {
 
 sub _absent {
     my $name = shift;
-    return {name => $name, quiet => Gatepost::Outcome::quiet($name), code => sub { DECLINED }};
+    my $nobody = bless {_number => 0}, 'Qpsmtpd::Plugin';
+    return {name => $name, plugin => $nobody, quiet => Gatepost::Outcome::quiet($name), code => sub { DECLINED }};
 }
 
 # The same, for settings in force. A plugin that they do not suit says so when it is its turn.
@@ -214,7 +220,7 @@ sub _segment {
     my ($self, $abouts, $hook) = @_;
     my @quiet = map { $_->{quiet} } @$abouts;
     return {
-        turns => [map { [@{$abouts->[$_]}{qw(code plugin)}, {%{$abouts->[$_]}, at => $_}] } 0 .. $#$abouts],
+        turns => [map { [@{$abouts->[$_]}{qw(code plugin)}, {%{$abouts->[$_]}, at => $_}, $abouts->[$_]{plugin}{_number}] } 0 .. $#$abouts],
         quiet => \@quiet, encoded => Gatepost::Schema::results(map { $_->{_bytes} } @quiet),
         arguments => Gatepost::Hooks::arguments($hook),
         all_notes => scalar grep({ "@{$_->{reads} // []}" eq '*' } @$abouts),
@@ -227,14 +233,17 @@ sub event {
     my $table = $self->{table}{$hook} // {};
     my @abouts = grep { $_ } map { ($table->{$_}, $self->_others_at_end($message, $_)) } @{$message->{plugins} // []};
     if (@abouts) {
-        my ($qp, $transaction) = $self->_session($message->{session})->update($message);
+        my $session = $self->_session($message->{session});
+        my ($qp, $transaction) = $session->update($message);
+        local $Gatepost::Copies::current = defined $message->{session} ? $session->copies : undef;
         my @arguments = Gatepost::Hooks::arguments($hook)->($message->{args} // {}, $qp);
         local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
         $running_hook = $hook;
         for my $about (@abouts) {
             $running = [@$about{qw(code plugin)}, $about];
             for my $code (@{$about->{codes}}) {
-                eval { $code->($about->{plugin}, $transaction, @arguments); 1 }
+                my $plugin = Gatepost::Copies::of($about->{plugin});
+                eval { $code->($plugin, $transaction, @arguments); 1 }
                     or Gatepost::Log::line($about->{name}, LOGCRIT, "died in $hook: " . Gatepost::Instances::reason($@));
                 POSIX::_exit(255) if $$ != $self->{pid};
             }

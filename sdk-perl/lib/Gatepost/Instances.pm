@@ -5,21 +5,21 @@ package Gatepost::Instances;
 # variables of the file. A bounded number of them is kept.
 #
 # new(source => ..., args => ...)    what a plugin has for which the core names neither
-# first(\%about)                     a plugin of `init`: gives what is known of it, or undef and errors as for `init_error`
-# turns(\%entry)                     from that: hook => the same, with the plugin's code for the hook
+# first(\%about)                     a plugin of `init`: gives what is known of it (for Gatepost::Turns), or undef and errors as for `init_error`
 # other(\%about, \%settings)         gives a key and the turns of another instance; or undef and errors. What is wrong is not kept
 # known($name, \%keys)               the turns of those of a plugin's other instances with these keys that there still are
 
 use strict;
 use warnings;
 
-use Scalar::Util 'weaken';
 use Gatepost::Changes;
+use Gatepost::Copies;
 use Gatepost::Loader;
 use Gatepost::Needs;
 use Gatepost::Outcome;
 use Gatepost::Schema;
 use Gatepost::Settings;
+use Gatepost::Turns;
 use Qpsmtpd::Constants;
 use Qpsmtpd::Plugin;
 use Qpsmtpd::SMTP;
@@ -34,8 +34,11 @@ my $made = 0;
 
 sub new {
     my ($class, %default) = @_;
-    return bless {default => \%default, others => {}, asked => 0}, $class;
+    return bless {default => \%default, others => {}, asked => 0, loading => Qpsmtpd::SMTP->new}, $class;
 }
+
+# The daemon object of loading. Notes of its connection are those that every connection begins with.
+sub loading { $_[0]{loading} }
 
 sub first {
     my ($self, $about) = @_;
@@ -60,7 +63,7 @@ sub _make {
 
     my $path  = Gatepost::Loader::find($source, $about->{dirs});
     my $class = Gatepost::Loader::load($name, $path, $package);
-    my $plugin = $class->new(_name => $name, _package => $package, _dirs => $about->{dirs} // []);
+    my $plugin = $class->new(_name => $name, _package => $package, _dirs => $about->{dirs} // [], _number => Gatepost::Copies::next_number());
     my @declared = Gatepost::Settings::declared($plugin);
     my $given = $about->{settings} // {};
     my ($settings, @errors) = @declared ? Gatepost::Settings::check(\@declared, $given) : {%$given};
@@ -69,51 +72,22 @@ sub _make {
     my %pairs = @args % 2 ? () : @args;
     $plugin->{_settings} = $settings;
     $plugin->{_args} = {%$settings, %pairs};
-    my $qp = Qpsmtpd::SMTP->new;
+    my $needs = Gatepost::Needs::of_file($path);
+    my $qp = $self->{loading};
     {
         local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, undef);
-        $plugin->_register($qp, @args);
+        my $register = sub { $plugin->_register($qp, @args); () };
+        $needs->{guarded} ? Gatepost::Turns::guard($name, " while it was loaded from $path", $register) : $register->();
     }
+    delete $plugin->{_number} if Gatepost::Copies::is_held($plugin);
     # Most plugins replace _args in register, by their arguments and defaults.
     if (ref $plugin->{_args} eq 'HASH') {
         exists $pairs{$_} or $plugin->{_args}{$_} = $settings->{$_} for keys %$given;
     }
-    my $needs = Gatepost::Needs::of_file($path);
     return {
-        name => $name, plugin => $plugin, declared => \@declared, reads => $needs->{notes}, fields => $needs->{fields},
+        guarded => $needs->{guarded}, environment => $needs->{environment}, name => $name, plugin => $plugin, declared => \@declared, reads => $needs->{notes}, fields => $needs->{fields},
         quiet => Gatepost::Outcome::quiet($name), about => $about,
     };
-}
-
-sub turns {
-    my $entry = shift;
-    my $plugin = $entry->{plugin};
-    my $registered = $plugin->{_registered} // {};
-    my %turns;
-    for my $hook (keys %$registered) {
-        my @code = map { ref $_ ? $_ : $plugin->can($_) // _missing($_) } @{$registered->{$hook}};
-        $turns{$hook} = {%$entry, codes => \@code, code => @code == 1 ? $code[0] : _one_by_one(@code)};
-    }
-    return \%turns;
-}
-
-# Several pieces of code of one plugin for one hook, as one: the first that has something to say ends it.
-sub _one_by_one {
-    my @code = @_;
-    return sub {
-        my @got;
-        for my $code (@code) {
-            @got = $code->(@_);
-            no warnings 'numeric';
-            last unless defined $got[0] && $got[0] == DECLINED;
-        }
-        return @got;
-    };
-}
-
-sub _missing {
-    my $method = shift;
-    return sub { die "the method $method, which the plugin registered, does not exist\n" };
 }
 
 sub other {
@@ -132,30 +106,41 @@ sub other {
 
 sub _other {
     my ($self, $about) = @_;
+    _unload();
     my $package = sprintf '%s/_in_force_%d', $about->{name}, ++$made;
     # What register does is nothing that the hook asked for.
     local $Gatepost::Changes::list;
+    local $Qpsmtpd::hooks = {map { $_ => [@{$Qpsmtpd::hooks->{$_}}] } keys %$Qpsmtpd::hooks};
     my ($entry, @errors) = eval { $self->_make($about, $package) };
     if (!$entry) {
         @errors = ({path => [], message => reason($@)}) unless @errors;
         Gatepost::Loader::unload($package);
         return (undef, @errors);
     }
-    my %other = (turns => turns($entry), plugin => $entry->{plugin}, package => $package);
+    my %other = (turns => Gatepost::Turns::of($entry), plugin => $entry->{plugin});
     # Code in there that refers to the plugin would keep it for ever.
     delete $entry->{plugin}{_registered};
+    $entry->{plugin}{_guard} = bless \$package, 'Gatepost::Instances::Guard';
     return \%other;
 }
 
 sub _forget_one {
     my $others = shift;
     my ($oldest) = sort { $others->{$a}{asked} <=> $others->{$b}{asked} } keys %$others;
-    my ($plugin, $package) = @{delete $others->{$oldest}}{qw(plugin package)};
-    weaken($plugin);
-    # Somebody who still has the plugin, a note or the hook around this one, may call its methods.
-    Gatepost::Loader::unload($package) unless defined $plugin;
+    delete $others->{$oldest};
+    _unload();
     return;
 }
+
+# Packages that nobody has an object of any more: a session may have a copy of the plugin for longer than we have it.
+my @unused;
+
+sub _unload {
+    while (defined(my $package = shift @unused)) { Gatepost::Loader::unload($package) }
+    return;
+}
+
+sub Gatepost::Instances::Guard::DESTROY { push @unused, ${$_[0]}; return }
 
 sub known {
     my ($self, $name, $keys) = @_;

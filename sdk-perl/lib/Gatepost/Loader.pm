@@ -3,14 +3,13 @@ package Gatepost::Loader;
 # Turns a plugin file into a package of its own, as qpsmtpd does: strict, with Qpsmtpd::Constants, a subclass of
 # Qpsmtpd::Plugin. The same file may be loaded under several names, each with its own globals.
 #
-# find($source, \@dirs) -> path; load($name, $path, $package) -> class. Both die with what to do about it. The package is named for
-# $package, which is the plugin's name or something that no other is called; unload($package) forgets what is in it.
+# find($source, \@dirs) -> path; load($name, $path, $package) -> class. Both die with what to do about it. compile() is load() with all
+# said. The package is named for $package, which is the plugin's name or something that no other is called; unload($package) forgets what is in it.
 
 use strict;
 use warnings;
 
 use Symbol ();
-use Qpsmtpd::Plugin;
 
 # `rcpt_ok:2` is rcpt_ok loaded once more.
 sub find {
@@ -39,11 +38,23 @@ sub package_name {
 
 sub load {
     my ($name, $path, $package) = @_;
+    my $class = _class($package);
+    compile($class, package_name($name), $path);
+    return $class;
+}
+
+# $more is text that stands behind the plugin's, as part of it.
+sub compile {
+    my ($class, $plugin_name, $path, $more) = @_;
     open my $handle, '<', $path or die "$path: $!\n";
     my $text = do { local $/; <$handle> };
     close $handle;
-    my $plugin_name = package_name($name);
-    my $class = _class($package);
+    # What qpsmtpd had loaded, and some plugins thus use without asking for it.
+    for my $module (grep { index($text, $_) >= 0 } qw(Net::DNS Net::IP IO::Select IO::Socket IO::File Mail::Header Sys::Hostname)) {
+        (my $file = "$module.pm") =~ s{::}{/}g;
+        local $@;
+        eval { require $file };
+    }
     _compile(join "\n",
         "package $class;",
         'use Qpsmtpd::Constants;',
@@ -52,9 +63,9 @@ sub load {
         '@ISA = qw(Qpsmtpd::Plugin);',
         "sub plugin_name { '$plugin_name' }",
         qq(#line 1 "$path"),
-        $text);
+        $text, $more // ());
     die $@ =~ s/\s+\z//r . "\n" if $@;
-    return $class;
+    return;
 }
 
 sub _class { return 'Qpsmtpd::Plugin::' . package_name($_[0]) }

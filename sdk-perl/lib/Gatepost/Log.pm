@@ -9,16 +9,22 @@ package Gatepost::Log;
 use strict;
 use warnings;
 
-use Qpsmtpd::Constants ();
+use Qpsmtpd::Constants;
 use Gatepost::Changes;
 use Gatepost::Core;
 
 our $held;
 
+# Hooks `logging` of plugins in this process are told every line that it logs. What they log themselves is lost, as in qpsmtpd: it
+# would come back to them.
+our $telling;
+
 my $LIMIT = 16_384;
 
 sub line {
     my ($plugin, $level, $message) = @_;
+    return if $telling;
+    _tell($plugin, $level, $message) if $Qpsmtpd::hooks->{logging} && @{$Qpsmtpd::hooks->{logging}};
     $message = substr($message, 0, $LIMIT) . ' …' if length $message > $LIMIT;
     $message =~ s/\s+\z//;
     if ($Gatepost::Changes::list && $level <= 6 && $message =~ /\A(pass|fail|skip|error)(?:\s*[,:]\s*|\z)(.*)/s) {
@@ -27,6 +33,18 @@ sub line {
         return;
     }
     _send($plugin, $level, $message);
+    return;
+}
+
+sub _tell {
+    my ($plugin, $level, $message) = @_;
+    local $telling = 1;
+    my ($qp, $hook) = ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook);
+    for my $entry (@{$Qpsmtpd::hooks->{logging}}) {
+        my ($rc) = eval { $entry->{code}->($qp, $qp ? $qp->transaction : {}, $level, $hook, $plugin, $message) };
+        _send($entry->{name}, LOGERROR, "died in logging: $@") if $@;
+        last if defined $rc && $rc ne DECLINED;
+    }
     return;
 }
 

@@ -5,7 +5,8 @@ package Gatepost::Needs;
 # name is one of these words. Where its code is not all in the file (a module of the site's own, another plugin as
 # parent, text that is evaluated) it is sent everything.
 #
-# of_file($path) -> {fields => {NAME => 1}, notes => list of names, or ['*']}
+# of_file($path) -> {fields => {NAME => 1}, notes => list of names, or ['*'], environment => whether it or its children may look into
+#                    that, guarded => whether it may do something to the process that others would feel}
 
 use strict;
 use warnings;
@@ -53,15 +54,24 @@ sub _of {
     return _all() if grep { $_ !~ $harmless } $text =~ /\b(?:use|require)\s+([A-Za-z0-9_:.]+)\s*(?:[;(\[}'"0-9\\]|qw\b|if\b|or\b|\z)/g;
     return _all() if $text =~ /\brequire\s*[\$("']/;
 
+    my $children = qr/`|\bqx\b|\b(?:system|exec|fork|open2|open3)\b|\|-|-\||["']\s*\||\|\s*["']/;
+    my $environment = $text =~ /\bENV\b|$children/;
     my %fields = map { $_ => 1 }
+        $environment ? qw(remote_ip remote_host remote_port local_ip local_port relay_client) : (),
+        $text =~ /\bpre_connection\b|\bpre-connection\b/ ? qw(remote_ip remote_port local_ip local_port) : (),
         grep { my $words = $words{$_} // qr/\b$_\b/; $text =~ $words } Gatepost::Hooks::all_fields();
     # What the base class reads on behalf of a plugin that has no notes of its own.
     my @notes = (
         $text =~ /\b(?:get_reject|store_deferred_reject)\b/ ? 'naughty_reject_type' : (),
     );
-    return {fields => \%fields, notes => $text =~ /\bnotes\b/ ? ['*'] : \@notes};
+    return {
+        fields => \%fields, notes => $text =~ /\bnotes\b/ ? ['*'] : \@notes,
+        environment => $environment, guarded => scalar $text =~ /\bchdir\b|\bCH?LD\b|\bfork\b/,
+    };
 }
 
-sub _all { return {fields => {map { $_ => 1 } Gatepost::Hooks::all_fields()}, notes => ['*']} }
+sub _all {
+    return {fields => {map { $_ => 1 } Gatepost::Hooks::all_fields()}, notes => ['*'], environment => 1, guarded => 1};
+}
 
 1;

@@ -14,16 +14,25 @@ use Gatepost::Log;
 use Gatepost::Schema;
 use Qpsmtpd::Constants;
 
-my %has_values = (config => 1, received_line => 1, mail_pre => 1, rcpt_pre => 1);
+# The code of the reply, where the plugin's own words do not say it; taken by the next entry.
+our $code;
+
+my %has_values = map { $_ => 1 }
+    qw(config received_line mail_pre rcpt_pre helo_parse ehlo_parse mail_parse rcpt_parse);
 
 sub entry {
     my ($turn, $qp, $hook, $rc, $texts) = @_;
     my %entry = (plugin => $turn->{name});
+    if (defined(my $own = $code)) {
+        $entry{code} = $own;
+        undef $code;
+    }
     my $verdict = defined $rc ? Qpsmtpd::Constants::verdict($rc) : undef;
     if (!$verdict) {
+        my $where = $turn->{where} // '';
         Gatepost::Log::line($turn->{name}, LOGERROR,
-            defined $rc ? "returned \"$rc\" in $hook, which is no return code; taken as DECLINED"
-                        : "returned undef in $hook; taken as DECLINED");
+            defined $rc ? "returned \"$rc\" in $hook, which is no return code; taken as DECLINED$where"
+                        : "returned undef in $hook; taken as DECLINED$where");
         $verdict = 'declined';
     }
     _take(\%entry);

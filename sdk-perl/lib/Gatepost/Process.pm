@@ -10,6 +10,7 @@ use IO::Socket::UNIX;
 use POSIX ();
 use Socket qw(SOCK_STREAM);
 use Gatepost::Channel;
+use Gatepost::Streams;
 use Gatepost::Worker;
 
 my $USAGE = <<'END';
@@ -29,9 +30,21 @@ END
 
 our $worker;
 
+# Where a plugin's code ended the process; plugins are compiled later than this.
+my $ended_at = '';
+
+BEGIN {
+    no warnings 'once';
+    *CORE::GLOBAL::exit = sub (;$) {
+        my (undef, $file, $line) = caller;
+        $ended_at = " at $file line $line";
+        CORE::exit($_[0] // 0);
+    };
+}
+
 END {
     my $code = $?;
-    $worker->ended($code) if $worker;
+    $worker->ended($code, $ended_at) if $worker;
     $? = $code;
 }
 
@@ -60,9 +73,7 @@ sub main {
 
 sub _serve {
     my ($channel, %default) = @_;
-    # Children may read standard input to its end, and STDOUT is the log.
-    open STDIN, '<', '/dev/null' or die "/dev/null: $!\n";
-    STDOUT->autoflush(1);
+    Gatepost::Streams::set_up();
     # A handler, since an ignored signal would stay ignored in programs that plugins run.
     $SIG{PIPE} = sub { };
     $worker = Gatepost::Worker->new($channel, %default);

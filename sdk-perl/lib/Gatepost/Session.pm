@@ -1,7 +1,9 @@
 package Gatepost::Session;
 
 # What this process keeps of one client: the daemon object with its connection and transaction, which plugins share
-# and may keep things in. Dropped at `disconnect`.
+# and may keep things in, and its own plugin objects (Gatepost::Copies). Dropped at `disconnect`.
+#
+# new($loading)   $loading is the daemon object with which plugins were loaded
 
 use strict;
 use warnings;
@@ -9,11 +11,14 @@ use warnings;
 use Qpsmtpd::SMTP;
 
 sub new {
-    my $class = shift;
-    return bless {qp => Qpsmtpd::SMTP->new, number => 0}, $class;
+    my ($class, $loading) = @_;
+    my $qp = Qpsmtpd::SMTP->new;
+    if ($loading) { my $notes = $loading->connection->{_notes}; @{$qp->connection->{_notes}}{keys %$notes} = values %$notes }
+    return bless {qp => $qp, number => 0, copies => {}}, $class;
 }
 
-sub qp { $_[0]{qp} }
+sub qp     { $_[0]{qp} }
+sub copies { $_[0]{copies} }
 
 # The other instances that were asked about it: plugin => {their key => 1}.
 sub asked { $_[0]{asked} //= {} }

@@ -187,7 +187,7 @@ sub transaction { $_[0]->qp->transaction }
 # The plugin object itself, the first by default, to call its own methods. Calls that ask the core need a hook.
 sub plugin {
     my ($self, $name) = @_;
-    return $self->{host}->plugin($name // $self->{names}[0]);
+    return $self->{host}->plugin($name // $self->{names}[0], 'test');
 }
 
 # What the plugin announces to the core: {name, hooks, policy, settings}.

@@ -125,6 +125,8 @@ sub _fork {
     srand;
     @$self{qw(pid children greeted)} = ($$, {}, 0);
     $self->{host}->forked;
+    no warnings 'once';
+    $Gatepost::Streams::pid = $$;
     my $socket = IO::Socket::UNIX->new(Type => SOCK_STREAM, Peer => $message->{path});
     if (!$socket) {
         print STDERR "gatepost-perl: a forked worker cannot connect to $message->{path}: $!\n";
@@ -258,6 +260,9 @@ sub call {
     }
 }
 
+# The hook config of plugins is the core's to call (Qpsmtpd::Config).
+sub asks_plugins { 1 }
+
 # A plugin's child shares the channel's descriptors, and must not write into the middle of a frame.
 sub log {
     my ($self, $level, $plugin, $message) = @_;
@@ -271,17 +276,17 @@ sub log {
     return;
 }
 
-# The process ends because a plugin called exit: says which one, so that the operator need not guess.
+# The process ends because a plugin called exit: says which one, and where, so that the operator need not guess.
 sub ended {
-    my ($self, $code) = @_;
+    my ($self, $code, $place) = @_;
     my $name = Gatepost::Host::running_plugin();
     return if $$ != $self->{pid} || !defined $name;
     my $hook = $Gatepost::Host::running_hook;
     my $where = defined $hook ? "in the hook $hook" : 'while it was loaded';
-    print STDERR "gatepost-perl: the plugin $name called exit($code) $where\n";
+    print STDERR "gatepost-perl: the plugin $name called exit($code) $where$place\n";
     if (!defined $hook) {
         $self->{channel}->send(Gatepost::Schema::message_init_error({
-            errors => [{plugin => $name, path => [], message => "called exit($code) $where"}],
+            errors => [{plugin => $name, path => [], message => "called exit($code) $where$place"}],
         }));
     }
     $self->{channel}->flush;

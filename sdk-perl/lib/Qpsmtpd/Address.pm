@@ -119,6 +119,10 @@ sub host {
     return $self->{_host};
 }
 
+# The daemon, and the recipient's own flat files, where a hook user_config knows them.
+sub qp { my $self = shift; $self->{_qp} = shift if @_; return $self->{_qp} }
+sub config { my ($self, $name) = @_; require Qpsmtpd::Config; return Qpsmtpd::Config::get($name, $self) }
+
 # By host, then by user, without regard to case; a plain text on the other side is taken as an address.
 sub _compare {
     my ($left, $right, $swapped) = @_;

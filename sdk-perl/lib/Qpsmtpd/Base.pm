@@ -58,6 +58,17 @@ sub get_resolver {
     };
 }
 
+# The name that it had before release 1.
+sub init_resolver { goto &get_resolver }
+
+sub get_async_resolver {
+    my ($self, %args) = @_;
+    return $self->{_async_resolver} //= do {
+        require Net::DNS::Async;
+        Net::DNS::Async->new(%args);
+    };
+}
+
 sub tildeexp {
     my ($self, $path) = @_;
     $path =~ s{\A~([^/]*)}{

@@ -124,6 +124,18 @@ sub DESTROY {
 
 sub body_spool { $_[0]->body_filename; return }
 
+# Where body_getline goes on, counted as data_size counts: lines in memory, else bytes.
+sub body_current_pos {
+    my $self = shift;
+    $self->body_resetpos unless defined $self->{_line};
+    return $self->_in_memory ? $self->{_line} : $self->{_offset} - length(substr $self->{_piece}, pos $self->{_piece} // 0);
+}
+
+# In memory the header ends at the line that comes next.
+sub set_body_start { my $self = shift; $self->{_memory_start} = $self->{_line} // scalar @{$self->{_body_array} // []}; return }
+
+sub dup_body_fh { $_[0]->body_fh }
+
 sub body_fh {
     my $self = shift;
     open my $handle, '<', $self->body_filename or die "$self->{_file}: $!\n";

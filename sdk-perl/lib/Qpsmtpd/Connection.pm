@@ -20,12 +20,34 @@ sub new {
     return bless {_fields => \%fields, _local => {}, _notes => {}}, $class;
 }
 
+# The same connection again, and what its constructor takes; as in memory, where there is no core to set the fields.
+sub start {
+    my ($self, %fields) = @_;
+    $self = (ref $self || $self)->new unless ref $self;
+    @{$self->{_fields}}{keys %fields} = values %fields;
+    return $self;
+}
+
+sub reset { %{$_[0]} = (_fields => {}, _local => {}, _notes => {}); return }
+
+# What TLS leaves of a connection: the addresses and the notes, not the greeting. The old one is reset unless {no_reset} is said.
+sub clone {
+    my ($self, %args) = @_;
+    my %kept = %{$self->{_fields}};
+    delete @kept{qw(hello hello_host)};
+    my $clone = (ref $self)->new(%kept);
+    $clone->{_local} = {%{$self->{_local}}};
+    $clone->{_notes} = $self->{_notes};
+    $self->reset unless $args{no_reset};
+    return $clone;
+}
+
 sub note_scope { 'connection' }
 
 # Fields as the core sent them are taken over, not copied: this runs once a hook.
 sub update { $_[0]{_fields} = $_[1] }
 
-for my $name (qw(remote_ip remote_port local_ip local_port remote_info hello_host direction)) {
+for my $name (qw(remote_ip remote_port local_ip local_port local_host remote_info hello_host direction)) {
     no strict 'refs';
     *$name = sub {
         $_[0]{_local}{$name} = $_[1] if @_ > 1;

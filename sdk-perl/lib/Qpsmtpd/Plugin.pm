@@ -2,7 +2,7 @@ package Qpsmtpd::Plugin;
 
 # The base class of every plugin file. A plugin is a plain hash; _args holds its arguments and settings where the
 # plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _name,
-# _package, _dirs, _settings, _registered, _priority, _resolver.
+# _package, _dirs, _settings, _registered, _priority, _number, _guard, _resolver, _async_resolver, db, db_args.
 
 use strict;
 use warnings;
@@ -13,6 +13,7 @@ use Qpsmtpd::Base;
 use Qpsmtpd::Constants;
 use Qpsmtpd::SMTP;
 use Gatepost::Changes;
+use Gatepost::Copies;
 use Gatepost::Hooks;
 use Gatepost::Log;
 use Gatepost::Outcome;
@@ -58,8 +59,53 @@ sub register_hook {
     else { $priority = $unshift ? 'first' : undef }
     $self->{_priority}{$hook} = $priority if defined $priority;
     my $list = $self->{_registered}{$hook} //= [];
+    my $all = $Qpsmtpd::hooks->{$hook} //= [];
+    my $entry = {name => $name, code => sub {
+        my ($qp, @arguments) = @_;
+        my $plugin = Gatepost::Copies::of($self);
+        local $plugin->{_qp} = $qp;
+        local ($current_qp, $current_hook) = ($qp, $hook);
+        return $plugin->$method(@arguments);
+    }};
     $unshift ? unshift @$list, $method : push @$list, $method;
+    $unshift ? unshift @$all, $entry   : push @$all, $entry;
     return;
+}
+
+# Makes the class $package of a plugin file; $name is what plugin_name gives. With $test the file t/plugin_tests/$file below the working
+# folder becomes part of it, and Gatepost::PluginTests runs what is in there.
+sub compile {
+    my ($class, $name, $package, $path, $test, $file) = @_;
+    my $tests;
+    if ($test && open my $handle, '<', "t/plugin_tests/$file") {
+        require Gatepost::PluginTests;
+        $tests = qq(use Test::More;\n#line 1 "t/plugin_tests/$file"\n) . do { local $/; <$handle> };
+    }
+    require Gatepost::Loader;
+    Gatepost::Loader::compile($package, $name, $path, $tests);
+    return 1;
+}
+
+# The plugin's own table (Qpsmtpd::DB); the arguments count when it is first asked for.
+sub db {
+    my ($self, %args) = @_;
+    return $self->{db} //= do {
+        require Qpsmtpd::DB;
+        Qpsmtpd::DB->new($self->db_args(%args));
+    };
+}
+
+sub db_args {
+    my ($self, @args) = @_;
+    $self->validate_db_args(@args);
+    $self->{db_args} = {name => $self->plugin_name, cnx_timeout => 1, %{$self->{db_args} // {}}, @args};
+    return %{$self->{db_args}};
+}
+
+sub validate_db_args {
+    my ($self, @args) = @_;
+    die "Invalid db arguments\n" if @args % 2;
+    return 1;
 }
 
 # Makes another plugin file the parent of this one, compiled once more for it alone.

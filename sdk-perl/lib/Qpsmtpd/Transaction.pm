@@ -7,7 +7,8 @@ package Qpsmtpd::Transaction;
 use strict;
 use warnings;
 
-use parent -norequire, 'Qpsmtpd::Notes', 'Qpsmtpd::Body';
+use Qpsmtpd;
+use parent -norequire, 'Qpsmtpd::Notes', 'Qpsmtpd::Body', 'Qpsmtpd';
 use Qpsmtpd::Notes;
 use Qpsmtpd::Body;
 use Qpsmtpd::Address;
@@ -97,6 +98,8 @@ sub remove_recipient {
     Gatepost::Changes::record(op => 'remove_recipient', address => $text);
     return;
 }
+
+sub set_recipients { my $self = shift; $self->recipients(@_); return }
 
 # RCPT's parameters for a recipient: keywords in lower case, as the hook rcpt has them. Not qpsmtpd's, which forgets them.
 sub recipient_parameters {

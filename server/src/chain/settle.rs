@@ -1,6 +1,5 @@
 //! The one place where an outcome counts: its changes, the policy, its line in the log.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gatepost_protocol::session::Naughty;
@@ -62,6 +61,7 @@ impl Chain {
             }
         }
         let settings = std::mem::take(&mut outcome.settings);
+        let settings = (!settings.is_empty()).then(|| Box::new(settings));
         let mut finding = self.fitting(visit, hook, at, Finding::from(outcome));
         finding.score = score;
         if self.waits(visit, hook, at, &finding) {
@@ -291,7 +291,7 @@ impl Chain {
             enhanced: finding.enhanced.filter(class),
             lines: reply_lines(said, visit.utf8),
             values: Vec::new(),
-            settings: BTreeMap::new(),
+            settings: None,
         })
     }
 

@@ -107,8 +107,8 @@ pub struct Decision {
     pub lines: Vec<String>,
     /// The answer to `received_line` and `config`; a secret, at `auth`.
     pub values: Vec<String>,
-    /// The answer to `user_config`.
-    pub settings: BTreeMap<String, Value>,
+    /// The answer to `user_config`. Boxed: hardly a decision has any.
+    pub settings: Option<Box<BTreeMap<String, Value>>>,
 }
 
 impl Decision {
@@ -131,7 +131,7 @@ impl Decision {
             enhanced: None,
             lines: Vec::new(),
             values: Vec::new(),
-            settings: BTreeMap::new(),
+            settings: None,
         }
     }
 }

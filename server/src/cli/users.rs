@@ -216,7 +216,7 @@ impl Users {
             if decision.verdict.is_denial() {
                 return Err(Box::new(refusal(decision)));
             }
-            if !is_yes || decision.settings.is_empty() {
+            if !is_yes || decision.settings.is_none() {
                 return Ok((None, keep));
             }
             match users.read(decision, address).await {
@@ -240,7 +240,7 @@ impl Users {
         let who = address.as_str().to_owned();
         let users = self.clone();
         let read = move || {
-            let text = config::settings_text(&brought.settings)?;
+            let text = config::settings_text(&brought.settings.unwrap_or_default())?;
             let file = format!("user_config of {}", brought.plugin.unwrap_or_default());
             let scope = users.workshop.read_user(&text, Path::new(&file), &address);
             let tried = scope.and_then(|(scope, _)| {

@@ -55,8 +55,8 @@ pub trait Protocol: Send {
 }
 
 /// Holds a conversation to its end.
-pub async fn converse<S: Stream, P: Protocol>(mut wire: Wire<S>, mut protocol: P) {
-    let (end, next) = match talk(&mut wire, &mut protocol).await {
+pub async fn converse<S: Stream, P: Protocol>(wire: &mut Wire<S>, protocol: &mut P) {
+    let (end, next) = match talk(wire, protocol).await {
         Ok(next) => (End::Closed, next),
         Err(end) => (end, Next::Close),
     };

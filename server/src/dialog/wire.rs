@@ -381,7 +381,7 @@ impl<S: Stream> Wire<S> {
 
     /// Sends what waits and closes our side. With `linger`, reads on for a moment: closing on unread input would reset the connection, and
     /// the client might never see the last reply.
-    pub async fn close(mut self, linger: Option<Duration>) {
+    pub async fn close(&mut self, linger: Option<Duration>) {
         // A stop in force must not keep the last reply from being sent.
         self.stop = Stop::default();
         (self.pace.command, self.clock.ends) = (FAREWELL, Instant::now() + FAREWELL);

@@ -172,8 +172,9 @@ pub async fn serve<S: Stream>(
         data: limits.data_timeout,
         session: limits.session_timeout,
     };
-    let wire = Wire::new(stream, pace, stop);
-    super::converse(wire, Mail::new(dialect, client, shared)).await;
+    let mut wire = Wire::new(stream, pace, stop);
+    let mut mail = Mail::new(dialect, client, shared);
+    super::converse(&mut wire, &mut mail).await;
 }
 
 impl Mail {

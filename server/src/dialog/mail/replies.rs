@@ -1,5 +1,7 @@
 //! What the client is told of a message: one reply for all of its recipients, or one for each.
 
+use std::borrow::Cow;
+
 use gatepost_protocol::{Address, EnhancedCode, Hook, Level, Verdict};
 
 use super::shares::{Delivery, Fate};
@@ -109,11 +111,11 @@ impl Mail {
     }
 
     /// What is said of all recipients together: yes, where the message is safe for one; no for now, where one says so; else no.
-    pub(super) fn overall(&self, delivery: &Delivery) -> Fate {
+    pub(super) fn overall<'a>(&self, delivery: &'a Delivery) -> Cow<'a, Fate> {
         let mut fates = delivery.fates.iter().flatten();
         match fates.find(|fate| fate.is_taken()) {
-            Some(taken) => taken.clone(),
-            None => self.refusal_of(delivery),
+            Some(taken) => Cow::Borrowed(taken),
+            None => Cow::Owned(self.refusal_of(delivery)),
         }
     }
 
