@@ -152,9 +152,10 @@ fn every_line_can_stay_perl() {
     let dir = site();
     std::fs::write(
         dir.path().join("config/plugins"),
-        "greet_twice\nbadrcptto\ngreet_twice\n",
+        "greet_twice\nbadrcptto\ngreet_twice\ncheck_loop\n",
     )
     .unwrap();
+    std::fs::write(dir.path().join("plugins/check_loop"), "").unwrap();
     let (config, report) = import(&dir.path().join("config"), &["--perl"]);
     in_order(
         &config,
@@ -165,6 +166,7 @@ fn every_line_can_stay_perl() {
         ],
     );
     assert!(report.contains("badrcptto: Perl\n"), "{report}");
+    assert!(report.contains("check_loop: Perl; BEWARE: "), "{report}");
 }
 
 #[test]

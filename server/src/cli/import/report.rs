@@ -8,6 +8,22 @@ use super::chain::{Entry, Item, Place};
 use super::modules::{package, present, used};
 use crate::config::parts;
 
+/// Perl plugins that load, and do not what they are there for (docs/porting.md).
+const HAZARDS: &[(&str, &str)] = &[
+    (
+        "check_loop",
+        "it refuses every message, in qpsmtpd too: use `loop`",
+    ),
+    (
+        "earlytalker",
+        "it finds nothing, as a plugin has no client to listen to: use the built-in",
+    ),
+    (
+        "check_earlytalker",
+        "it finds nothing, as a plugin has no client to listen to: use the built-in",
+    ),
+];
+
 /// Prints to standard error; `notes` are about the rest of the configuration.
 pub fn print(site: &Site, items: &[Item], notes: &[String]) {
     let entries: Vec<&Entry> = items.iter().filter_map(Item::entry).collect();
@@ -68,6 +84,10 @@ fn describe(
                     let _ = write!(text, "; {module}: Perl did not say whether it is there");
                 }
             }
+        }
+        let hazard = HAZARDS.iter().find(|(name, _)| *name == entry.words.file());
+        if let (Some((_, hazard)), Place::Perl(_)) = (hazard, &entry.place) {
+            let _ = write!(text, "; BEWARE: {hazard}");
         }
         text.push('\n');
     }
