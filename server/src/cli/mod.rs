@@ -4,6 +4,7 @@ mod assemble;
 mod check;
 mod distinctions;
 mod explain;
+mod import;
 mod origins;
 mod outbox;
 mod plugin_test;
@@ -67,6 +68,9 @@ enum Command {
     /// Begin, test or host plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
+    /// Make a configuration of another server's
+    #[command(subcommand)]
+    Import(import::ImportCommand),
     /// See what waits in the outbox, have it tried now, or throw it away
     #[command(subcommand)]
     Outbox(outbox::OutboxCommand),
@@ -145,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Plugin(PluginCommand::Test { plugin, transcript }) => {
             plugin_test::test(&plugin, &transcript)
         }
+        Command::Import(command) => import::import(&command),
         Command::Outbox(command) => outbox::outbox(&command),
         Command::Quarantine(command) => quarantine::quarantine(&command),
         Command::Tls(TlsCommand::SelfSigned { names, out }) => self_signed::write(names, &out),
