@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, Disposition, Hook, Immune, Outcome, Verdict};
+use gatepost_protocol::{Args, Change, Disposition, Hook, Immune, Outcome, Verdict};
 
 use super::policy::{Finding, Mark};
 use super::visit::{Decision, Visit};
@@ -187,6 +187,11 @@ impl Chain {
                 if self.is_shadow(visit, at) {
                     self.note_shadow(visit, hook, at, outcome);
                     continue;
+                }
+                if self.members[at].hooks.has(hook) {
+                    // The site's instance has been asked and gave its points: the same find is not to count twice.
+                    let gives_points = |change: &Change| matches!(change, Change::Score { .. });
+                    outcome.changes.retain(|change| !gives_points(change));
                 }
                 self.apply(visit, hook, at, &mut outcome);
                 self.note_delay(visit, hook, &outcome);
