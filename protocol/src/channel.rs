@@ -255,6 +255,7 @@ mod tests {
             message: message.into(),
             plugin: None,
             hook: None,
+            told: false,
         })
         .unwrap()
     }

@@ -63,6 +63,7 @@ hooks! {
     Ok "ok",
     ResetTransaction "reset_transaction",
     Disconnect "disconnect",
+    Log "log",
 }
 
 impl Hook {
@@ -73,7 +74,12 @@ impl Hook {
     pub const fn is_event(self) -> bool {
         matches!(
             self,
-            Hook::QueuePost | Hook::Deny | Hook::Ok | Hook::ResetTransaction | Hook::Disconnect
+            Hook::QueuePost
+                | Hook::Deny
+                | Hook::Ok
+                | Hook::ResetTransaction
+                | Hook::Disconnect
+                | Hook::Log
         )
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Level;
 use crate::verdict::Verdict;
 use crate::{Address, HeaderBlock, Hook, Score, Scores, Value};
 
@@ -410,6 +411,17 @@ pub enum Args<'a> {
         /// The verdict as the policy made it.
         verdict: Verdict,
         /// The plugin's sentence.
+        message: Cow<'a, str>,
+    },
+    /// `log`: a line of the daemon's log.
+    Logged {
+        /// How grave it is.
+        level: Level,
+        /// Whose it is; `None`: the core's.
+        plugin: Option<Cow<'a, str>>,
+        /// Where it was said, if at a hook.
+        hook: Option<Hook>,
+        /// What it says.
         message: Cow<'a, str>,
     },
     /// `received_line`: the header as it would be.

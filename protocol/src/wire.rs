@@ -248,6 +248,8 @@ pub struct ArgsMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub plugin: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hook: Option<Hook>,
@@ -534,6 +536,9 @@ pub struct Log {
     /// The hook it belongs to.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub hook: Option<u64>,
+    /// Its process told its plugins that follow the log already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
 }
 
 impl Log {

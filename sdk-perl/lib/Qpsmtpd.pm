@@ -54,7 +54,7 @@ sub log {
 sub varlog {
     my ($self, $level, @rest) = @_;
     my ($hook, $plugin) = @rest > 1 ? splice @rest, 0, 2 : ();
-    Gatepost::Log::line($plugin, $level, join ' ', grep { defined } @rest);
+    Gatepost::Log::line($plugin, $level, grep { defined } @rest);
     return;
 }
 

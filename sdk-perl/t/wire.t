@@ -44,6 +44,28 @@ my %tests = (
         is_deeply \%fields, {map { $_ => 1 } qw(recipients naughty), @environment}, 'the fields that the file has words for';
         is_deeply $plugin->{hooks}[0]{reads}, ['*'], 'notes, since the file has the word';
     },
+    'lines of the log' => sub {
+        my $core = core([{name => 'listens', source => 'listens', dirs => ["$FindBin::RealBin/plugins"]}]);
+        my ($plugin) = @{$core->{ready}{plugins}};
+        my ($log) = grep { $_->{hook} eq 'log' } @{$plugin->{hooks}};
+        is_deeply [@$log{qw(mode fields reads)}], ['observe', [], undef], 'an event without fields';
+        my $rcpt = sub { $core->hook(rcpt => args => {address => 'bob@example.org', parameters => {}}, transaction => 1)->[0]{reply}[0] };
+        is $rcpt->(), '0 ', 'what it found, the core will tell';
+        my %found = (level => 'info', plugin => 'queue/listens', hook => 'rcpt', message => 'fail, fine');
+        $core->event(log => connection => undef, args => \%found);
+        $core->event(log => session => 'gone', connection => undef, args => \%found);
+        $core->event(log => session => undef, connection => undef, args => {level => 'emerg', message => 'listen: here'});
+        is $rcpt->(), '1 6 rcpt queue::listens fail, fine', 'told what is said of its session, by the name that qpsmtpd has for the plugin';
+        is_deeply [grep { $_->{kind} eq 'log' } @{$core->{heard}}], [], 'what it said itself then is lost';
+        $core = core([map { {name => $_, source => $_, dirs => ["$FindBin::RealBin/plugins"], settings => {word => 'w'}} } qw(listens parrot)]);
+        $core->event('disconnect');
+        $core->hook('noop');
+        is_deeply [map { $_->{told} } grep { $_->{kind} eq 'log' } @{$core->{heard}}], [1], 'the core need not tell what was told';
+        $core = core([{name => 'parrot', source => 'parrot', dirs => ["$FindBin::RealBin/plugins"], settings => {word => 'w'}}]);
+        $core->event('disconnect');
+        $core->hook('noop');
+        is_deeply [map { $_->{told} } grep { $_->{kind} eq 'log' } @{$core->{heard}}], [undef], 'nobody was told';
+    },
     verdicts => sub {
         my $core = core([$say]);
         is_deeply rcpt($core, 'decline'), {plugin => 'say'}, 'nothing to say';

@@ -168,6 +168,7 @@ impl Services for Remote {
             message: message.to_owned(),
             plugin: Some(plugin.to_owned()),
             hook: None,
+            told: false,
         });
     }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::policy::Level;
 use crate::session::{Args, Credentials, Direction, Naughty, Session, Tls};
 use crate::wire::{ArgsMessage, ConnectionFields, HookMessage};
 use crate::{Address, HeaderBlock, Hook, Score, Scores, Value, Verdict};
@@ -151,6 +152,12 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
             plugin: text(&message.plugin),
             hook: message.hook.unwrap_or(Hook::Connect),
             verdict: message.verdict.unwrap_or(Verdict::Declined),
+            message: text(&message.message),
+        },
+        Hook::Log => Args::Logged {
+            level: Level::parse(&text(&message.level)).unwrap_or(Level::Info),
+            plugin: message.plugin.as_deref().map(Cow::Borrowed),
+            hook: message.hook,
             message: text(&message.message),
         },
         Hook::ReceivedLine => Args::Default(text(&message.default)),

@@ -363,6 +363,20 @@ fn messages() {
         ..HookMessage::default()
     };
     message(&mut out, "event deny", "core", &EventMessage(denied));
+    let logged = HookMessage {
+        hook: "log".into(),
+        plugins: vec!["audit".into()],
+        session: "3f9a1c".into(),
+        args: ArgsMessage {
+            level: Some("notice".into()),
+            plugin: Some("vip".into()),
+            hook: Some(Hook::Rcpt),
+            message: Some("fail, no such user here".into()),
+            ..ArgsMessage::default()
+        },
+        ..HookMessage::default()
+    };
+    message(&mut out, "event log", "core", &EventMessage(logged));
     message(
         &mut out,
         "result, nothing to say",
@@ -675,6 +689,19 @@ fn messages() {
             message: text("hello"),
             plugin: Some(text("vip")),
             hook: Some(17),
+            told: false,
+        },
+    );
+    message(
+        &mut out,
+        "log, told already",
+        "plugin",
+        &Log {
+            level: text("debug"),
+            message: text("hello"),
+            plugin: Some(text("vip")),
+            hook: Some(17),
+            told: true,
         },
     );
     message(

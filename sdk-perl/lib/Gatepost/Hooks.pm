@@ -1,8 +1,7 @@
 package Gatepost::Hooks;
 
 # The one table that relates qpsmtpd's hooks to the protocol's: what a hook subscribes, and how its arguments become
-# those a qpsmtpd plugin expects. Some hooks of qpsmtpd are served by another one of the protocol's (Gatepost::Turns), some by this
-# process alone, and some by nobody: a plugin may register those (so that it loads), they are never called, and a warning says so.
+# those a qpsmtpd plugin expects. Some hooks of qpsmtpd are served by another one of the protocol's (Gatepost::Turns), and some by nobody: a plugin may register those (so that it loads), they are never called, and a warning says so.
 #
 # served_by($hook) -> the protocol's hook it is part of, mostly itself
 # arguments($hook) -> code that gives the arguments after ($self, $transaction), from (\%args, $qp)
@@ -80,6 +79,7 @@ our %HOOK = (
     config               => [[],         sub { $_[0]{name} }],
     recipient_valid      => [[],         $address],
     user_config          => [[],         $address],
+    log                  => [[],         $none,   1],
 );
 
 # As qpsmtpd has it: the protocol (RFC 3848), how the client authenticated, how the connection is encrypted.
@@ -93,11 +93,9 @@ sub _protocol {
 }
 
 my %served_by = (
+    logging => 'log',
     'pre-connection' => 'connect', 'post-connection' => 'disconnect', map { $_ => 'auth' } qw(auth-plain auth-login auth-cram-md5),
 );
-
-# Told by Gatepost::Log what this process logs.
-my %in_process = (logging => 1);
 
 # qpsmtpd's order, and what is ours, in which the hook_* methods of a plugin are found.
 our @ORDER = (qw(
@@ -112,14 +110,14 @@ my %known = map { $_ => 1 } @ORDER;
 sub is_known  { $known{$_[0]} }
 sub is_served { $HOOK{$_[0]} }
 sub served_by { $served_by{$_[0]} // $_[0] }
-sub is_in_process { $in_process{$_[0]} }
 sub is_event  { my $hook = $HOOK{$_[0]}; $hook && $hook->[2] }
 
 sub all_fields { (@CONNECTION_FIELDS, @queue) }
 
-# What a plugin that needs the fields in %$needed asks for with a hook. The arguments of received_line need two.
+# What a plugin that needs the fields in %$needed asks for with a hook. The arguments of received_line need two; with log there are none.
 sub fields {
     my ($hook, $needed) = @_;
+    return [] if $hook eq 'log';
     my %always = $hook eq 'received_line' ? (hello => 1, tls_cipher => 1) : ();
     return [grep { $needed->{$_} || $always{$_} } @CONNECTION_FIELDS, @{$HOOK{$hook}[0]}];
 }

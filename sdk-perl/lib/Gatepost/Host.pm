@@ -81,8 +81,7 @@ sub _prepare {
         my $turns = Gatepost::Turns::of($entry);
         for my $hook (sort keys %$turns) {
             if (!Gatepost::Hooks::is_served($hook)) {
-                Gatepost::Log::line($name, LOGWARN, "the hook $hook is not called by Gatepost")
-                    unless Gatepost::Hooks::is_in_process($hook);
+                Gatepost::Log::line($name, LOGWARN, "the hook $hook is not called by Gatepost");
                 next;
             }
             $self->{table}{$hook}{$name} = $turns->{$hook};
@@ -100,7 +99,7 @@ sub ready {
         my @hooks = map {
             {
                 hook => $_, fields => Gatepost::Hooks::fields($_, $entry->{fields}),
-                @{$entry->{reads}} ? (reads => $entry->{reads}) : (),
+                @{$entry->{reads}} && $_ ne 'log' ? (reads => $entry->{reads}) : (),
                 Gatepost::Hooks::is_event($_) ? (mode => 'observe') : (),
                 defined $entry->{plugin}{_priority}{$_} ? (priority => $entry->{plugin}{_priority}{$_}) : (),
             }
@@ -227,9 +226,23 @@ sub _segment {
     };
 }
 
+# A line of the core's log. Its session may be one that this worker does not know, or not any more.
+sub _line {
+    my ($self, $message) = @_;
+    my ($id, $args) = ($message->{session} // '', $message->{args} // {});
+    my $known = $self->{sessions}{$id};
+    my $session = $known // $self->_session(undef);
+    local $Gatepost::Copies::current = $known && $known->copies;
+    local $Qpsmtpd::Plugin::current_qp = $session->qp;
+    Gatepost::Log::told(Qpsmtpd::Constants::level($args->{level}), @$args{qw(hook plugin message)});
+    POSIX::_exit(255) if $$ != $self->{pid};
+    return;
+}
+
 sub event {
     my ($self, $message) = @_;
     my $hook  = $message->{hook};
+    return $self->_line($message) if $hook eq 'log';
     my $table = $self->{table}{$hook} // {};
     my @abouts = grep { $_ } map { ($table->{$_}, $self->_others_at_end($message, $_)) } @{$message->{plugins} // []};
     if (@abouts) {

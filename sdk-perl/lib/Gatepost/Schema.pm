@@ -150,7 +150,7 @@ my $params = record(
     )),
 );
 *message_call = message(call => id => integer(), for => integer(), method => text(), params => $params);
-*message_log  = message(log => level => text(), message => text(), plugin => text(), for => integer());
+*message_log  = message(log => level => text(), message => text(), plugin => text(), for => integer(), told => boolean());
 *message_error = message(error => message => text());
 
 # A result, which answers every hook, is put together by hand from its id and all the rest: results() makes that of

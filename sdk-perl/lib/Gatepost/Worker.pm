@@ -263,15 +263,18 @@ sub call {
 # The hook config of plugins is the core's to call (Qpsmtpd::Config).
 sub asks_plugins { 1 }
 
-# A plugin's child shares the channel's descriptors, and must not write into the middle of a frame.
+# Of what plugins found the core has the line, and tells it (Gatepost::Log).
+sub tells_lines { 1 }
+
+# $told: the plugins of this process that follow the log know it. A plugin's child shares the channel's descriptors, and must not write into the middle of a frame.
 sub log {
-    my ($self, $level, $plugin, $message) = @_;
+    my ($self, $level, $plugin, $message, $told) = @_;
     if ($$ != $self->{pid}) {
         print STDERR defined $plugin ? "$plugin: $message\n" : "$message\n";
         return;
     }
     $self->{channel}->send(Gatepost::Schema::message_log({
-        level => $level, message => $message, plugin => $plugin, for => $self->{current},
+        level => $level, message => $message, plugin => $plugin, for => $self->{current}, told => $told,
     }));
     return;
 }

@@ -37,7 +37,7 @@ sub _read {
 
 sub log {
     my ($self, $level, @message) = @_;
-    Gatepost::Log::line(undef, $level, join ' ', grep { defined } @message);
+    Gatepost::Log::line(undef, $level, grep { defined } @message);
     return;
 }
 

@@ -54,6 +54,9 @@ my @severity = qw(emerg alert crit error warn notice info debug);
 
 sub verdict      { $verdict{$_[0]} }
 sub verdict_code { $verdict_code{$_[0] // ''} }
+my %level = map { $severity[$_] => $_ } 0 .. $#severity;
+
+sub level        { $level{$_[0] // ''} // LOGINFO }
 sub severity     { $severity[$_[0] =~ /\A[0-7]\z/ ? $_[0] : LOGINFO] }
 
 1;

@@ -17,20 +17,24 @@ sub notes {
     return $self->{_notes}{$key} unless @_;
     my $value = $self->{_notes}{$key} = shift;
     if ($Gatepost::Changes::list && defined(my $scope = $self->note_scope)) {
-        Gatepost::Changes::note($scope, $key, $value) and $self->{_mirrored}{$key} = 1;
+        Gatepost::Changes::note($scope, $key, $value) and $self->{_mirrored}{$key} = _text($value);
     }
     return $value;
 }
 
 # Takes what the core holds for a hook whose plugins read notes. A note that was mirrored from here and is unchanged
-# keeps its Perl value (and identity). If these are $all notes, one that was mirrored and is gone was removed.
+# keeps its Perl value (and identity), and so does one that was changed here where nobody could be told, until the core has another. If these are
+# $all notes, one that was mirrored and is gone was removed.
 sub merge_notes {
     my ($self, $incoming, $all) = @_;
     my ($notes, $mirrored) = ($self->{_notes} //= {}, $self->{_mirrored} //= {});
     for my $key (keys %$incoming) {
         my $value = $incoming->{$key};
-        $mirrored->{$key} = 1;
-        next if exists $notes->{$key} && _same($notes->{$key}, $value);
+        next if exists $mirrored->{$key} && exists $notes->{$key} && _same($notes->{$key}, $value);
+        my $text = _text($value);
+        my $before = $mirrored->{$key} // '';
+        $mirrored->{$key} = $text;
+        next if exists $notes->{$key} && $before eq $text;
         $notes->{$key} = ref $value ? _plain($value) : $value;
     }
     return unless $all;

@@ -136,7 +136,7 @@ sub _register {
 sub log {
     my ($self, $level, @message) = @_;
     $level = $self->_adjusted($level) if $self->{_args} && defined $self->{_args}{loglevel};
-    Gatepost::Log::line($self->{_name}, $level, join ' ', grep { defined } @message);
+    Gatepost::Log::line($self->{_name}, $level, grep { defined } @message);
     return;
 }
 

@@ -81,13 +81,14 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "auth": {"mechanism": text, "user": text, "password": optional_text, "challenge": optional_text, "response": optional_text, "token": optional_text},
     "deny": {"plugin": text, "hook": text, "verdict": text, "message": text},
     "ok": {"plugin": text, "hook": text, "verdict": text, "message": text},
+    "log": {"level": text, "plugin": optional_text, "hook": optional_text, "message": text},
     "received_line": {"default": text},
     "config": {"name": text},
     "recipient_valid": {"address": _address},
     "user_config": {"address": _address},
 }
 
-EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post"])
+EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post", "log"])
 
 CONNECTION_FIELDS = frozenset(
     "remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client immune whitelisted naughty"

@@ -84,6 +84,9 @@ class Runner:
             # What belongs to no connection is not in the order of one.
             return self._begin(message, Conversation())
         conversation = self._conversations.get(session)
+        if conversation is None and text(message.get("hook")) == "log":
+            # It may be over: nobody would say so again.
+            return self._begin(message, Conversation())
         if conversation is None:
             conversation = self._conversations[session] = Conversation()
         if conversation.busy:

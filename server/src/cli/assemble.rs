@@ -275,7 +275,8 @@ fn services(config: &Config) -> Arc<Core> {
         Arc::new(move |name| Ok(files.lines(name).to_vec())),
         config.state.clone(),
         Arc::new(|plugin, level, message| {
-            report::line(level, "", None, plugin, format_args!("{message}"))
+            let all = report::Audience::All;
+            report::said(level, "", None, plugin, all, format_args!("{message}"))
         }),
     ))
 }

@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gatepost_protocol::wire::Log;
 use gatepost_protocol::{Hook, Level};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::report;
+use super::told::Following;
+use crate::report::{self, Audience};
 
 /// The longest line that is kept, in bytes.
 const MAX_LINE: usize = 4096;
@@ -20,6 +22,7 @@ const TAIL: usize = 10;
 /// The way of a worker's lines into the log: a flood is cut, and what was dropped is counted.
 pub(super) struct Lines {
     name: Arc<str>,
+    following: Arc<Following>,
     window: Mutex<Window>,
     tail: Mutex<VecDeque<String>>,
 }
@@ -31,10 +34,11 @@ struct Window {
 }
 
 impl Lines {
-    /// Lines under this name.
-    pub(super) fn new(name: Arc<str>) -> Lines {
+    /// Lines under this name, of a process that may follow the log.
+    pub(super) fn new(name: Arc<str>, following: Arc<Following>) -> Lines {
         Lines {
             name,
+            following,
             window: Mutex::new(Window {
                 began: Instant::now(),
                 written: 0,
@@ -44,13 +48,28 @@ impl Lines {
         }
     }
 
-    /// Writes a line of a plugin, unless there were too many in this second.
-    pub(super) fn write(
+    /// Writes what a plugin said, at a hook of a session or by itself.
+    pub(super) fn say(&self, about: Option<(&str, Hook)>, log: &Log) {
+        let audience = match self.following.feed() {
+            Some(_) if about.is_none() => self.of_nothing(),
+            Some(feed) if log.told => Audience::But(feed),
+            _ => Audience::All,
+        };
+        let (session, hook) = about.unzip();
+        let session = session.unwrap_or_default();
+        let plugin = log.plugin.as_deref().unwrap_or(&self.name);
+        let text = format_args!("{}", log.message);
+        self.write(log.level(), session, hook, plugin, audience, text);
+    }
+
+    /// Writes a line, unless there were too many in this second.
+    fn write(
         &self,
         level: Level,
         session: &str,
         hook: Option<Hook>,
         plugin: &str,
+        audience: Audience<'_>,
         text: fmt::Arguments<'_>,
     ) {
         let dropped = {
@@ -67,18 +86,27 @@ impl Lines {
             std::mem::take(&mut window.dropped)
         };
         self.say_dropped(dropped);
-        report::line(level, session, hook, plugin, text);
+        report::said(level, session, hook, plugin, audience, text);
     }
 
     fn say_dropped(&self, dropped: u64) {
         if dropped > 0 {
-            report::line(
+            report::said(
                 Level::Warn,
                 "",
                 None,
                 &self.name,
+                self.of_nothing(),
                 format_args!("{dropped} lines dropped: it writes too many"),
             );
+        }
+    }
+
+    /// Who is told of what the process says without being asked: where it follows the log, it may be saying it of every line that it is told.
+    fn of_nothing(&self) -> Audience<'_> {
+        match self.following.feed() {
+            Some(_) => Audience::Nobody,
+            None => Audience::All,
         }
     }
 
@@ -127,6 +155,7 @@ impl Lines {
             "",
             None,
             &self.name,
+            self.of_nothing(),
             format_args!("{stream}: {text}"),
         );
     }
@@ -192,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_is_cut_and_counted_and_the_tail_is_kept() {
-        let lines = Arc::new(Lines::new("vip".into()));
+        let lines = Arc::new(Lines::new("vip".into(), Arc::default()));
         let text: String = (0..1000).map(|number| format!("line {number}\n")).collect();
         lines
             .clone()

@@ -47,7 +47,6 @@ pub(super) struct Handshake<'a> {
     pub(super) writer: &'a FrameWriter,
     pub(super) calls: &'a Calls,
     pub(super) lines: &'a Lines,
-    pub(super) name: &'a str,
 }
 
 impl Handshake<'_> {
@@ -144,10 +143,7 @@ impl Handshake<'_> {
                 }
                 "log" => {
                     let log: Log = decode(&payload, "log")?;
-                    let plugin = log.plugin.as_deref().unwrap_or(self.name);
-                    let text = &log.message;
-                    self.lines
-                        .write(log.level(), "", None, plugin, format_args!("{text}"));
+                    self.lines.say(None, &log);
                 }
                 _ => {}
             }

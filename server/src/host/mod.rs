@@ -21,6 +21,7 @@ mod supervise;
 mod template;
 #[cfg(test)]
 mod tests;
+mod told;
 mod worker;
 
 use std::path::PathBuf;

@@ -20,6 +20,7 @@ use super::declare::Declared;
 use super::span::span;
 use super::stats::{Counts, Stats, count};
 use super::template::Origin;
+use super::told::Following;
 use super::worker::{Missing, Worker};
 use crate::config::Program;
 use crate::report::{self, Limit};
@@ -59,6 +60,8 @@ pub struct Process {
     pub(super) changed: Arc<Notify>,
     waiting: AtomicUsize,
     pub(super) stats: Arc<Stats>,
+    /// What it has to be told of the log.
+    pub(super) following: Arc<Following>,
     pub(super) closing: CancellationToken,
     pub(super) tasks: TaskTracker,
 }
@@ -127,6 +130,7 @@ impl Process {
             changed: Arc::default(),
             waiting: AtomicUsize::new(0),
             stats: Arc::default(),
+            following: Arc::default(),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -159,6 +163,7 @@ impl Process {
 
     async fn answer(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) -> Vec<Outcome> {
         count(&self.stats.requests);
+        self.tell_lines();
         let began = Instant::now();
         let no_answer = |why: &str| {
             let first = plugins.first().copied().unwrap_or(&self.name);
@@ -362,6 +367,12 @@ impl Pool {
         self.slots.len() - self.slots.iter().filter(vacant).count()
     }
 
+    /// The worker of a session that has one.
+    pub(super) fn seated(&self, session: &str) -> Option<Arc<Worker>> {
+        let worker = self.sessions.get(session)?.worker.upgrade();
+        worker.filter(|worker| worker.is_up())
+    }
+
     fn why_down(&self) -> String {
         let down = self.slots.iter().find_map(|slot| match slot {
             Slot::Down(reason) => Some(reason),
@@ -394,6 +405,7 @@ impl Host for Process {
     }
 
     fn tell(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) {
+        self.tell_lines();
         let session = &call.session.id;
         let seated = if call.hook == Hook::Disconnect {
             self.leave(session)

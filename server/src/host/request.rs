@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use gatepost_protocol::plugin::{Call, InForce, Wants};
 use gatepost_protocol::session::Notes;
 use gatepost_protocol::wire::{
     ArgsMessage, ConnectionFields, HookMessage, NotesMessage, SettingsMessage, TransactionFields,
 };
-use gatepost_protocol::{Args, Credentials, Field, FieldSet, Score, Session, Transaction, Value};
+use gatepost_protocol::{
+    Args, Credentials, Field, FieldSet, Hook, Score, Session, Transaction, Value,
+};
 
 /// The message for a call, without id, deadline and `resumed`.
 pub(super) fn hook_message<'a, S: AsRef<str>>(
@@ -28,6 +31,21 @@ pub(super) fn hook_message<'a, S: AsRef<str>>(
         transaction_fields: self::transaction(wants.fields, transaction),
         notes: notes(&wants.notes, call),
         settings: call.settings.and_then(|all| settings(plugins, all)),
+        ..HookMessage::default()
+    }
+}
+
+/// The message for a line of the log: of its session, which may be at work meanwhile, nothing is told.
+pub(super) fn line_message<'a>(
+    plugins: &'a [Arc<str>],
+    session: &'a str,
+    args: &'a Args<'a>,
+) -> HookMessage<'a> {
+    HookMessage {
+        hook: Hook::Log.name().into(),
+        plugins: plugins.iter().map(|name| (&**name).into()).collect(),
+        session: session.into(),
+        args: self::args(args),
         ..HookMessage::default()
     }
 }
@@ -86,6 +104,17 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
             message.plugin = borrowed(plugin);
             message.hook = Some(*hook);
             message.verdict = Some(*verdict);
+            message.message = borrowed(said);
+        }
+        Args::Logged {
+            level,
+            plugin,
+            hook,
+            message: said,
+        } => {
+            message.level = borrowed(level.name());
+            message.plugin = plugin.as_deref().map(Cow::Borrowed);
+            message.hook = *hook;
             message.message = borrowed(said);
         }
         Args::Default(header) => message.default = borrowed(header),

@@ -143,6 +143,7 @@ impl Process {
                     plugin.takes_settings = first.worker.takes_settings();
                 }
                 drop(self.declared.set(declared));
+                self.follow();
             }
             Err(mistakes) => {
                 self.discard(first).await;

@@ -68,14 +68,14 @@ impl Process {
         let scratch = self.scratch(number).map_err(LaunchError::Failed)?;
         let scratch_dir = Some(scratch.path().to_owned());
         let link = Link::forked(stream, scratch);
-        let lines = Arc::new(Lines::new(self.name.clone()));
+        let lines = Arc::new(Lines::new(self.name.clone(), self.following.clone()));
         self.greet(link, number, scratch_dir, lines).await
     }
 
     /// Starts a worker by itself, or connects to it.
     pub(super) async fn start_one(&self, index: usize) -> Result<Launched, LaunchError> {
         let number = number(index);
-        let lines = Arc::new(Lines::new(self.name.clone()));
+        let lines = Arc::new(Lines::new(self.name.clone(), self.following.clone()));
         let mut scratch_dir = None;
         let link = match &self.target {
             Target::Attach(path) => Link::attach(path).await,
@@ -110,7 +110,6 @@ impl Process {
             writer: &link.writer,
             calls: &calls,
             lines: &lines,
-            name: &self.name,
         };
         match handshake.run(&init, self.core.patience).await {
             Ok((features, ready)) => {

@@ -17,7 +17,9 @@ pub(super) struct Line<'a> {
     /// Empty where there is none.
     pub session: &'a str,
     pub hook: Option<Hook>,
+    /// The plugin, or the room of the core.
     pub plugin: &'a str,
+    pub is_plugin: bool,
     pub disposition: Option<Disposition>,
     pub text: fmt::Arguments<'a>,
 }
@@ -66,6 +68,20 @@ impl Desk {
             LogFormat::Json => json(out, line, &self.stamp, milliseconds),
         };
         out.push('\n');
+    }
+}
+
+impl Line<'_> {
+    /// What it says, as safe as it is in the log; a line of the core's begins with its room.
+    pub fn message(&self) -> String {
+        let mut out = String::new();
+        let mut clean = Clean::new(&mut out, false);
+        // As above.
+        let _ = match self.is_plugin {
+            true => clean.write_fmt(self.text),
+            false => write!(clean, "{}: {}", self.plugin, self.text),
+        };
+        out
     }
 }
 
@@ -207,6 +223,7 @@ mod tests {
             session,
             hook,
             plugin: "badrcptto",
+            is_plugin: true,
             disposition: None,
             text,
         }
@@ -281,6 +298,7 @@ mod tests {
                 session: &session,
                 hook: None,
                 plugin: &plugin,
+                is_plugin: true,
                 disposition: None,
                 text: format_args!("{text}"),
             };

@@ -4,6 +4,7 @@
 //! Where that is stuck, lines are dropped and counted, and the daemon goes on. Why a message was decided as it was is in the [`journal`]. What clients do too much of is counted here as well ([`count`]).
 
 mod counters;
+mod feed;
 pub mod journal;
 mod library;
 mod line;
@@ -20,6 +21,7 @@ use gatepost_protocol::{Disposition, Hook, Level};
 use crate::config::LogFormat;
 use counters::Counters;
 pub use counters::Limit;
+pub use feed::{Audience, Entry, Feed, follow};
 use line::Line;
 use queue::Queue;
 
@@ -68,6 +70,7 @@ fn write_lines(mut out: impl Write, format: LogFormat) -> impl FnMut(&[u8], u64)
                 session: "",
                 hook: None,
                 plugin: "report",
+                is_plugin: false,
                 disposition: None,
                 text,
             };
@@ -84,17 +87,40 @@ pub fn enabled(level: Level) -> bool {
     (level as u8) < LEVELS.load(Ordering::Relaxed)
 }
 
-/// Logs a line. `session` is empty where there is none; `plugin` is the plugin, or the room of the core. Control
+/// Logs a line of the core's. `session` is empty where there is none; `room` is the room, or whom it is about. Control
 /// characters become `?`, and a text is cut at 8 KiB.
-pub fn line(level: Level, session: &str, hook: Option<Hook>, plugin: &str, text: fmt::Arguments) {
-    write(&Line {
+pub fn line(level: Level, session: &str, hook: Option<Hook>, room: &str, text: fmt::Arguments) {
+    let line = Line {
+        level,
+        session,
+        hook,
+        plugin: room,
+        is_plugin: false,
+        disposition: None,
+        text,
+    };
+    write(&line, Audience::All);
+}
+
+/// Logs a line that a plugin said; of those who follow the log, `audience` is told.
+pub fn said(
+    level: Level,
+    session: &str,
+    hook: Option<Hook>,
+    plugin: &str,
+    audience: Audience<'_>,
+    text: fmt::Arguments,
+) {
+    let line = Line {
         level,
         session,
         hook,
         plugin,
+        is_plugin: true,
         disposition: None,
         text,
-    });
+    };
+    write(&line, audience);
 }
 
 /// Logs what a plugin found, as `fail, NAUGHTY, listed in zen.example.net`. `mark` is `tolerated` or `NAUGHTY` where
@@ -113,14 +139,16 @@ pub fn disposition(
         mark: mark.unwrap_or_default(),
         message,
     };
-    write(&Line {
+    let line = Line {
         level,
         session,
         hook: Some(hook),
         plugin,
+        is_plugin: true,
         disposition: Some(disposition),
         text: format_args!("{found}"),
-    });
+    };
+    write(&line, Audience::All);
 }
 
 /// Counts a violation of a limit. To be called where it becomes a reply, or where something is dropped for it.
@@ -168,11 +196,12 @@ impl fmt::Display for Found<'_> {
     }
 }
 
-fn write(line: &Line<'_>) {
+fn write(line: &Line<'_>, audience: Audience<'_>) {
     if enabled(line.level)
         && let Some(log) = LOG.get()
     {
         line::with(line, log.format, |bytes| log.queue.push(bytes));
+        feed::tell(line, audience);
     }
 }
 

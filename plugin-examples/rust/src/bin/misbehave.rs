@@ -283,6 +283,7 @@ impl Channel {
                 message: format!("{number} {line}"),
                 plugin: None,
                 hook,
+                told: false,
             })?;
         }
         Ok(())

@@ -180,17 +180,15 @@ impl Worker {
     }
 
     fn log(&self, log: &Log) {
-        let plugin = log.plugin.as_deref().unwrap_or(&self.parts.name);
         let about = log.hook.and_then(|id| {
             let state = self.state();
             let asked = state.asked.get(&id)?;
             Some((asked.session.clone(), asked.hook))
         });
-        let (session, hook) = about.unzip();
-        let session = session.as_deref().unwrap_or_default();
-        let (lines, text) = (&self.parts.lines, &log.message);
-        lines.write(log.level(), session, hook, plugin, format_args!("{text}"));
+        let about = about.as_ref().map(|(session, hook)| (&**session, *hook));
+        self.parts.lines.say(about, log);
     }
+
     fn read(&self, call: &CallMessage) -> Result<Letter, ServiceError> {
         let params = Params(&call.params);
         let (offset, length) = (params.amount("offset")?, params.amount("length")?);

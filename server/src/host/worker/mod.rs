@@ -14,8 +14,8 @@ use std::time::Duration;
 use gatepost_protocol::channel::{ChannelError, FrameWriter};
 use gatepost_protocol::frame;
 use gatepost_protocol::plugin::{Call, Wants};
-use gatepost_protocol::wire::{Cancel, EventMessage, Fork, Goodbye};
-use gatepost_protocol::{Hook, Outcome};
+use gatepost_protocol::wire::{Cancel, EventMessage, Fork, Goodbye, HookMessage};
+use gatepost_protocol::{Args, Hook, Outcome};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ use super::calls::Calls;
 use super::capture::Lines;
 use super::handshake::Features;
 use super::link::Reader;
-use super::request::hook_message;
+use super::request::{hook_message, line_message};
 use super::stats::{Stats, count};
 use crate::report::{self, Limit};
 use crate::services::question::Question;
@@ -221,12 +221,21 @@ impl Worker {
 
     /// Tells observers. Dropped where the worker does not read.
     pub(super) fn tell(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) {
+        self.tell_of(call.hook, hook_message(plugins, wants, call));
+    }
+
+    /// Tells them of a line of the log.
+    pub(super) fn tell_line(&self, plugins: &[Arc<str>], session: &str, args: &Args<'_>) {
+        self.tell_of(Hook::Log, line_message(plugins, session, args));
+    }
+
+    fn tell_of(&self, hook: Hook, message: HookMessage<'_>) {
         // `disconnect` is what lets a process forget a session; it is small, and goes as long as anything goes.
-        if call.hook != Hook::Disconnect && self.parts.writer.waiting() > EVENTS_WAITING {
+        if hook != Hook::Disconnect && self.parts.writer.waiting() > EVENTS_WAITING {
             report::count(Limit::PluginEvents);
             return count(&self.parts.stats.dropped_events);
         }
-        match frame::encode(&EventMessage(hook_message(plugins, wants, call))) {
+        match frame::encode(&EventMessage(message)) {
             Ok(frame) => self.send(&frame),
             Err(_) => count(&self.parts.stats.dropped_events),
         }

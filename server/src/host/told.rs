@@ -1,0 +1,125 @@
+//! The log, told to the plugins of a process that follow it: the event `log` (docs/protocol.md §5.8).
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use gatepost_protocol::{Args, Hook, Level};
+
+use super::process::{Process, Slot};
+use super::worker::Worker;
+use crate::report::{self, Entry, Feed};
+
+/// How long lines gather where nothing else is sent to the process: a burst wakes nobody for each of them.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// What of the log a process has still to be told.
+#[derive(Default)]
+pub(super) struct Following {
+    follower: OnceLock<Follower>,
+    /// Held while lines are sent, so that they stay in order.
+    turn: Mutex<()>,
+}
+
+struct Follower {
+    feed: Arc<Feed>,
+    /// Those of its plugins that want to know, in their order.
+    plugins: Vec<Arc<str>>,
+}
+
+impl Following {
+    /// The lines that wait; `None` where none of its plugins wants to know.
+    pub(super) fn feed(&self) -> Option<&Feed> {
+        self.follower.get().map(|follower| &*follower.feed)
+    }
+}
+
+impl Process {
+    /// From here on its plugins are told of the log, if one of them wants to be.
+    pub(super) fn follow(self: &Arc<Process>) {
+        let declared = self.declared.get().into_iter().flatten();
+        let mut plugins: Vec<_> = declared
+            .zip(&self.plugins)
+            .filter_map(|(declared, name)| {
+                let mut hooks = declared.subscriptions.iter();
+                let hook = hooks.find(|subscription| subscription.hook == Hook::Log)?;
+                Some((hook.priority, name.clone()))
+            })
+            .collect();
+        if plugins.is_empty() {
+            return;
+        }
+        plugins.sort_by_key(|(priority, _)| *priority);
+        let follower = Follower {
+            feed: report::follow(),
+            plugins: plugins.into_iter().map(|(_, name)| name).collect(),
+        };
+        if self.following.follower.set(follower).is_ok() {
+            self.tasks.spawn(self.clone().tell_now_and_then());
+        }
+    }
+
+    async fn tell_now_and_then(self: Arc<Process>) {
+        let Some(feed) = self.following.feed() else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                () = feed.came() => {}
+                () = self.closing.cancelled() => return,
+            }
+            tokio::time::sleep(GATHER).await;
+            self.tell_lines();
+        }
+    }
+
+    /// Tells what waits. To be called before anything else is sent, too: a line comes before what happened after it.
+    pub(super) fn tell_lines(&self) {
+        let Some(follower) = self.following.follower.get() else {
+            return;
+        };
+        let turn = self.following.turn.lock();
+        let _turn = turn.unwrap_or_else(PoisonError::into_inner);
+        let (lines, dropped) = follower.feed.take();
+        for line in &lines {
+            self.tell_line(&follower.plugins, line);
+        }
+        if dropped > 0 {
+            let dropped_events = &self.stats.dropped_events;
+            dropped_events.fetch_add(dropped, Ordering::Relaxed);
+            let line = Entry {
+                level: Level::Warn,
+                session: "".into(),
+                hook: None,
+                plugin: None,
+                message: format!("report: {dropped} lines are missing here: too many came at once"),
+            };
+            self.tell_line(&follower.plugins, &line);
+        }
+    }
+
+    fn tell_line(&self, plugins: &[Arc<str>], line: &Entry) {
+        let args = Args::Logged {
+            level: line.level,
+            plugin: line.plugin.as_deref().map(Into::into),
+            hook: line.hook,
+            message: line.message.as_str().into(),
+        };
+        match self.pool().at(&line.session) {
+            Some(worker) => worker.tell_line(plugins, &line.session, &args),
+            None => super::stats::count(&self.stats.dropped_events),
+        }
+    }
+}
+
+impl super::process::Pool {
+    /// The worker that a session is at; of one that is at none, and for what belongs to none, the first.
+    fn at(&self, session: &str) -> Option<Arc<Worker>> {
+        let up = |slot: &Slot| match slot {
+            Slot::Up(worker) if worker.is_up() => Some(worker.clone()),
+            _ => None,
+        };
+        self.seated(session)
+            .or_else(|| self.slots.iter().find_map(up))
+    }
+}
