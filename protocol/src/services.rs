@@ -157,6 +157,16 @@ pub trait Services: Send + Sync + 'static {
     /// The lines of a flat file, without comments; none if there is no such file.
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>>;
 
+    /// The lines that a recipient has in the place of a flat file, else everybody's: what [`Services::config`] gives. That is all there is where nobody
+    /// knows of recipients' own.
+    fn config_for(
+        &self,
+        name: &str,
+        _recipient: &Address,
+    ) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
+        self.config(name)
+    }
+
     /// Whether an address is one of ours, as the plugins say that take part in `recipient_valid`; answers are kept for minutes. What may be
     /// known later (a server is away) is a [`ServiceErrorCode::Temporary`]. Who asks, while being asked about it, for the same address gets
     /// [`Validity::Unknown`].

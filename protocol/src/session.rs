@@ -430,13 +430,22 @@ pub enum Args<'a> {
     Name(Cow<'a, str>),
     /// `recipient_valid`, `user_config`: the address in question.
     Recipient(Cow<'a, Address>),
+    /// `user_config`, where it is about one flat file: what has this recipient in its place?
+    RecipientFile {
+        /// Whose.
+        address: Cow<'a, Address>,
+        /// The file's name.
+        name: Cow<'a, str>,
+    },
 }
 
 impl Args<'_> {
     /// The address of `mail`, `rcpt`, `recipient_valid` and `user_config`.
     pub fn address(&self) -> Option<&Address> {
         match self {
-            Args::Address { address, .. } | Args::Recipient(address) => Some(address),
+            Args::Address { address, .. }
+            | Args::Recipient(address)
+            | Args::RecipientFile { address, .. } => Some(address),
             _ => None,
         }
     }

@@ -210,6 +210,18 @@ impl Services for Remote {
         })
     }
 
+    fn config_for(
+        &self,
+        name: &str,
+        recipient: &Address,
+    ) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
+        let params = vec![
+            ("name", name.into()),
+            ("recipient", recipient.as_str().into()),
+        ];
+        self.ask("config", params, |ok| Ok(texts(ok.get("values"))))
+    }
+
     fn recipient_valid(
         &self,
         address: &Address,

@@ -162,12 +162,19 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
         },
         Hook::ReceivedLine => Args::Default(text(&message.default)),
         Hook::Config => Args::Name(text(&message.name)),
-        Hook::RecipientValid | Hook::UserConfig => Args::Recipient(
-            message
+        Hook::RecipientValid | Hook::UserConfig => {
+            let address = message
                 .address
                 .as_deref()
-                .map_or(Cow::Owned(Address::null()), Cow::Borrowed),
-        ),
+                .map_or(Cow::Owned(Address::null()), Cow::Borrowed);
+            match message.name.as_deref() {
+                Some(name) if hook == Hook::UserConfig => {
+                    let name = Cow::Borrowed(name);
+                    Args::RecipientFile { address, name }
+                }
+                _ => Args::Recipient(address),
+            }
+        }
         _ => Args::None,
     }
 }

@@ -25,7 +25,11 @@ sub dns {
     return wantarray ? @{$answer->{records} // []} : $answer->{status};
 }
 
-sub config       { @{call('config', name => $_[0])->{values} // []} }
+# The lines of a flat file; with an address those that are its own, else everybody's.
+sub config {
+    my ($name, $recipient) = @_;
+    return @{call('config', name => $name, defined $recipient ? (recipient => ref $recipient ? $recipient->to_wire : $recipient) : ())->{values} // []};
+}
 
 # Whether an address, as text or as Qpsmtpd::Address, is one of ours: `valid`, `invalid`, or `unknown` where no plugin
 # answers for it. Dies with code `temporary` when that is not known now.

@@ -78,7 +78,7 @@ our %HOOK = (
     received_line        => [\@envelope, sub { _protocol($_[1]->connection) }],
     config               => [[],         sub { $_[0]{name} }],
     recipient_valid      => [[],         $address],
-    user_config          => [[],         $address],
+    user_config          => [[],         sub { ($address->(@_), $_[0]{name} // ()) }],
     log                  => [[],         $none,   1],
 );
 

@@ -157,7 +157,7 @@ sub run {
             ($rc, @reply) = $turn->[CODE]->($plugin, @arguments);
             next if $rc == DECLINED && !$Gatepost::Log::held && !@$Gatepost::Changes::list;
             my $about = $turn->[ABOUT];
-            my $entry = $spoken[$about->{at}] = Gatepost::Outcome::entry($about, $qp, $hook, $rc, \@reply);
+            my $entry = $spoken[$about->{at}] = Gatepost::Outcome::entry($about, $qp, $message, $rc, \@reply);
             last if $entry->{recipients} || $entry->{verdict} && $entry->{verdict} ne 'declined';
         }
         1;

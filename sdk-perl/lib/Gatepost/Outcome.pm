@@ -21,7 +21,8 @@ my %has_values = map { $_ => 1 }
     qw(config received_line mail_pre rcpt_pre helo_parse ehlo_parse mail_parse rcpt_parse);
 
 sub entry {
-    my ($turn, $qp, $hook, $rc, $texts) = @_;
+    my ($turn, $qp, $message, $rc, $texts) = @_;
+    my $hook = $message->{hook};
     my %entry = (plugin => $turn->{name});
     if (defined(my $own = $code)) {
         $entry{code} = $own;
@@ -43,8 +44,14 @@ sub entry {
 
     $entry{verdict} = $verdict;
     my @lines = map { split /\r?\n/ } grep { defined && !ref } @$texts;
-    if ($has_values{$hook} && $verdict eq 'ok') {
-        $entry{values} = $hook eq 'received_line' ? _received(@lines) : [grep { defined } @$texts];
+    my $is_file = $hook eq 'user_config' && defined $message->{args}{name};
+    if (($has_values{$hook} || $is_file) && $verdict eq 'ok') {
+        # Settings are an answer to another question.
+        if ($is_file && ref $texts->[0]) {
+            $entry{verdict} = 'declined';
+            return \%entry;
+        }
+        $entry{values} = $hook eq 'received_line' ? _received(@lines) : $is_file ? \@lines : [grep { defined } @$texts];
         return \%entry;
     }
     if ($hook eq 'user_config' && $verdict eq 'ok') {

@@ -31,17 +31,16 @@ sub get {
 
 sub _values {
     my ($name, $kind) = @_;
-    if (ref $kind && eval { $kind->can('address') }) {
-        my @own = _asked('user_config', $kind, $name);
-        return @own if @own;
-    }
+    my $recipient = ref $kind && eval { $kind->can('address') } ? $kind : undef;
     my $backend = $Gatepost::Core::backend;
     # The core asks its plugins itself.
     if (!$backend || !$backend->can('asks_plugins')) {
+        my @own = $recipient ? _asked('user_config', $recipient, $name) : ();
+        return @own if @own;
         my @values = _asked('config', $name);
         return @values if @values;
     }
-    my @values = $backend ? Gatepost::Core::config($name) : from_files($name);
+    my @values = $backend ? Gatepost::Core::config($name, $recipient) : from_files($name);
     return @values if @values;
     return $name eq 'me' ? $Gatepost::Core::about{hostname} : $defaults{$name} // ();
 }

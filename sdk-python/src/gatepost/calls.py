@@ -160,9 +160,10 @@ class Core:
         """
         return self._call(lambda ok: Answer(text(ok.get("status")), _lines(ok, "records")), "dns", name=name, type=type)
 
-    def config(self, name: str) -> Call[List[str]]:
-        """The lines of a flat file, without comments; empty if there is none."""
-        return self._call(lambda ok: _lines(ok, "values"), "config", name=name)
+    def config(self, name: str, recipient: object = None) -> Call[List[str]]:
+        """The lines of a flat file, without comments; empty if there is none. With a recipient: those that are its own, else everybody's."""
+        own = None if recipient is None else str(recipient)
+        return self._call(lambda ok: _lines(ok, "values"), "config", name=name, recipient=own)
 
     def recipient_valid(self, address: Union[str, Address]) -> Call[str]:
         """Whether an address is one of ours: ``valid``, ``invalid``, or ``unknown`` where no plugin answers for it.

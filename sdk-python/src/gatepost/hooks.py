@@ -85,7 +85,7 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "received_line": {"default": text},
     "config": {"name": text},
     "recipient_valid": {"address": _address},
-    "user_config": {"address": _address},
+    "user_config": {"address": _address, "name": optional_text},
 }
 
 EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post", "log"])

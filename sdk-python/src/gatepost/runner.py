@@ -129,6 +129,10 @@ class Runner:
                 entries.append(self._without_function(text(name)))
                 continue
             hosted, hook = pair
+            if values.get("name") is not None and turn.hook == "user_config" and "name" not in hook.parameters:
+                # It knows settings, and was asked for a file.
+                entries.append(hosted.quiet)
+                continue
             key = hosted.key
             session = sessions.get(key)
             if session is None:

@@ -195,6 +195,13 @@ async fn assemble(
                 }));
             }
             let users = Users::new(&Arc::new(workshop), &chain);
+            if let Some(users) = &users {
+                let users = Arc::downgrade(users);
+                core_services.look_first(Box::new(move |name, address| {
+                    let (users, name, address) = (users.clone(), name.to_owned(), address.clone());
+                    Box::pin(async move { users.upgrade()?.own_file(name, address).await })
+                }));
+            }
             if let Some(users) = users.clone() {
                 chain.find_users(Box::new(move |address| {
                     Box::pin(users.clone().find(address.clone()))

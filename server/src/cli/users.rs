@@ -230,6 +230,37 @@ impl Users {
         self.brought.about(name, None, ask).await
     }
 
+    /// What a user has in the place of a flat file: what a plugin says, else what is in the user's folder.
+    pub(super) async fn own_file(
+        self: Arc<Users>,
+        name: String,
+        user: Address,
+    ) -> Option<Vec<String>> {
+        if self.asks
+            && let Some(lines) = self.ask_for_file(&name, &user).await
+        {
+            return Some(lines);
+        }
+        let folder = self.folder_of(&user)?;
+        let read = move || config::user_file(&folder, &name);
+        let lines = tokio::task::spawn_blocking(read).await.ok()?;
+        (!lines.is_empty()).then_some(lines)
+    }
+
+    async fn ask_for_file(&self, name: &str, user: &Address) -> Option<Vec<String>> {
+        let chain = self.chain.upgrade()?;
+        let args = Args::RecipientFile {
+            address: Cow::Borrowed(user),
+            name: Cow::Borrowed(name),
+        };
+        let mut visit = Visit::default();
+        visit.profile = chain.configured_profile(user);
+        let decision = chain.run(&mut visit, Hook::UserConfig, &args, None).await;
+        // One that gives settings answers what it was not asked.
+        let is_answer = decision.verdict == Verdict::Ok && decision.settings.is_none();
+        (is_answer && !decision.values.is_empty()).then_some(decision.values)
+    }
+
     /// Reads what a plugin brought, and tries it out; an error is the plugin, and what is wrong.
     async fn read(
         self: &Arc<Users>,

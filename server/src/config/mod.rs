@@ -37,5 +37,5 @@ pub use origins::{CoreOrigins, MaxSize};
 pub use scopes::{Override, Scope, Scopes};
 pub use stamp::Stamp;
 pub use types::*;
-pub use user_folder::{FolderState, UserFolders, UserSettings, read_user_folder};
+pub use user_folder::{FolderState, UserFolders, UserSettings, read_user_folder, user_file};
 pub use when::When;

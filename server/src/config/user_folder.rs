@@ -10,7 +10,7 @@ use super::mistakes::{Mistake, Mistakes};
 use super::origins::MaxSize;
 use super::reader::{Item, Reader};
 use super::source_text::SourceText;
-use super::{Config, Scope, Stamp, core, parse_user};
+use super::{Config, FlatFiles, Scope, Stamp, core, parse_user};
 
 /// The file with settings as within `[user."…"]`.
 const SETTINGS: &str = "gatepost.toml";
@@ -215,6 +215,14 @@ pub fn read_user_folder(
         files: names.filter(is_flat).collect(),
         warnings,
     })
+}
+
+/// The lines of a flat file in a user's folder; none where there is no such file. Blocks for the file system.
+pub fn user_file(folder: &Path, name: &str) -> Vec<String> {
+    match name {
+        SETTINGS => Vec::new(),
+        _ => FlatFiles::new(folder.to_owned()).lines(name).to_vec(),
+    }
 }
 
 fn unreadable(file: &Path, error: &std::io::Error) -> Mistake {

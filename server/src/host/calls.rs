@@ -99,7 +99,11 @@ impl Calls {
                 })
             }
             "config" => {
-                let values = services.config(params.text("name")?);
+                let name = params.text("name")?;
+                let values = match params.has("recipient") {
+                    true => services.config_for(name, &params.address("recipient")?),
+                    false => services.config(name),
+                };
                 Box::pin(async move { Ok(map([("values", texts(values.await?))])) })
             }
             "recipient/valid" => {
@@ -199,6 +203,10 @@ fn send(writer: &FrameWriter, id: u64, answer: Answer) {
 pub(super) struct Params<'a>(pub(super) &'a Value);
 
 impl Params<'_> {
+    fn has(&self, name: &str) -> bool {
+        !matches!(self.0.get(name), None | Some(Value::Nil))
+    }
+
     fn text(&self, name: &str) -> Result<&str, ServiceError> {
         let text = self.0.get(name).and_then(Value::as_text);
         text.ok_or_else(|| bad(format!("`{name}` is to be a text")))

@@ -120,6 +120,10 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
         Args::Default(header) => message.default = borrowed(header),
         Args::Name(name) => message.name = borrowed(name),
         Args::Recipient(address) => message.address = Some(Cow::Borrowed(&**address)),
+        Args::RecipientFile { address, name } => {
+            message.address = Some(Cow::Borrowed(&**address));
+            message.name = borrowed(name);
+        }
     }
     message
 }

@@ -22,9 +22,11 @@ use gatepost_protocol::{
     Validity,
 };
 
+use answers::DEEPEST;
 pub use answers::{Answers, kept_for};
 pub use dns::DnsConfig;
 pub use own_files::OwnFiles;
+use question::Question;
 pub use recent::Recent;
 pub use recipients::{RecipientHook, Told};
 
@@ -36,6 +38,10 @@ pub type LogLine = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
 
 /// Asks the plugins that hook `config` for a flat file; `None` where nobody answers.
 pub type ConfigHook = Box<dyn Fn(&str) -> BoxFuture<'static, Option<Vec<String>>> + Send + Sync>;
+
+/// Finds what a recipient has in the place of a flat file, with plugins that hook `user_config` or in its folder; `None` where there is nothing.
+pub type OwnFileHook =
+    Box<dyn Fn(&str, &Address) -> BoxFuture<'static, Option<Vec<String>>> + Send + Sync>;
 
 /// Where plugins' own mail goes.
 pub trait Outgoing: Send + Sync {
@@ -53,6 +59,7 @@ pub struct Core {
     state: Arc<state::State>,
     log: LogLine,
     config_hook: OnceLock<ConfigHook>,
+    own_file_hook: OnceLock<OwnFileHook>,
     outgoing: OnceLock<Box<dyn Outgoing>>,
     recipients: recipients::Recipients,
 }
@@ -66,6 +73,7 @@ impl Core {
             state: Arc::new(state::State::new(state)),
             log,
             config_hook: OnceLock::new(),
+            own_file_hook: OnceLock::new(),
             outgoing: OnceLock::new(),
             recipients: recipients::Recipients::default(),
         }
@@ -75,6 +83,11 @@ impl Core {
     /// in [`Core::new`]. Only the first call counts.
     pub fn ask_first(&self, hook: ConfigHook) {
         let _ = self.config_hook.set(hook);
+    }
+
+    /// From now on recipients' own come before a flat file. Only the first call counts.
+    pub fn look_first(&self, hook: OwnFileHook) {
+        let _ = self.own_file_hook.set(hook);
     }
 
     /// From now on plugins can send mail of their own. Only the first call counts.
@@ -92,6 +105,21 @@ impl Core {
     /// From now on plugins are asked whether an address is ours; before that nobody knows. Only the first call counts.
     pub fn ask_about_recipients(&self, hook: RecipientHook) {
         self.recipients.ask(hook);
+    }
+}
+
+/// What plugins say to a question; nothing where it led to itself, or too many to one another.
+fn unless_in_circle(
+    name: String,
+    ask: impl FnOnce() -> BoxFuture<'static, Option<Vec<String>>>,
+) -> BoxFuture<'static, Option<Vec<String>>> {
+    let within = Question::at_hand();
+    let leads_back = within.as_ref().is_some_and(|within| {
+        within.names().any(|asked| asked == name) || within.names().count() >= DEEPEST
+    });
+    match leads_back {
+        true => Box::pin(std::future::ready(None)),
+        false => Box::pin(Question::answered(Question::new(name, within), ask())),
     }
 }
 
@@ -115,11 +143,34 @@ impl Services for Core {
         let Some(hook) = self.config_hook.get() else {
             return Box::pin(std::future::ready((self.flat_files)(name).map_err(failed)));
         };
-        let (asked, files, name) = (hook(name), Arc::clone(&self.flat_files), name.to_owned());
+        let (asked, files, name) = (
+            unless_in_circle(format!("the file {name}"), || hook(name)),
+            Arc::clone(&self.flat_files),
+            name.to_owned(),
+        );
         Box::pin(async move {
             match asked.await {
                 Some(lines) => Ok(lines),
                 None => files(&name).map_err(failed),
+            }
+        })
+    }
+
+    fn config_for(
+        &self,
+        name: &str,
+        recipient: &Address,
+    ) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
+        let everybodys = self.config(name);
+        let Some(hook) = self.own_file_hook.get() else {
+            return everybodys;
+        };
+        let question = format!("the file {name} of {}", recipient.to_lowercase());
+        let own = unless_in_circle(question, || hook(name, recipient));
+        Box::pin(async move {
+            match own.await {
+                Some(lines) => Ok(lines),
+                None => everybodys.await,
             }
         })
     }

@@ -31,6 +31,14 @@ impl Services for OwnFiles {
         Box::pin(std::future::ready((self.files)(name).map_err(failed)))
     }
 
+    fn config_for(
+        &self,
+        name: &str,
+        recipient: &Address,
+    ) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
+        self.site.config_for(name, recipient)
+    }
+
     fn log(&self, plugin: &str, level: Level, message: &str) {
         self.site.log(plugin, level, message);
     }
