@@ -39,14 +39,40 @@ impl Scope {
 }
 
 /// Where a header field is added.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Edge {
     /// Above all others.
     #[default]
     Top,
     /// Below all others.
     Bottom,
+    /// Below so many others; below all where there are not so many.
+    Below(u32),
+}
+
+impl Serialize for Edge {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Edge::Top => serializer.serialize_str("top"),
+            Edge::Bottom => serializer.serialize_str("bottom"),
+            Edge::Below(number) => serializer.serialize_u32(*number),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Edge {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let number = value.as_integer().map(u32::try_from);
+        match (value.as_text(), number) {
+            (Some("top"), _) => Ok(Edge::Top),
+            (Some("bottom"), _) => Ok(Edge::Bottom),
+            (_, Some(Ok(number))) => Ok(Edge::Below(number)),
+            _ => Err(serde::de::Error::custom(
+                "a place in the header is `top`, `bottom`, or how many fields are above it",
+            )),
+        }
+    }
 }
 
 /// One change to the session.
@@ -263,7 +289,7 @@ impl Change {
         match self {
             Change::Note { scope, name, value } => set_note(session, *scope, name, value),
             Change::AddHeader { name, value, at } => edit(session, "add_header", |header| {
-                header.add(name, &value.0, *at == Edge::Top)
+                header.add_at(name, &value.0, *at)
             }),
             Change::ReplaceHeader { name, value, nth } => {
                 edit(session, "replace_header", |header| {

@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::change::Edge;
+
 /// The longest line of a header, without its line end (RFC 5322 §2.1.1).
 pub const MAX_LINE: usize = 998;
 
@@ -122,11 +124,21 @@ impl HeaderBlock {
 
     /// Adds a field at the top or the bottom.
     pub fn add(&mut self, name: &str, value: &[u8], top: bool) -> Result<(), HeaderError> {
+        self.add_at(name, value, if top { Edge::Top } else { Edge::Bottom })
+    }
+
+    /// Adds a field at a place.
+    pub fn add_at(&mut self, name: &str, value: &[u8], place: Edge) -> Result<(), HeaderError> {
         let field = Field::Added {
             line: format_field(name, value)?,
             name_end: name.len(),
         };
-        let at = if top { 0 } else { self.fields.len() };
+        let all = self.fields.len();
+        let at = match place {
+            Edge::Top => 0,
+            Edge::Bottom => all,
+            Edge::Below(number) => usize::try_from(number).map_or(all, |at| at.min(all)),
+        };
         self.insert(at, field);
         Ok(())
     }
@@ -311,6 +323,18 @@ mod tests {
         assert_eq!(
             block.to_bytes(),
             &b"Received: from x\r\n\tby y\r\nFrom: a@b\r\nX-Subject:no space\r\n\tfolded\r\nno colon here\r\nFrom: new\r\nTo: b@c\r\n"[..]
+        );
+    }
+
+    #[test]
+    fn a_field_is_added_below_so_many_others() {
+        let mut block = HeaderBlock::parse(Bytes::from_static(b"A: 1\r\n 2\r\njunk\r\nB: 3\r\n"));
+        for (name, place) in [("W", 0), ("X", 2), ("Y", 5), ("Z", 99)] {
+            block.add_at(name, b"v", Edge::Below(place)).unwrap();
+        }
+        assert_eq!(
+            block.to_bytes(),
+            &b"W: v\r\nA: 1\r\n 2\r\nX: v\r\njunk\r\nB: 3\r\nY: v\r\nZ: v\r\n"[..]
         );
     }
 

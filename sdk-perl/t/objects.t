@@ -52,6 +52,50 @@ subtest addresses => sub {
     is_deeply $bob->notes('x'), [1];
 };
 
+# Of Mail::Header with Modify => 0, which qpsmtpd has: the same edits leave the same header, and the core is told of each of them.
+subtest 'edits of a header' => sub {
+    plan(skip_all => 'Mail::Header is not installed') unless eval { require Mail::Header; 1 };
+    srand 7;
+    for my $round (1 .. 200) {
+        my @start = map { ('X-A', 'X-B', 'Subject')[rand 3] . ": $_\n" } 1 .. rand 5;
+        my $theirs = Mail::Header->new([@start], Modify => 0, MailFrom => 'COERCE');
+        my $ours = Qpsmtpd::Header->new([@start]);
+        local $Gatepost::Changes::list = [];
+        my @done;
+        for my $step (1 .. 6) {
+            my ($method, @arguments) = @{(
+                [add => 'X-A', "n$step", map { int(rand 12) - 5 } 1 .. rand 2], [add => 'X-C', "n$step"],
+                [replace => 'X-B', "r$step", int(rand 4) - 1], [replace => 'X-A', "r$step", 'X-D', "s$step"],
+                [delete => 'X-A', int(rand 4) - 1], [delete => 'X-B'],
+            )[rand 6]};
+            push @done, "$method(@arguments)";
+            $_->$method(@arguments) for $theirs, $ours;
+            $ours->as_string eq $theirs->as_string or last;
+        }
+        is $ours->as_string, $theirs->as_string, join ', ', @done or last;
+        is $ours->get($_, 1), $theirs->get($_, 1), "the second $_" for qw(X-A X-B);
+        is_deeply played(join('', @start), $Gatepost::Changes::list), [$theirs->as_string =~ /(.*\n)/g], 'as the core has it' or last;
+    }
+};
+
+# What the core makes of changes (docs/protocol.md, section 6.3), of fields that are one line each.
+sub played {
+    my ($block, $changes) = @_;
+    my @lines = $block =~ /(.*\n)/g;
+    for my $change (@$changes) {
+        my ($op, $name, $nth) = @$change{qw(op name nth)};
+        my $line = "$name: " . ($change->{value} // '') . "\n";
+        my @at = grep { $lines[$_] =~ /\A\Q$name\E:/i } 0 .. $#lines;
+        if ($op eq 'add_header') {
+            my $at = $change->{at};
+            splice @lines, $at eq 'top' ? 0 : $at eq 'bottom' || $at > @lines ? scalar @lines : $at, 0, $line;
+        }
+        elsif ($op eq 'replace_header') { $lines[$at[$nth - 1] // @lines] = $line }
+        else                            { splice @lines, $_, 1 for reverse defined $nth ? $at[$nth - 1] : @at }
+    }
+    return \@lines;
+}
+
 subtest header => sub {
     my $header = Qpsmtpd::Header->new->load("Subject: one\r\n two\r\nX-A: 1\r\nx-a: 2\r\nJunk\r\n");
     is $header->get('subject'), "one\n two\n", 'values keep their folding and end in LF';

@@ -414,6 +414,11 @@ fn messages() {
             value: "seen".into(),
             at: gatepost_protocol::Edge::Top,
         },
+        Change::AddHeader {
+            name: text("X-Tag"),
+            value: "third".into(),
+            at: gatepost_protocol::Edge::Below(2),
+        },
         Change::ReplaceHeader {
             name: text("Subject"),
             value: "[spam] x".into(),

@@ -69,6 +69,9 @@ sub _any {
     return pack_text($value);
 }
 
+# What is a word or a number.
+sub _text_or_integer { $_[0] =~ /\A-?[0-9]+\z/ ? pack_integer($_[0]) : pack_text($_[0]) }
+
 # A setting, as the configuration would have it. What Perl itself has as a number is one: 0 + $limit, and never a text that only looks like it.
 sub _setting {
     my $value = $_[0];
@@ -108,7 +111,7 @@ my $change = record(
 # The one key whose type depends on `op`: a header's value is bytes, a note's anything, relay_client's a flag.
 my %change = (
     relay_client => record(op => text(), value => boolean(), reason => text()),
-    (map { $_ => record(op => text(), name => text(), value => bytes(), at => text(), nth => integer()) }
+    (map { $_ => record(op => text(), name => text(), value => bytes(), at => \&_text_or_integer, nth => integer()) }
         qw(add_header replace_header)),
 );
 
@@ -125,7 +128,7 @@ our $RESULT = record(
 
 my $hook = record(
     hook => text(), mode => text(), fields => list_of(text()), reads => list_of(text()), timeout_ms => integer(),
-    priority => sub { $_[0] =~ /\A-?[0-9]+\z/ ? pack_integer($_[0]) : pack_text($_[0]) },
+    priority => \&_text_or_integer,
 );
 my $setting = record(name => text(), type => text(), default => any(), required => boolean(), help => text());
 my $ready_plugin = record(

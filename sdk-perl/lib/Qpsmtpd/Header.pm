@@ -53,7 +53,7 @@ sub _positions {
     return grep { _tag($lines->[$_]) eq $tag } 0 .. $#$lines;
 }
 
-# Index 0 is the very top; no index, or any other one, the end.
+# $index counts the fields above it, or below 0 from the end; without it that is where it goes. What leads beyond either end is there.
 sub add {
     my ($self, $tag, $text, $index) = @_;
     my $value = _value($text);
@@ -62,29 +62,48 @@ sub add {
     }
     my $name = _name($tag);
     my $line = "$name: $value\n";
-    my $top = defined $index && $index == 0;
-    splice @{$self->_lines}, $top ? 0 : scalar @{$self->_lines}, 0, $line;
-    Gatepost::Changes::record(op => 'add_header', name => $name, value => $value, at => $top ? 'top' : 'bottom');
+    my $lines = $self->_lines;
+    my $all = @$lines;
+    my $at = int($index // -1);
+    $at += $all + 1 if $at < 0;
+    $at = $at < 0 ? 0 : $at > $all ? $all : $at;
+    splice @$lines, $at, 0, $line;
+    Gatepost::Changes::record(op => 'add_header', name => $name, value => $value, at => $at == $all ? 'bottom' : $at || 'top');
     return $line;
 }
 
+# replace($tag, $text, ..., $n); without $n the first of each, and one that is not there is added at the end.
 sub replace {
-    my ($self, $tag, $text, $n) = @_;
-    my ($name, $value) = (_name($tag), _value($text));
-    my $line = "$name: $value\n";
-    my @at = $self->_positions($tag);
-    my $at = $at[$n // 0];
-    if (defined $at) { $self->_lines->[$at] = $line }
-    else             { push @{$self->_lines}, $line }
-    Gatepost::Changes::record(op => 'replace_header', name => $name, value => $value, nth => 1 + ($n // 0));
+    my ($self, @pairs) = @_;
+    my $n = @pairs % 2 ? pop @pairs : 0;
+    my $line;
+    while (my ($tag, $text) = splice @pairs, 0, 2) {
+        my ($name, $value) = (_name($tag), _value($text));
+        $line = "$name: $value\n";
+        my @at = $self->_positions($tag);
+        my $nth = _nth($n // 0, scalar @at);
+        if (defined $nth) { $self->_lines->[$at[$nth]] = $line }
+        else              { push @{$self->_lines}, $line }
+        Gatepost::Changes::record(op => 'replace_header', name => $name, value => $value, nth => 1 + ($nth // @at));
+    }
     return $line;
+}
+
+# Which one of so many, from 0, an index is, that may count from the end; undef where it is none of them.
+sub _nth {
+    my ($n, $all) = @_;
+    $n += $all if $n < 0;
+    return $n >= 0 && $n < $all ? $n : undef;
 }
 
 # Without $n all fields of that name. Returns the values removed.
 sub delete {
     my ($self, $tag, $n) = @_;
     my @at = $self->_positions($tag);
-    @at = grep { defined } $at[$n] if defined $n;
+    if (defined $n) {
+        $n = _nth($n, scalar @at);
+        @at = defined $n ? $at[$n] : ();
+    }
     return unless @at;
     Gatepost::Changes::record(
         op => 'remove_header', name => _name($tag), defined $n ? (nth => 1 + $n) : (),

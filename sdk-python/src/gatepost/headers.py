@@ -38,8 +38,11 @@ def _positions(fields: List[bytes], name: str) -> List[int]:
     return [at for at, field in enumerate(fields) if field.partition(b":")[0].strip().lower() == wanted]
 
 
-def add(block: bytes, name: str, value: Value, at: str) -> bytes:
-    """The block with a field more, at the ``top`` or the ``bottom``."""
+def add(block: bytes, name: str, value: Value, at: Union[str, int]) -> bytes:
+    """The block with a field more, at the ``top`` or the ``bottom``, or below so many others."""
+    if isinstance(at, int):
+        fields = _fields(block)
+        return b"".join([*fields[:at], _line(name, value), *fields[at:]])
     return _line(name, value) + block if at == "top" else block + _line(name, value)
 
 

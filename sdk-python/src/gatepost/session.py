@@ -102,10 +102,10 @@ class Session(Fields):
         """A line for the server's log, with this session. Levels: emerg alert crit error warn notice info debug."""
         self._turn.worker.send_log(self.plugin.name, self._turn.id, message, level)
 
-    def add_header(self, name: str, value: headers.Value, at: str = "top") -> None:
-        """Add a header field, at the ``top`` or the ``bottom``."""
-        if at not in ("top", "bottom"):
-            raise ValueError(f'a header field is added at "top" or "bottom", not {at!r}')
+    def add_header(self, name: str, value: headers.Value, at: Union[str, int] = "top") -> None:
+        """Add a header field, at the ``top`` or the ``bottom``; or with a number, below so many others."""
+        if at not in ("top", "bottom") and (type(at) is not int or at < 0):
+            raise ValueError(f'a header field is added at "top" or "bottom", or below a number of others, not at {at!r}')
         headers.check(name, value)
         self._turn.change({"op": "add_header", "name": name, "value": value, "at": at})
 
