@@ -34,6 +34,7 @@ hooks! {
     EhloParse "ehlo_parse",
     Ehlo "ehlo",
     Capabilities "capabilities",
+    AuthMechanism "auth_mechanism",
     Auth "auth",
     MailParse "mail_parse",
     MailPre "mail_pre",

@@ -400,7 +400,7 @@ pub enum Args<'a> {
         /// The rest of the line.
         argument: Cow<'a, str>,
     },
-    /// `auth`: what the client showed.
+    /// `auth_mechanism`, `auth`: what the client showed.
     Auth(Cow<'a, Credentials>),
     /// `deny`, `ok`: what became of a plugin's outcome.
     Decided {

@@ -67,7 +67,11 @@ subtest environment => sub {
 subtest auth => sub {
     my $ask = host('legacy');
     local $Gatepost::Core::backend = Gatepost::Memory->new;
-    my $auth = sub { my $result = $ask->('one', 'auth', args => {mechanism => shift, @_}); "$result->{verdict} " . lines($result) };
+    my $auth = sub {
+        my %args = (mechanism => shift, @_);
+        my ($result) = grep { $_->{verdict} } map { scalar $ask->('one', $_, args => \%args) } qw(auth_mechanism auth);
+        return "$result->{verdict} " . lines($result);
+    };
     is $auth->('PLAIN', user => 'bob', password => 'secret'), 'ok auth-plain';
     is $auth->('PLAIN', user => 'bob', password => 'guess'), 'deny wrong';
     is $auth->('PLAIN', user => 'stranger', password => 'x'), 'deny nobody said plain', 'then the hook auth';

@@ -137,7 +137,7 @@ pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
             command: text(&message.command),
             argument: text(&message.argument),
         },
-        Hook::Auth => {
+        Hook::AuthMechanism | Hook::Auth => {
             let owned = |text: &Option<Cow<'_, str>>| text.as_ref().map(|text| text.to_string());
             Args::Auth(Cow::Owned(Credentials {
                 mechanism: owned(&message.mechanism).unwrap_or_default(),

@@ -72,7 +72,7 @@ our %HOOK = (
     unrecognized_command => [[],         sub { (lc $_[0]{command}, $_[0]{argument} // '') }],
     reset_transaction    => [[],         $none,   1],
     disconnect           => [[],         $none,   1],
-    auth                 => [[],         $credentials],
+    (map { $_ => [[], $credentials] } qw(auth_mechanism auth)),
     deny                 => [[],         $judged, 1],
     ok                   => [[],         $judged, 1],
     received_line        => [\@envelope, sub { _protocol($_[1]->connection) }],
@@ -94,7 +94,7 @@ sub _protocol {
 
 my %served_by = (
     logging => 'log',
-    'pre-connection' => 'connect', 'post-connection' => 'disconnect', map { $_ => 'auth' } qw(auth-plain auth-login auth-cram-md5),
+    'pre-connection' => 'connect', 'post-connection' => 'disconnect', map { $_ => 'auth_mechanism' } qw(auth-plain auth-login auth-cram-md5),
 );
 
 # qpsmtpd's order, and what is ours, in which the hook_* methods of a plugin are found.

@@ -123,7 +123,9 @@ sub _session {
     return $self->{sessions}{$id} //= Gatepost::Session->new($loading);
 }
 
-# For tests: a session's daemon object, and its own copy of a plugin by its name.
+# For tests: whether any plugin takes part in a hook of the protocol; a session's daemon object, and its own copy of a plugin by its name.
+sub takes_part { return exists $_[0]{table}{$_[1]} }
+
 sub session_qp { $_[0]->_session($_[1])->qp }
 
 sub plugin {

@@ -99,6 +99,11 @@ sub hook {
 # The results of all plugins that ran, in order.
 sub results {
     my ($self, $hook, %arguments) = @_;
+    if ($hook eq 'auth' && $self->{host}->takes_part('auth_mechanism')) {
+        # As the core does.
+        my $first = $self->results(auth_mechanism => %arguments);
+        return $first if ($first->[-1]->verdict // 'declined') ne 'declined' || !$self->{host}->takes_part('auth');
+    }
     my %message = (
         hook => $hook, session => 'test', transaction => $self->{number}, plugins => $self->{names}, args => \%arguments,
         $self->_subscribed($hook),

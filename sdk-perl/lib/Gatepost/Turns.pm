@@ -6,7 +6,7 @@ package Gatepost::Turns;
 #               with the transaction and the hook's arguments
 #
 # Several hooks of qpsmtpd are part of one of the protocol's: pre-connection comes first in connect, post-connection last in
-# disconnect, auth-plain and the like before auth. Around the code of a plugin that needs it (Gatepost::Needs) stand the environment
+# disconnect, auth-plain and the like are auth_mechanism. Around the code of a plugin that needs it (Gatepost::Needs) stand the environment
 # of its connection, and a look at what it did to the process.
 
 use strict;

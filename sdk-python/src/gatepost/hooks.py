@@ -49,6 +49,10 @@ def parameters(value: Any) -> Dict[str, Any]:
 
 Converter = Callable[[Any], Any]
 
+_CREDENTIALS: Dict[str, Converter] = {
+    "mechanism": text, "user": text, "password": optional_text, "challenge": optional_text, "response": optional_text, "token": optional_text,
+}  # fmt: skip
+
 HOOKS: Dict[str, Dict[str, Converter]] = {
     "connect": {},
     "helo_parse": {"line": text},
@@ -78,7 +82,8 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
     "unrecognized_command": {"command": text, "argument": text},
     "reset_transaction": {},
     "disconnect": {},
-    "auth": {"mechanism": text, "user": text, "password": optional_text, "challenge": optional_text, "response": optional_text, "token": optional_text},
+    "auth_mechanism": _CREDENTIALS,
+    "auth": _CREDENTIALS,
     "deny": {"plugin": text, "hook": text, "verdict": text, "message": text},
     "ok": {"plugin": text, "hook": text, "verdict": text, "message": text},
     "log": {"level": text, "plugin": optional_text, "hook": optional_text, "message": text},

@@ -47,7 +47,7 @@ impl Mail {
     pub(super) fn mechanisms(&self) -> impl Iterator<Item = Mechanism> {
         let connection = &self.visit.session.connection;
         let offered = connection.authenticated.is_none()
-            && self.shared.chain.asks(Hook::Auth)
+            && self.asks_who_it_is()
             && match self.listen.auth {
                 AuthOffer::Off => false,
                 AuthOffer::Tls => self.is_secure(),
@@ -92,7 +92,7 @@ impl Mail {
     fn permitted(&self, name: &[u8]) -> Result<Mechanism, String> {
         let session = &self.visit.session;
         let connection = &session.connection;
-        let reply = if self.listen.auth == AuthOffer::Off || !self.shared.chain.asks(Hook::Auth) {
+        let reply = if self.listen.auth == AuthOffer::Off || !self.asks_who_it_is() {
             "502 5.5.1 Command not implemented".to_owned()
         } else if connection
             .hello
@@ -227,7 +227,17 @@ impl Mail {
             Question::Token { token, .. } => credentials.token = Some(token.reveal().to_owned()),
         }
         let args = Args::Auth(Cow::Owned(credentials));
-        self.ask(Hook::Auth, &args, None).await
+        let decision = self.ask(Hook::AuthMechanism, &args, None).await;
+        match decision.verdict {
+            Verdict::Declined => self.ask(Hook::Auth, &args, None).await,
+            _ => decision,
+        }
+    }
+
+    /// Whether a plugin knows users.
+    fn asks_who_it_is(&self) -> bool {
+        let chain = &self.shared.chain;
+        chain.asks(Hook::Auth) || chain.asks(Hook::AuthMechanism)
     }
 
     /// What a verdict says to a mechanism.

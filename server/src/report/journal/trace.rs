@@ -106,7 +106,8 @@ impl Trace {
 
     /// The plugin whose turn comes next changed something. Values are left out at `auth`, where they may be secrets.
     pub fn changed(&mut self, hook: Hook, change: &Change) {
-        let text = super::changes::describe(change, hook != Hook::Auth);
+        let is_secret = matches!(hook, Hook::AuthMechanism | Hook::Auth);
+        let text = super::changes::describe(change, !is_secret);
         self.next.changes.push(text);
     }
 
