@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 
-use gatepost_protocol::{Args, EnhancedCode, Hook, Level, Verdict};
+use gatepost_protocol::{Args, EnhancedCode, Hook, Level, Value, Verdict};
 
 use super::{Hello, Mail, parse, xclient};
 use crate::chain::Decision;
 use crate::dialog::reply::Usual;
 use crate::dialog::sasl::Mechanism;
 use crate::dialog::{End, Next, Stream, Wire, reply};
+
+/// The note with lines for the reply to EHLO.
+const CAPABILITIES: &str = "capabilities";
 
 impl Mail {
     /// Asks plugins about the client and greets it; `looks` whether it speaks before that.
@@ -99,6 +102,7 @@ impl Mail {
         if hello != Hello::Helo {
             extensions = self.extensions();
             self.offer(extensions, &mut lines);
+            self.add_noted(&mut lines);
             if self.shared.chain.asks(Hook::Capabilities) {
                 let args = Args::Capabilities(lines.clone());
                 let decision = self.ask(Hook::Capabilities, &args, None).await;
@@ -137,6 +141,31 @@ impl Mail {
             chunking: true,
             // LMTP's replies are each recipient's as they are.
             prdr: !self.dialect.replies_per_recipient,
+        }
+    }
+
+    /// Adds what plugins at `ehlo` left in the transaction's note `capabilities`, as those of qpsmtpd do.
+    fn add_noted(&self, lines: &mut Vec<Cow<'static, str>>) {
+        let notes = &self.visit.session.transaction.notes;
+        let Some(Value::List(noted)) = notes.get(CAPABILITIES) else {
+            return;
+        };
+        let keyword = |line: &str| line.split(' ').next().unwrap_or_default().to_uppercase();
+        for line in noted {
+            match line.as_text() {
+                Some(line) if !parse::is_ehlo_line(line) => self.log(
+                    Level::Warn,
+                    Some(Hook::Ehlo),
+                    format_args!(
+                        "`{}`, in the note {CAPABILITIES}, is no line of a reply to EHLO",
+                        line.escape_debug()
+                    ),
+                ),
+                Some(line) if lines.iter().all(|old| keyword(old) != keyword(line)) => {
+                    lines.push(line.to_owned().into());
+                }
+                _ => {}
+            }
         }
     }
 
