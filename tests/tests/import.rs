@@ -10,7 +10,7 @@ const SITE: &[(&str, &str)] = &[
     (
         "config/plugins",
         "# who may relay\nrelay\n#dnsbl reject 0\nearlytalker wait 0\n$include own.list\nhelo policy lenient loglevel -1\nbadmailfrom reject 0\n\
-         badrcptto\nwants_spf\nnot_there 1\nrcpt_ok\nqueue/maildir mail %d\n",
+         badrcptto\nSite::Greeting c d\nSite::Nothing\nwants_spf\nnot_there 1\nrcpt_ok\nqueue/maildir mail %d\n",
     ),
     ("config/own.list", "greet_twice:2 \"a b\"\n"),
     ("config/me", "mx.example.net\n"),
@@ -32,6 +32,12 @@ const SITE: &[(&str, &str)] = &[
     (
         "plugins/badrcptto",
         "sub hook_rcpt { my $self = shift; $self->log(LOGINFO, 'pass, the old one'); return DECLINED }\n",
+    ),
+    (
+        "lib/Site/Greeting.pm",
+        "package Site::Greeting;\nuse parent 'Qpsmtpd::Plugin';\nuse Qpsmtpd::Constants;\n\
+         sub register { my ($self, $qp, @args) = @_; $self->{said} = \"@args\" }\n\
+         sub hook_mail { my $self = shift; $self->log(LOGINFO, \"pass, a module told $self->{said}\"); return DECLINED }\n1;\n",
     ),
     (
         "plugins/wants_spf",
@@ -100,6 +106,10 @@ fn every_line_is_in_its_place() {
             "name = \"badmailfrom\"\nreject = false\n",
             "# Not the built-in: ",
             "qpsmtpd = \"badrcptto\"\n",
+            "qpsmtpd = \"Site::Greeting c d\"\n",
+            &format!("env = {{ PERL5LIB = \"{here}/lib\" }}\n"),
+            "# Left out: Can't locate Site/Nothing.pm",
+            "#qpsmtpd = \"Site::Nothing\"\n",
             "# Left out: Can't locate Mail/SPF/No/Such.pm",
             "#qpsmtpd = \"wants_spf\"\n",
             "# Left out: there is no plugin file `not_there`",
@@ -117,7 +127,7 @@ fn every_line_is_in_its_place() {
         "not_there 1: LEFT OUT: there is no plugin file",
         "config/smtpgreeting: no counterpart",
         "apt-get install libmail-spf-perl\n",
-        "2 of 10 plugins are left out",
+        "3 of 12 plugins are left out",
     ] {
         assert!(report.contains(line), "{line}\n{report}");
     }
@@ -138,7 +148,7 @@ fn what_comes_out_passes_the_check_and_is_not_written_over() {
         .lines()
         .find(|line| line.starts_with("mail "))
         .unwrap();
-    assert!(mail.ends_with("greet_twice:2, badmailfrom"), "{chain}");
+    assert!(mail.ends_with("greet_twice:2, badmailfrom, Site::Greeting"), "{chain}");
     let again = run(
         dir.path(),
         &["import", "qpsmtpd", ".", "-o", "gatepost.toml"],
@@ -193,6 +203,7 @@ fn a_daemon_takes_mail_with_it() {
     for wanted in [
         "greet_twice:2: pass, told \"a b\"",
         "badrcptto: pass, the old one",
+        "Site::Greeting: pass, a module told c d",
     ] {
         server.wait_for_log(wanted, |text| text.contains(wanted));
     }

@@ -27,12 +27,9 @@ sub _load_plugin {
     die "config/plugins: a line holds printable ASCII only: $line\n" if $line =~ /[^\x20-\x7e\t]/;
     my ($name, @args) = split ' ', $line;
     require Qpsmtpd::Plugin;
-    if ($name =~ /::/) {
-        (my $file = "$name.pm") =~ s{::}{/}g;
-        require $file;
-        no strict 'refs';
-        *{"${name}::plugin_name"} = sub { $name } unless defined &{"${name}::plugin_name"};
-        return _registered($self, $name->new(_name => $name), @args);
+    if (Gatepost::Loader::is_module($name)) {
+        my ($class) = Gatepost::Loader::module($name, [@dirs]);
+        return _registered($self, $class->new(_name => $name, _package => $name, _dirs => [@dirs]), @args);
     }
     (my $file = $name) =~ s/:[0-9]+\z//;
     my $path = Gatepost::Loader::find($file, [@dirs]);

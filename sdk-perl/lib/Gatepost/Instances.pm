@@ -2,7 +2,7 @@ package Gatepost::Instances;
 
 # Makes plugins from their files: each as `init` wants it, and other instances of it for settings in force (docs/protocol.md,
 # section 4). Another instance is the file compiled once more, into a package of its own, since many a plugin keeps things in
-# variables of the file. A bounded number of them is kept.
+# variables of the file; one of a Perl module is another object of its class. A bounded number of them is kept.
 #
 # new(source => ..., args => ...)    what a plugin has for which the core names neither
 # first(\%about)                     a plugin of `init`: gives what is known of it (for Gatepost::Turns), or undef and errors as for `init_error`
@@ -61,8 +61,9 @@ sub _make {
     my @args = @{$about->{args} // []};
     @args = @{$self->{default}{args} // []} if !@args && !defined $about->{source};
 
-    my $path  = Gatepost::Loader::find($source, $about->{dirs});
-    my $class = Gatepost::Loader::load($name, $path, $package);
+    my ($class, $path) = Gatepost::Loader::is_module($source) ? Gatepost::Loader::module($source, $about->{dirs}) : ();
+    $path  //= Gatepost::Loader::find($source, $about->{dirs});
+    $class //= Gatepost::Loader::load($name, $path, $package);
     my $plugin = $class->new(_name => $name, _package => $package, _dirs => $about->{dirs} // [], _number => Gatepost::Copies::next_number());
     my @declared = Gatepost::Settings::declared($plugin);
     my $given = $about->{settings} // {};

@@ -4,11 +4,13 @@ package Gatepost::Loader;
 # Qpsmtpd::Plugin. The same file may be loaded under several names, each with its own globals.
 #
 # find($source, \@dirs) -> path; load($name, $path, $package) -> class. Both die with what to do about it. compile() is load() with all
-# said. The package is named for $package, which is the plugin's name or something that no other is called; unload($package) forgets what is in it.
+# said. module($name, \@dirs) -> class, path: a plugin that is a Perl module, as in `My::Plugin`; it is loaded once, whoever else names it.
+# The package is named for $package, which is the plugin's name or something that no other is called; unload($package) forgets what is in it.
 
 use strict;
 use warnings;
 
+use Cwd ();
 use Symbol ();
 
 # `rcpt_ok:2` is rcpt_ok loaded once more.
@@ -25,6 +27,24 @@ sub find {
     }
     my %seen;
     die "no such plugin file; looked for " . join(', ', grep { !$seen{$_}++ } @tried) . "\n";
+}
+
+sub is_module { return $_[0] =~ /\A\w+(?:::\w+)+\z/ }
+
+# Beside Perl's own folders the site's `lib` is searched, in the working folder as in qpsmtpd, and beside its folders of plugins.
+sub module {
+    my ($name, $dirs) = @_;
+    for my $lib (grep { -d } 'lib', map { "$_/../lib" } @{$dirs // []}) {
+        my $folder = Cwd::abs_path($lib) // next;
+        push @INC, $folder unless grep { $_ eq $folder } @INC;
+    }
+    (my $file = "$name.pm") =~ s{::}{/}g;
+    require Qpsmtpd::Plugin;
+    require $file;
+    die "$INC{$file}: $name is no plugin, since it is no Qpsmtpd::Plugin\n" unless $name->isa('Qpsmtpd::Plugin');
+    no strict 'refs';
+    *{"${name}::plugin_name"} = sub { $name } unless defined &{"${name}::plugin_name"};
+    return ($name, $INC{$file});
 }
 
 # qpsmtpd's spelling of a plugin's name as a package: queue/qmail-queue is queue::qmail_2dqueue.
