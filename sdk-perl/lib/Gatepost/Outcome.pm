@@ -43,6 +43,7 @@ sub entry {
     }
 
     $entry{verdict} = $verdict;
+    if ($hook eq 'queue' && defined(my $success = Qpsmtpd::Constants::success($rc))) { $entry{values} = [$success] }
     my @lines = map { split /\r?\n/ } grep { defined && !ref } @$texts;
     my $is_file = $hook eq 'user_config' && defined $message->{args}{name};
     if (($has_values{$hook} || $is_file) && $verdict eq 'ok') {

@@ -49,9 +49,14 @@ my %verdict_code = reverse %verdict;
 our %DIVERSION = (discard => 920, quarantine => 921, hold => 922);
 $verdict{$DIVERSION{$_}} = $_ for keys %DIVERSION;
 %verdict_code = (%verdict_code, %DIVERSION);
+# OK in the hook queue, and what is said of success to a sender who asked for it. Likewise by delivered, relayed and told.
+our %SUCCESS = (delivered => 930, relayed => 931, none => 932);
+my %success = reverse %SUCCESS;
+$verdict{$_} = 'ok' for keys %success;
 
 my @severity = qw(emerg alert crit error warn notice info debug);
 
+sub success      { $success{$_[0]} }
 sub verdict      { $verdict{$_[0]} }
 sub verdict_code { $verdict_code{$_[0] // ''} }
 my %level = map { $severity[$_] => $_ } 0 .. $#severity;

@@ -221,6 +221,13 @@ sub discard    { return ($Qpsmtpd::Constants::DIVERSION{discard},    $_[1] // ()
 sub quarantine { return ($Qpsmtpd::Constants::DIVERSION{quarantine}, $_[1] // ()) }
 sub hold       { return ($Qpsmtpd::Constants::DIVERSION{hold},       $_[1] // ()) }
 
+# Not qpsmtpd's: `return $self->delivered('Queued!')` in the hook queue is OK, and says that the message is where its recipients read it; relayed,
+# which is what OK means, that it is with a system that will not tell the sender; told, that the sender is told by others, or need not be. A
+# sender who asked (RFC 3461) is notified accordingly.
+sub delivered { return ($Qpsmtpd::Constants::SUCCESS{delivered}, $_[1] // ()) }
+sub relayed   { return ($Qpsmtpd::Constants::SUCCESS{relayed},   $_[1] // ()) }
+sub told      { return ($Qpsmtpd::Constants::SUCCESS{none},      $_[1] // ()) }
+
 # Not qpsmtpd's: gives points, fractions of which count down to a thousandth, for a reason. Above 0 they speak against the client. What they
 # come to with those of all other plugins is judged by the plugin score. Without arguments: the points so far.
 sub score {
