@@ -148,6 +148,7 @@ sub run {
     local $Gatepost::Changes::list = [];
     local $Gatepost::Copies::current = my $copies = defined $id ? $session->{copies} : undef;
     $running_hook = $hook;
+    delete $qp->{_response};
     my ($rc, @reply, @spoken);
     # Nothing is done for each plugin that can be done once: twenty that have nothing to say must cost little more than
     # one. So there is one eval for all.
