@@ -17,7 +17,10 @@ const SITE: &[(&str, &str)] = &[
     ("config/databytes", "12345\n"),
     ("config/timeout", "600\n"),
     ("config/smtpgreeting", "hello there\n"),
-    ("config/logging", "logging/warn LOGDEBUG\n"),
+    (
+        "config/logging",
+        "logging/warn LOGDEBUG\nlogging/keeps it\n",
+    ),
     ("config/rcpthosts", "# ours\nexample.org\n"),
     ("config/badmailfrom", "@evil.example\n"),
     (
@@ -28,6 +31,10 @@ const SITE: &[(&str, &str)] = &[
         "plugins/greet_twice",
         "use File::Temp;\nsub register { my ($self, $qp, @args) = @_; $self->{said} = \"@args\" }\n\
          sub hook_mail { my $self = shift; $self->log(LOGINFO, \"pass, told $self->{said}\"); return DECLINED }\n",
+    ),
+    (
+        "plugins/logging/keeps",
+        "sub hook_logging { my ($self, $transaction, $level, $hook, $plugin, @log) = @_; warn \"kept @log\\n\" if ($plugin // '') eq 'rcpt_ok'; return DECLINED }\n",
     ),
     (
         "plugins/badrcptto",
@@ -95,6 +102,7 @@ fn every_line_is_in_its_place() {
             "[[listen]]",
             "max_size = 12345\n",
             "command_timeout = \"600s\"",
+            "# From config/logging.\n[[plugin]]\nqpsmtpd = \"logging/keeps it\"\n",
             "# who may relay\n",
             "# The built-in: ",
             "name = \"relay\"\n",
@@ -127,7 +135,7 @@ fn every_line_is_in_its_place() {
         "not_there 1: LEFT OUT: there is no plugin file",
         "config/smtpgreeting: no counterpart",
         "apt-get install libmail-spf-perl\n",
-        "3 of 12 plugins are left out",
+        "3 of 13 plugins are left out",
     ] {
         assert!(report.contains(line), "{line}\n{report}");
     }
@@ -148,7 +156,10 @@ fn what_comes_out_passes_the_check_and_is_not_written_over() {
         .lines()
         .find(|line| line.starts_with("mail "))
         .unwrap();
-    assert!(mail.ends_with("greet_twice:2, badmailfrom, Site::Greeting"), "{chain}");
+    assert!(
+        mail.ends_with("greet_twice:2, badmailfrom, Site::Greeting"),
+        "{chain}"
+    );
     let again = run(
         dir.path(),
         &["import", "qpsmtpd", ".", "-o", "gatepost.toml"],
@@ -204,6 +215,7 @@ fn a_daemon_takes_mail_with_it() {
         "greet_twice:2: pass, told \"a b\"",
         "badrcptto: pass, the old one",
         "Site::Greeting: pass, a module told c d",
+        "stderr: kept pass, example.org in rcpthosts",
     ] {
         server.wait_for_log(wanted, |text| text.contains(wanted));
     }

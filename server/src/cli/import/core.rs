@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Site;
-use super::lines::{Line, Words, printable, read};
+use super::lines::{Line, OWN_LOG, Words, printable, read};
 use crate::config::FlatFiles;
 
 /// By their numbers.
@@ -155,13 +155,19 @@ impl Files<'_> {
                 Line::Comment(_) => None,
             })
             .collect();
+        let mut replaced = false;
         for words in &plugins {
-            self.say(&format!("# config/logging: {}", words.text()));
+            if OWN_LOG.contains(&words.file()) {
+                self.say(&format!("# config/logging: {}", words.text()));
+                replaced = true;
+            }
+        }
+        if replaced {
+            self.say("# Its place is taken by loglevel, log_format, and standard error, which the service manager keeps.");
         }
         if !plugins.is_empty() {
-            self.say("# Its place is taken by loglevel, log_format, and standard error, which the service manager keeps.");
             self.head.report.push(
-                "config/logging: the log goes to standard error, by `loglevel` and `log_format`"
+                "config/logging: the log goes to standard error, by `loglevel` and `log_format`; plugins are told what it has"
                     .to_owned(),
             );
         }

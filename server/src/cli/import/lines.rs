@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 /// Files that one may lead to over `$include`.
 const MAX_FILES: usize = 1000;
 
+/// Plugins in whose place the daemon's own log is.
+pub const OWN_LOG: [&str; 2] = ["logging/warn", "logging/devnull"];
+
 /// A line of such a file, in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -68,6 +71,23 @@ pub fn read(config: &Path, name: &str) -> (Vec<Line>, Vec<String>) {
     };
     reading.file(&config.join(name));
     (reading.lines, reading.troubles)
+}
+
+/// The plugins of `config/logging` that are more than the daemon's own log: what qpsmtpd loads before all others.
+pub fn logging(config: &Path) -> Vec<Line> {
+    let lines = match config.join("logging").exists() {
+        true => read(config, "logging").0,
+        false => Vec::new(),
+    };
+    let is_more = |line: &Line| match line {
+        Line::Plugin(words) => !OWN_LOG.contains(&words.file()),
+        Line::Comment(_) => false,
+    };
+    let mut plugins: Vec<Line> = lines.into_iter().filter(is_more).collect();
+    if !plugins.is_empty() {
+        plugins.insert(0, Line::Comment("# From config/logging.".to_owned()));
+    }
+    plugins
 }
 
 struct Reading<'a> {

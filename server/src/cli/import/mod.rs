@@ -62,7 +62,9 @@ pub fn import(command: &ImportCommand) -> ExitCode {
         Ok(found) => found,
         Err(error) => return refuse(&error),
     };
-    let (lines, mut notes) = lines::read(&site.config, "plugins");
+    let mut lines = lines::logging(&site.config);
+    let (plugins, mut notes) = lines::read(&site.config, "plugins");
+    lines.extend(plugins);
     notes.extend(
         gone.iter()
             .map(|dir| format!("there is no folder {} for plugins", dir.display())),
