@@ -163,7 +163,6 @@ impl Process {
 
     async fn answer(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) -> Vec<Outcome> {
         count(&self.stats.requests);
-        self.tell_lines();
         let began = Instant::now();
         let no_answer = |why: &str| {
             let first = plugins.first().copied().unwrap_or(&self.name);
@@ -182,6 +181,8 @@ impl Process {
             Ok(placed) => placed,
             Err(why) => return not_asked(&why),
         };
+        // Now that the session has its worker: what was logged of it goes there.
+        self.tell_lines();
         // Without `segments` one is asked at a time; whoever asked comes back for the rest.
         let most = if worker.segments() { plugins.len() } else { 1 };
         let Some(segment) = self.names(plugins.iter().take(most)) else {
@@ -405,9 +406,9 @@ impl Host for Process {
     }
 
     fn tell(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) {
-        self.tell_lines();
         let session = &call.session.id;
         let seated = if call.hook == Hook::Disconnect {
+            self.tell_lines();
             self.leave(session)
         } else {
             None
@@ -420,6 +421,7 @@ impl Host for Process {
                 Place::Wait | Place::None(_) => return count(&self.stats.dropped_events),
             },
         };
+        self.tell_lines();
         worker.tell(plugins, wants, call);
         if call.hook == Hook::Disconnect {
             // An observer of `disconnect` alone was seated for this one event.
