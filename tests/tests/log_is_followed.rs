@@ -98,6 +98,51 @@ fn every_line_is_told_once_and_in_order() {
     assert!(expected.1.iter().any(|line| line.starts_with("listen: ")));
 }
 
+/// Each session has a worker of its own, which is not there yet when the first line of it is logged.
+#[test]
+fn all_lines_of_a_session_are_told_to_its_worker() {
+    const SESSIONS: usize = 6;
+    let plugins = tempfile::tempdir().unwrap();
+    let code = r#"
+sub note {
+    open my $lines, '>>', "$DIR/lines" or die $!;
+    syswrite $lines, "$$ $_[0]\n";
+}
+sub hook_logging { my ($self, $transaction, $level, $hook, $plugin, @log) = @_; note($1) if "@log" =~ /connection from (\S+)/; return DECLINED }
+sub hook_connect { my $self = shift; note('hook ' . join ':', map { $self->connection->$_ } qw(remote_ip remote_port)); return DECLINED }
+"#;
+    let here = plugins.path().display().to_string();
+    fs::write(plugins.path().join("own"), code.replace("$DIR", &here)).unwrap();
+    let head = format!(
+        "
+        loglevel = \"debug\"
+        [[plugin]]
+        qpsmtpd = \"own\"
+        plugin_dirs = [\"{here}\"]
+        [[plugin]]
+        name = \"rcpt_ok\"
+        [[plugin]]
+        name = \"queue/maildir\"
+        "
+    );
+    let server = Server::start(&head);
+    let clients: Vec<Client> = (0..SESSIONS)
+        .map(|_| Client::greet(server.address()))
+        .collect();
+    let told = lines(&plugins.path().join("lines"));
+    drop(clients);
+    assert_eq!(told.len(), 2 * SESSIONS, "{told:#?}");
+    for hook in told.iter().filter(|line| line.contains(" hook ")) {
+        // Behind the line, and in the same process.
+        let line = hook.replace(" hook ", " ");
+        let place = |wanted: &String| told.iter().position(|line| line == wanted);
+        assert!(
+            place(&line).is_some_and(|at| Some(at) < place(hook)),
+            "{told:#?}"
+        );
+    }
+}
+
 /// What it writes is a line of the daemon's log: it must not be told of that.
 #[test]
 fn what_a_follower_prints_comes_back_to_nobody() {

@@ -1,6 +1,6 @@
 //! A plugin process: its workers, and which session is at which.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -71,6 +71,8 @@ pub struct Process {
 pub(super) struct Pool {
     pub(super) slots: Vec<Slot>,
     sessions: HashMap<Box<str>, Seat>,
+    /// Sessions that look for a worker, of a process that follows the log.
+    pub(super) arriving: HashSet<Box<str>>,
     /// Until when running requests may take; set at shutdown.
     pub(super) until: Option<Instant>,
 }
@@ -177,12 +179,14 @@ impl Process {
             no_answer(why)
         };
         let deadline = began + call.deadline;
-        let (worker, permit, resumed) = match self.place(call, deadline).await {
+        let arrival = self.arrive(&call.session.id);
+        let placed = self.place(call, deadline).await;
+        drop(arrival);
+        self.tell_lines();
+        let (worker, permit, resumed) = match placed {
             Ok(placed) => placed,
             Err(why) => return not_asked(&why),
         };
-        // Now that the session has its worker: what was logged of it goes there.
-        self.tell_lines();
         // Without `segments` one is asked at a time; whoever asked comes back for the rest.
         let most = if worker.segments() { plugins.len() } else { 1 };
         let Some(segment) = self.names(plugins.iter().take(most)) else {

@@ -17,8 +17,8 @@ const GATHER: Duration = Duration::from_millis(2);
 #[derive(Default)]
 pub(super) struct Following {
     follower: OnceLock<Follower>,
-    /// Held while lines are sent, so that they stay in order.
-    turn: Mutex<()>,
+    /// Lines of sessions that are about to get a worker. Locked while lines are sent, so that they stay in order.
+    kept: Mutex<Vec<Entry>>,
 }
 
 struct Follower {
@@ -78,11 +78,15 @@ impl Process {
         let Some(follower) = self.following.follower.get() else {
             return;
         };
-        let turn = self.following.turn.lock();
-        let _turn = turn.unwrap_or_else(PoisonError::into_inner);
+        let kept = self.following.kept.lock();
+        let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
         let (lines, dropped) = follower.feed.take();
-        for line in &lines {
-            self.tell_line(&follower.plugins, line);
+        for line in std::mem::take(&mut *kept).into_iter().chain(lines) {
+            if self.pool().arriving.contains(&line.session) {
+                kept.push(line);
+            } else {
+                self.tell_line(&follower.plugins, &line);
+            }
         }
         if dropped > 0 {
             let dropped_events = &self.stats.dropped_events;
@@ -98,6 +102,17 @@ impl Process {
         }
     }
 
+    /// A session is looking for its worker: as long as this is held its lines wait for that.
+    pub(super) fn arrive<'a>(&'a self, session: &'a str) -> Option<Arrival<'a>> {
+        self.following.feed()?;
+        let mut pool = self.pool();
+        if session.is_empty() || pool.seated(session).is_some() {
+            return None;
+        }
+        pool.arriving.insert(session.into());
+        Some(Arrival(self, session))
+    }
+
     fn tell_line(&self, plugins: &[Arc<str>], line: &Entry) {
         let args = Args::Logged {
             level: line.level,
@@ -109,6 +124,15 @@ impl Process {
             Some(worker) => worker.tell_line(plugins, &line.session, &args),
             None => super::stats::count(&self.stats.dropped_events),
         }
+    }
+}
+
+/// A session that looks for its worker.
+pub(super) struct Arrival<'a>(&'a Process, &'a str);
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        self.0.pool().arriving.remove(self.1);
     }
 }
 
