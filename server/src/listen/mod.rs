@@ -60,9 +60,11 @@ impl Service {
         }
     }
 
-    /// What is configured for an address.
-    fn listen(&self, addr: &Address) -> Option<&Arc<Listen>> {
-        self.listen.iter().find(|listen| listen.addr == *addr)
+    /// What is configured for a place.
+    fn listen(&self, place: &Place) -> Option<&Arc<Listen>> {
+        let listen = self.listen.iter();
+        let mut there = listen.filter(|listen| listen.addr == place.addr);
+        there.nth(place.nth)
     }
 }
 
@@ -75,13 +77,43 @@ pub struct Listeners {
 
 /// A socket that is listened on.
 struct Open {
-    /// As configured.
-    addr: Address,
+    place: Place,
     close: CancellationToken,
 }
 
+/// Tells listeners of one configuration apart, and finds those of the next again.
+#[derive(Clone, PartialEq)]
+struct Place {
+    /// As configured.
+    addr: Address,
+    /// How many before it have the same: port 0 is any, as often as wanted.
+    nth: usize,
+}
+
+impl Place {
+    /// Where a configuration listens.
+    fn all(config: &Config) -> impl Iterator<Item = (Place, &Listen)> {
+        config.listen.iter().enumerate().map(|(at, listen)| {
+            let before = config.listen[..at].iter();
+            let place = Place {
+                addr: listen.addr.clone(),
+                nth: before.filter(|other| other.addr == listen.addr).count(),
+            };
+            (place, listen)
+        })
+    }
+}
+
 /// Sockets that were bound and wait for [`Listeners::serve`].
-pub struct Bindings(Vec<(Bound, Address, Listen)>);
+pub struct Bindings(Vec<New>);
+
+struct New {
+    place: Place,
+    listener: Bound,
+    /// Where it really listens.
+    address: Address,
+    listen: Listen,
+}
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -140,13 +172,17 @@ impl Listeners {
     /// Binds the addresses of a configuration that are not listened on already. To be called within the runtime.
     pub fn bind(&self, config: &Config) -> Result<Bindings, BindError> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = |listen: &&Listen| !open.iter().any(|open| open.addr == listen.addr);
-        let bound = config.listen.iter().filter(is_new).map(|listen| {
+        let is_new = |(place, _): &(Place, &Listen)| !open.iter().any(|open| open.place == *place);
+        let bound = Place::all(config).filter(is_new).map(|(place, listen)| {
             let addr = listen.addr.clone();
             let bound = Bound::new(&addr, listen.mode);
-            let bound = bound.and_then(|bound| Ok((bound.address()?, bound)));
-            match bound {
-                Ok((address, bound)) => Ok((bound, address, listen.clone())),
+            match bound.and_then(|bound| Ok((bound.address()?, bound))) {
+                Ok((address, listener)) => Ok(New {
+                    place,
+                    listener,
+                    address,
+                    listen: listen.clone(),
+                }),
                 Err(source) => Err(BindError { addr, source }),
             }
         });
@@ -159,9 +195,9 @@ impl Listeners {
         self.door.slots.limit(&service.shared.config.limits);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|open| {
-            let stays = service.listen(&open.addr).is_some();
+            let stays = service.listen(&open.place).is_some();
             if !stays {
-                let text = format_args!("no longer listening on {}", open.addr);
+                let text = format_args!("no longer listening on {}", open.place.addr);
                 report::line(Level::Notice, "", None, LOGGED_AS, text);
                 open.close.cancel();
             }
@@ -172,7 +208,13 @@ impl Listeners {
             .service
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(service));
-        for (listener, address, listen) in bindings.0 {
+        for new in bindings.0 {
+            let New {
+                place,
+                listener,
+                address,
+                listen,
+            } = new;
             let direction = listen.direction.name();
             let tls = match listen.tls {
                 ListenTls::Off => "",
@@ -184,11 +226,8 @@ impl Listeners {
             let close = CancellationToken::new();
             let door = Arc::clone(&self.door);
             self.doors
-                .spawn(door.keep(listener, listen.addr.clone(), close.clone()));
-            open.push(Open {
-                addr: listen.addr,
-                close,
-            });
+                .spawn(door.keep(listener, place.clone(), close.clone()));
+            open.push(Open { place, close });
         }
     }
 
@@ -220,14 +259,14 @@ struct Door {
 }
 
 impl Door {
-    /// How connections at an address are served now; `None` where they no longer are.
-    fn service(&self, addr: &Address) -> Option<(Arc<Service>, Arc<Listen>)> {
+    /// How connections at a place are served now; `None` where they no longer are.
+    fn service(&self, place: &Place) -> Option<(Arc<Service>, Arc<Listen>)> {
         let service = self.service.read().unwrap_or_else(PoisonError::into_inner);
         let service = service.as_ref()?;
-        Some((service.clone(), service.listen(addr)?.clone()))
+        Some((service.clone(), service.listen(place)?.clone()))
     }
 
-    async fn keep(self: Arc<Door>, listener: Bound, addr: Address, close: CancellationToken) {
+    async fn keep(self: Arc<Door>, listener: Bound, place: Place, close: CancellationToken) {
         let mut failing = false;
         // Known beforehand, unless we listen on all addresses.
         let local = match listener.address() {
@@ -241,7 +280,7 @@ impl Door {
                 () = close.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            let Some((service, listen)) = self.service(&addr) else {
+            let Some((service, listen)) = self.service(&place) else {
                 return;
             };
             match accepted {

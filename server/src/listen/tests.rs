@@ -34,7 +34,7 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     let stop = CancellationToken::new();
     let listeners = Listeners::new(stop.clone());
     let bindings = listeners.bind(&config).unwrap();
-    let Address::Tcp(address) = bindings.0[0].1 else {
+    let Address::Tcp(address) = bindings.0[0].address else {
         panic!("it is TCP")
     };
     let outbox = Outbox::open(&config).unwrap();
