@@ -1,5 +1,7 @@
 //! The head of a dialogue: what it leaves unsaid of a configuration is filled in, so that a file shows what matters to it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
@@ -87,7 +89,7 @@ impl Head {
         })
     }
 
-    /// Writes the files and makes the folders that the configuration names.
+    /// Writes the files, which can be run where they begin with `#!`, and makes the folders that the configuration names.
     pub fn prepare(&self, dir: &Path) -> std::io::Result<()> {
         for folder in ["mail", "spool"] {
             std::fs::create_dir_all(dir.join(folder))?;
@@ -97,7 +99,10 @@ impl Head {
             if let Some(folder) = file.parent() {
                 std::fs::create_dir_all(folder)?;
             }
-            std::fs::write(file, text)?;
+            std::fs::write(&file, text)?;
+            if text.starts_with("#!") {
+                std::fs::set_permissions(&file, Permissions::from_mode(0o755))?;
+            }
         }
         Ok(())
     }
