@@ -185,3 +185,50 @@ impl Drop for Beside {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    fn start(command: &str, text: &str) -> Result<(Beside, String), String> {
+        let dir = tempfile::tempdir().unwrap();
+        let server = |name: &str, command: &str| Server {
+            name: name.to_owned(),
+            command: ["sh", "-c", command].map(str::to_owned).to_vec(),
+        };
+        let head = Head {
+            config: String::new(),
+            files: vec![("list".into(), text.to_owned())],
+            beside: Wanted {
+                dns: None,
+                servers: vec![server("A", "echo 1"), server("AB", command)],
+            },
+        };
+        head.prepare(dir.path()).unwrap();
+        let beside = Beside::start(&head, dir.path())?;
+        let list = std::fs::read_to_string(dir.path().join("list")).unwrap();
+        Ok((beside, list))
+    }
+
+    #[test]
+    fn what_a_server_says_first_stands_for_it() {
+        let (beside, list) = start("echo 2; echo 3; exec sleep 60", "to $AB").unwrap();
+        assert_eq!(list, "to 2");
+        assert_eq!(beside.fill_in("$A, $AB, $ABC"), "1, 2, 2C");
+        let pid = Pid::from_raw(beside.programs[1].id().cast_signed());
+        drop(beside);
+        assert!(kill(pid, None).is_err(), "it is still there");
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_is_told_of() {
+        let error = start("exit 1", "").map(|_| ()).unwrap_err();
+        assert_eq!(
+            error,
+            "the server AB of the dialogue ended, and did not say where it listens"
+        );
+    }
+}
