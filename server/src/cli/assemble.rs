@@ -230,6 +230,7 @@ async fn assemble(
     let core = host::Core {
         hostname: config.hostname.clone(),
         spool_dir: config.spool_dir.clone(),
+        dns_server: config.dns_server,
         services,
         patience: host::Patience::default(),
     };
