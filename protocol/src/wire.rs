@@ -59,6 +59,9 @@ pub struct Init {
     /// An empty folder of the worker's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch_dir: Option<PathBuf>,
+    /// The DNS server that the core asks, an address with its port, for plugins with a resolver of their own; `None`: those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_server: Option<String>,
     /// What the process is to run.
     pub plugins: Vec<InitPlugin>,
 }

@@ -16,6 +16,7 @@ sub core {
     my ($plugins, %args) = @_;
     my $core = FakeCore->new(%args, env => {GATEPOST_CODEC => $codec, %{$args{env} // {}}});
     $core->{answers} = $args{answers} // {};
+    $core->{dns_server} = $args{dns_server};
     $core->{ready} = $core->start(@$plugins);
     return $core;
 }
@@ -172,6 +173,17 @@ my %tests = (
         is $error->{plugin}, 'q';
         like $error->{message}, qr{\Acalled exit\(3\) while it was loaded at \S+/exits_in_register line 3\z};
         is $core->wait_exit, 3;
+    },
+    'the DNS server' => sub {
+        plan skip_all => 'no Net::DNS' unless eval { require Net::DNS };
+        my $asks = {name => 'asks_dns', source => 'asks_dns', dirs => ["$FindBin::RealBin/plugins"]};
+        my %asked = ('192.0.2.53:5353' => '192.0.2.53 5353', '[2001:db8::53]:53' => '2001:db8::53 53');
+        for my $server (sort keys %asked) {
+            my $core = core([$asks], dns_server => $server, env => {RES_OPTIONS => 'port:54 retry:1'});
+            is $core->hook('connect')->[0]{message}, "$asked{$server} 1", $server;
+        }
+        my $core = core([$asks], env => {RES_NAMESERVERS => '192.0.2.54', RES_OPTIONS => 'retry:3'});
+        is $core->hook('connect')->[0]{message}, '192.0.2.54 53 3', "where there is none, what the environment says";
     },
     calls => sub {
         my $core = core([$say], answers => {config => sub {

@@ -226,3 +226,60 @@ if __name__ == "__main__":
         "{log:#?}"
     );
 }
+
+/// Behind a reload the lines of a session are told where it still is, all others to who has taken the place of that.
+#[test]
+fn nothing_is_told_twice_behind_a_reload() {
+    let plugins = tempfile::tempdir().unwrap();
+    let here = plugins.path().display().to_string();
+    let code = r#"
+sub hook_logging {
+    my ($self, $transaction, $level, $hook, $plugin, @log) = @_;
+    open my $lines, '>>', "$DIR/lines" or die $!;
+    syswrite $lines, "$$ @log\n";
+    return DECLINED;
+}
+sub hook_helo { return DECLINED }
+*hook_ehlo = \&hook_helo;
+"#;
+    fs::write(plugins.path().join("own"), code.replace("$DIR", &here)).unwrap();
+    let head = format!(
+        "
+        [[plugin]]
+        qpsmtpd = \"own\"
+        plugin_dirs = [\"{here}\"]
+        [[plugin]]
+        name = \"rcpt_ok\"
+        [[plugin]]
+        name = \"queue/maildir\"
+        [files]
+        \"config/rcpthosts\" = \"old.example\\nnew.example\\n\"
+        "
+    );
+    let server = Server::start(&head);
+    let mut old = Client::greet(server.address());
+    assert_eq!(server.command(&["reload"]).0, Some(0));
+    let mut new = Client::greet(server.address());
+    for (client, recipient) in [(&mut old, "bob@old.example"), (&mut new, "bob@new.example")] {
+        client.ask("MAIL FROM:<alice@client.example>", "250");
+        client.ask(&format!("RCPT TO:<{recipient}>"), "250");
+    }
+    let told = |what: &str| {
+        let lines = lines(&plugins.path().join("lines"));
+        let found = lines.iter().filter_map(|line| line.strip_suffix(what));
+        found.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let all = [
+        " pass, old.example in rcpthosts",
+        " pass, new.example in rcpthosts",
+        " gatepost: the new configuration is in force",
+    ];
+    until("the lines of both", || {
+        all.iter().all(|what| !told(what).is_empty()).then_some(())
+    });
+    new.ask("QUIT", "221");
+    old.ask("QUIT", "221");
+    let by = all.map(told);
+    assert!(by.iter().all(|by| by.len() == 1), "{by:?}");
+    assert_ne!(by[0], by[1], "{by:?}");
+}

@@ -60,6 +60,7 @@ async fn start(
     let core = Core {
         hostname: "mx.example.org".to_owned(),
         spool_dir: spool.to_owned(),
+        dns_server: None,
         services: Arc::new(NoServices),
         patience: Patience {
             hello: Duration::from_secs(2),

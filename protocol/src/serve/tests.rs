@@ -134,6 +134,7 @@ impl Core {
             hostname: "mx.example.org".to_owned(),
             worker: 1,
             scratch_dir: None,
+            dns_server: None,
             plugins: vec![plugin("parrot", "a"), plugin("other", "b")],
         });
         let ready: wire::Ready = core.receive().await;

@@ -73,6 +73,7 @@ fn messages() {
             hostname: text("mx.example.org"),
             worker: 1,
             scratch_dir: Some("/var/spool/gatepost/plugins/vip.1".into()),
+            dns_server: Some("192.0.2.53:5353".to_owned()),
             plugins: vec![
                 InitPlugin {
                     name: text("vip"),

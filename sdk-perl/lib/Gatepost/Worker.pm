@@ -93,6 +93,7 @@ sub _init {
         hostname => $message->{hostname} // 'localhost', scratch_dir => $message->{scratch_dir},
         worker => $message->{worker} // 1,
     );
+    _resolve_at($message->{dns_server}) if defined $message->{dns_server};
     my @errors = $self->{loaded}++ ? () : $self->{host}->load($message->{plugins} // []);
     if (@errors) {
         $self->{channel}->send(Gatepost::Schema::message_init_error({errors => \@errors}));
@@ -103,6 +104,14 @@ sub _init {
             concurrency => $CONCURRENCY, plugins => $self->{host}->ready,
         }));
     }
+    return;
+}
+
+# Net::DNS looks into the environment when the first resolver is made, whoever makes it; so do programs in Perl that plugins start.
+sub _resolve_at {
+    my ($address, $port) = $_[0] =~ /\A\[?([0-9A-Fa-f.:]+?)\]?:([0-9]+)\z/ or return;
+    $ENV{RES_NAMESERVERS} = $address;
+    $ENV{RES_OPTIONS} = join ' ', $ENV{RES_OPTIONS} // (), "port:$port";
     return;
 }
 

@@ -39,8 +39,11 @@ sub _tag  { $_[0] =~ /\A([^\s:]+)[ \t]*:/ ? lc $1 : '' }
 sub _name { my $tag = shift; $tag =~ s/:\s*\z//; return $tag }
 
 # A line that does not start with white space would end the field, and start another one of a client's choice.
+# With $name, a text that says the name itself is taken without it: a DKIM signature comes as its whole field.
 sub _value {
-    my $text = shift // '';
+    my ($text, $name) = @_;
+    $text //= '';
+    $text =~ s/\A\Q$name\E:[ \t]*//i if defined $name;
     $text =~ s/[\r\n]+\z//;
     $text =~ s/\r?\n(?![ \t])/\n\t/g;
     return $text;
@@ -56,11 +59,9 @@ sub _positions {
 # $index counts the fields above it, or below 0 from the end; without it that is where it goes. What leads beyond either end is there.
 sub add {
     my ($self, $tag, $text, $index) = @_;
-    my $value = _value($text);
-    if (!defined $tag) {
-        ($tag, $value) = $value =~ /\A([^\s:]+)\s*:\s*(.*)\z/s or return;
-    }
+    if (!defined $tag) { ($tag) = ($text // '') =~ /\A([^\s:]+):/ or return }
     my $name = _name($tag);
+    my $value = _value($text, $name);
     my $line = "$name: $value\n";
     my $lines = $self->_lines;
     my $all = @$lines;
@@ -78,7 +79,8 @@ sub replace {
     my $n = @pairs % 2 ? pop @pairs : 0;
     my $line;
     while (my ($tag, $text) = splice @pairs, 0, 2) {
-        my ($name, $value) = (_name($tag), _value($text));
+        my $name = _name($tag);
+        my $value = _value($text, $name);
         $line = "$name: $value\n";
         my @at = $self->_positions($tag);
         my $nth = _nth($n // 0, scalar @at);

@@ -128,7 +128,7 @@ sub start {
     my ($self, @plugins) = @_;
     $self->send($self->hello, {
         kind => 'init', hostname => 'mx.example.org', worker => 1, scratch_dir => $self->{dir} ? "$self->{dir}" : undef,
-        plugins => [map { {args => [], settings => {}, %$_} } @plugins],
+        dns_server => $self->{dns_server}, plugins => [map { {args => [], settings => {}, %$_} } @plugins],
     });
     my $hello = $self->wait_for('hello') or return;
     $self->{plugins} = [map { $_->{name} } @plugins];

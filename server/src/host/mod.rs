@@ -24,6 +24,7 @@ mod tests;
 mod told;
 mod worker;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub struct Core {
     pub hostname: String,
     /// Scratch folders are made in its folder `plugins`.
     pub spool_dir: PathBuf,
+    /// The DNS server of the configuration, for plugins with a resolver of their own.
+    pub dns_server: Option<SocketAddr>,
     /// What plugins may ask of the core.
     pub services: Arc<dyn Services>,
     /// How long to wait for what.

@@ -103,6 +103,7 @@ impl Process {
             hostname: self.core.hostname.clone(),
             worker: number,
             scratch_dir,
+            dns_server: self.core.dns_server.map(|server| server.to_string()),
             plugins: self.init.clone(),
         };
         let handshake = Handshake {

@@ -1,7 +1,7 @@
 //! The log, told to the plugins of a process that follow it: the event `log` (docs/protocol.md §5.8).
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use gatepost_protocol::{Args, Hook, Level};
@@ -13,12 +13,16 @@ use crate::report::{self, Entry, Feed};
 /// How long lines gather where nothing else is sent to the process: a burst wakes nobody for each of them.
 const GATHER: Duration = Duration::from_millis(2);
 
+/// Processes in whose place others are, and that have sessions still.
+static RETIRED: Mutex<Vec<Weak<Process>>> = Mutex::new(Vec::new());
+
 /// What of the log a process has still to be told.
 #[derive(Default)]
 pub(super) struct Following {
     follower: OnceLock<Follower>,
     /// Lines of sessions that are about to get a worker. Locked while lines are sent, so that they stay in order.
     kept: Mutex<Vec<Entry>>,
+    is_retired: AtomicBool,
 }
 
 struct Follower {
@@ -37,6 +41,9 @@ impl Following {
 impl Process {
     /// From here on its plugins are told of the log, if one of them wants to be.
     pub(super) fn follow(self: &Arc<Process>) {
+        if self.following.feed().is_some() {
+            return;
+        }
         let declared = self.declared.get().into_iter().flatten();
         let mut plugins: Vec<_> = declared
             .zip(&self.plugins)
@@ -56,6 +63,16 @@ impl Process {
         };
         if self.following.follower.set(follower).is_ok() {
             self.tasks.spawn(self.clone().tell_now_and_then());
+        }
+    }
+
+    /// Another has taken its place: it is told of its own sessions alone.
+    pub(super) fn retire(self: &Arc<Process>) {
+        if self.following.feed().is_some() {
+            self.following.is_retired.store(true, Ordering::Relaxed);
+            let mut retired = retired();
+            retired.retain(|process| process.strong_count() > 0);
+            retired.push(Arc::downgrade(self));
         }
     }
 
@@ -120,7 +137,14 @@ impl Process {
             hook: line.hook,
             message: line.message.as_str().into(),
         };
-        match self.pool().at(&line.session) {
+        let seated = self.pool().seated(&line.session);
+        let worker = match seated {
+            Some(worker) => Some(worker),
+            None if self.following.is_retired.load(Ordering::Relaxed) => return,
+            None if is_at_a_retired(&line.session) => return,
+            None => self.pool().first(),
+        };
+        match worker {
             Some(worker) => worker.tell_line(plugins, &line.session, &args),
             None => super::stats::count(&self.stats.dropped_events),
         }
@@ -136,14 +160,24 @@ impl Drop for Arrival<'_> {
     }
 }
 
+fn retired() -> MutexGuard<'static, Vec<Weak<Process>>> {
+    RETIRED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a session goes on at a process in whose place another is.
+fn is_at_a_retired(session: &str) -> bool {
+    let retired: Vec<_> = retired().iter().filter_map(Weak::upgrade).collect();
+    retired
+        .iter()
+        .any(|process| process.pool().seated(session).is_some())
+}
+
 impl super::process::Pool {
-    /// The worker that a session is at; of one that is at none, and for what belongs to none, the first.
-    fn at(&self, session: &str) -> Option<Arc<Worker>> {
-        let up = |slot: &Slot| match slot {
+    /// The first worker that is at work.
+    fn first(&self) -> Option<Arc<Worker>> {
+        self.slots.iter().find_map(|slot| match slot {
             Slot::Up(worker) if worker.is_up() => Some(worker.clone()),
             _ => None,
-        };
-        self.seated(session)
-            .or_else(|| self.slots.iter().find_map(up))
+        })
     }
 }

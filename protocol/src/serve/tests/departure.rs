@@ -78,6 +78,7 @@ async fn a_queue_plugin_is_told_of_a_departure_and_any_other_is_stopped() {
         hostname: "mx.example.org".to_owned(),
         worker: 1,
         scratch_dir: None,
+        dns_server: None,
         plugins: vec![InitPlugin {
             name: "keeps".to_owned(),
             ..InitPlugin::default()

@@ -107,6 +107,7 @@ impl Fake {
                 hostname: String::new(),
                 worker: 0,
                 scratch_dir: None,
+                dns_server: None,
                 plugins: Vec::new(),
             },
         };
@@ -224,6 +225,7 @@ pub(super) fn core(services: Arc<dyn Services>) -> Core {
     Core {
         hostname: "mx.example.org".to_owned(),
         spool_dir: std::env::temp_dir(),
+        dns_server: Some(([192, 0, 2, 53], 5353).into()),
         services,
         patience: Patience {
             owed: Duration::from_millis(100),

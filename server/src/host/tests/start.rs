@@ -55,6 +55,7 @@ async fn what_a_plugin_declares_is_handed_on() {
         (&*init.hostname, init.worker, &init.scratch_dir),
         ("mx.example.org", 1, &None)
     );
+    assert_eq!(init.dns_server.as_deref(), Some("192.0.2.53:5353"));
     assert_eq!(init.plugins[0].settings["colour"], Value::from("red"));
     assert_eq!(init.plugins[0].args, ["argument"]);
     let declared = &pair.started[0].declared;

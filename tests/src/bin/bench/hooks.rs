@@ -180,6 +180,7 @@ async fn start(name: &str, plugins: &str, target: Option<f64>) -> Subject {
     let core = host::Core {
         hostname: config.hostname.clone(),
         spool_dir: config.spool_dir.clone(),
+        dns_server: config.dns_server,
         services: Arc::new(services(&config)),
         patience: host::Patience::default(),
     };
