@@ -272,7 +272,7 @@ sub hook_helo { return DECLINED }
     let all = [
         " pass, old.example in rcpthosts",
         " pass, new.example in rcpthosts",
-        " gatepost: the new configuration is in force",
+        " reload: the new configuration is in force",
     ];
     until("the lines of both", || {
         all.iter().all(|what| !told(what).is_empty()).then_some(())
