@@ -28,6 +28,7 @@ macro_rules! hooks {
 }
 
 hooks! {
+    PreConnection "pre_connection",
     Connect "connect",
     HeloParse "helo_parse",
     Helo "helo",

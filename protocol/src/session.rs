@@ -369,6 +369,13 @@ impl FieldSet {
 pub enum Args<'a> {
     /// Nothing.
     None,
+    /// `pre_connection`: how many connections there are of this client's address.
+    Arrival {
+        /// Those that there are now, this one included.
+        connections: u64,
+        /// The most that there may be (`[limits]`).
+        max_connections: u64,
+    },
     /// `helo`, `ehlo`: the client's name for itself.
     Host(Cow<'a, str>),
     /// `helo_parse`, `ehlo_parse`, `mail_parse`, `rcpt_parse`: a command's argument as the client wrote it; `mail_pre`, `rcpt_pre`: the

@@ -106,6 +106,10 @@ fn socket(ip: Option<&str>, port: Option<u16>) -> Option<SocketAddr> {
 pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
     let text = |text: &'a Option<Cow<'_, str>>| Cow::Borrowed(text.as_deref().unwrap_or_default());
     match hook {
+        Hook::PreConnection => Args::Arrival {
+            connections: message.connections.unwrap_or_default(),
+            max_connections: message.max_connections.unwrap_or_default(),
+        },
         Hook::Helo | Hook::Ehlo => Args::Host(text(&message.host)),
         Hook::HeloParse
         | Hook::EhloParse

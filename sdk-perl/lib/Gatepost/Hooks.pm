@@ -10,6 +10,7 @@ package Gatepost::Hooks;
 use strict;
 use warnings;
 
+use Socket ();
 use Qpsmtpd::Address;
 use Qpsmtpd::Constants;
 
@@ -17,6 +18,9 @@ our @CONNECTION_FIELDS = qw(
     remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client
     immune whitelisted naughty karma score authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results
 );
+
+# More connections of one client make no difference to a plugin.
+my $MOST_ADDRESSES = 1000;
 
 my @envelope = qw(sender recipients recipient_parameters);
 
@@ -40,6 +44,21 @@ my $judged = sub {
     return ($args->{plugin}, Qpsmtpd::Constants::verdict_code($args->{verdict}), $args->{message});
 };
 
+# The addresses of the other connections, packed as in qpsmtpd; but only the client's own, once for each of its connections, since that
+# is what plugins count.
+my $arrival = sub {
+    my ($args, $qp) = @_;
+    my $connection = $qp->connection;
+    my $ip = $connection->remote_ip;
+    my $others = ($args->{connections} // 1) - 1;
+    $others = $MOST_ADDRESSES if $others > $MOST_ADDRESSES;
+    my $packed = defined $ip ? Socket::inet_pton($ip =~ /:/ ? Socket::AF_INET6() : Socket::AF_INET(), $ip) : undef;
+    return (
+        (map { $_ => $connection->$_ } qw(remote_ip remote_port local_ip local_port)),
+        max_conn_ip => $args->{max_connections} // 0, child_addrs => [defined $packed && $others > 0 ? ($packed) x $others : ()],
+    );
+};
+
 # As Qpsmtpd::Auth has them. A digest of CRAM-MD5 comes with the challenge it answers.
 my $credentials = sub {
     my $args = shift;
@@ -48,6 +67,7 @@ my $credentials = sub {
 
 # hook => [transaction fields, arguments, is an event]
 our %HOOK = (
+    pre_connection       => [[],         $arrival],
     connect              => [[],         $none],
     helo                 => [[],         sub { $_[0]{host} }],
     ehlo                 => [[],         sub { $_[0]{host} }],
@@ -93,7 +113,7 @@ sub _protocol {
 }
 
 my %served_by = (
-    'pre-connection' => 'connect', 'post-connection' => 'disconnect', map { $_ => 'auth' } qw(auth-plain auth-login auth-cram-md5),
+    'pre-connection' => 'pre_connection', 'post-connection' => 'disconnect', map { $_ => 'auth' } qw(auth-plain auth-login auth-cram-md5),
 );
 
 # Told by Gatepost::Log what this process logs.

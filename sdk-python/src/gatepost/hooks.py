@@ -50,6 +50,7 @@ def parameters(value: Any) -> Dict[str, Any]:
 Converter = Callable[[Any], Any]
 
 HOOKS: Dict[str, Dict[str, Converter]] = {
+    "pre_connection": {"connections": _integer, "max_connections": _integer},
     "connect": {},
     "helo_parse": {"line": text},
     "helo": {"host": text},

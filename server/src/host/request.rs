@@ -46,6 +46,13 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
     let mut message = ArgsMessage::default();
     match args {
         Args::None => {}
+        Args::Arrival {
+            connections,
+            max_connections,
+        } => {
+            message.connections = Some(*connections);
+            message.max_connections = Some(*max_connections);
+        }
         Args::Host(host) => message.host = borrowed(host),
         Args::Line(line) => message.line = borrowed(line),
         Args::Capabilities(lines) => {

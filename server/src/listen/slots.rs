@@ -94,8 +94,8 @@ impl Slots {
 }
 
 impl Slot {
-    /// Counts the connection as this client address's from now on. To be called once.
-    pub fn assign(&mut self, client: IpAddr) -> Result<(), Full> {
+    /// Counts the connection as this client address's from now on, and says how many that are now. To be called once.
+    pub fn assign(&mut self, client: IpAddr) -> Result<usize, Full> {
         let client = client.to_canonical();
         let mut taken = self.slots.taken();
         if !has_room(&taken.by_ip, &client, self.slots.max_per_ip) {
@@ -108,10 +108,12 @@ impl Slot {
             }
             *taken.by_network.entry(network).or_default() += 1;
         }
-        *taken.by_ip.entry(client).or_default() += 1;
+        let count = taken.by_ip.entry(client).or_default();
+        *count += 1;
+        let connections = *count;
         drop(taken);
         self.client = Some(client);
-        Ok(())
+        Ok(connections)
     }
 }
 

@@ -31,6 +31,9 @@ impl Mail {
             ),
         }
         self.log_tls(Some(Hook::Connect));
+        if let Some(next) = self.let_in(wire.output()).await {
+            return Ok(next);
+        }
         let decision = self.ask(Hook::Connect, &Args::None, None).await;
         if let Some(next) = self.settle(wire.output(), Hook::Connect, &decision) {
             return Ok(next);
@@ -53,6 +56,20 @@ impl Mail {
             .collect::<Vec<_>>();
         reply::write_lines(wire.output(), 220, None, &lines);
         Ok(Next::Go)
+    }
+
+    /// Asks whether the client may connect at all. `Some`: it may not, for now; that is all that plugins can say here, as in qpsmtpd.
+    async fn let_in(&mut self, output: &mut Vec<u8>) -> Option<Next> {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let args = Args::Arrival {
+            connections: count(self.connections),
+            max_connections: count(self.shared.config.limits.max_connections_per_ip),
+        };
+        let mut decision = self.ask(Hook::PreConnection, &args, None).await;
+        if decision.verdict == Verdict::Done {
+            decision.verdict = Verdict::Ok;
+        }
+        self.settle(output, Hook::PreConnection, &decision)
     }
 
     async fn look_before_greeting<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {

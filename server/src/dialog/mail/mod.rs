@@ -149,6 +149,8 @@ pub struct Mail {
     remote: Option<SocketAddr>,
     /// What it connected to.
     local: Option<SocketAddr>,
+    /// How many connections of its address there were then, this one included.
+    connections: usize,
     may_xclient: bool,
     may_xforward: bool,
     /// What XCLIENT said.
@@ -218,6 +220,7 @@ impl Mail {
             is_first: true,
             remote: client.remote,
             local: client.local,
+            connections: client.connections,
             may_xclient: client.may_xclient,
             may_xforward: client.may_xforward,
             claims: Box::default(),

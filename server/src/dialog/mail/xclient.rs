@@ -107,6 +107,8 @@ impl Mail {
         self.visit.rehearsal = before.rehearsal;
         self.visit.trace = before.trace;
         self.forwarded.clear();
+        // How many others there are that speak for that client, nobody counts.
+        self.connections = 1;
         self.errors = 0;
         self.auth_failures = 0;
         self.unknown = 0;
