@@ -87,6 +87,14 @@ impl Hook {
             )
     }
 
+    /// Whether a client has to be silent until the reply, as far as the hook tells: behind BDAT, and behind XCLIENT, it has not.
+    pub const fn silences_client(self) -> bool {
+        matches!(
+            self,
+            Hook::PreConnection | Hook::Connect | Hook::Helo | Hook::Ehlo | Hook::Data
+        )
+    }
+
     /// Whether a message is at hand: its header block and its bytes can be read.
     pub const fn has_message(self) -> bool {
         matches!(

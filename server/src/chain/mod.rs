@@ -284,6 +284,7 @@ impl Chain {
             deadline: DEADLINE,
             settings: None,
             departure: &visit.departure,
+            speech: visit.speech.as_deref(),
         };
         for step in &self.observers[hook as usize] {
             match step {
@@ -396,6 +397,7 @@ impl Chain {
             deadline: timeout,
             settings: profile.and_then(Profile::in_force),
             departure: &visit.departure,
+            speech: visit.speech.as_deref(),
         };
         match std::panic::catch_unwind(AssertUnwindSafe(|| plugin.call(&call))) {
             Ok(Answer::Now(outcome)) => outcome,
@@ -486,6 +488,7 @@ impl Chain {
                     deadline: *timeout,
                     settings: visit.profile.as_deref().and_then(Profile::in_force),
                     departure: &visit.departure,
+                    speech: visit.speech.as_deref(),
                 };
                 host.ask(&names, wants, &call).await
             };

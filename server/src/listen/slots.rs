@@ -165,7 +165,8 @@ mod tests {
         let slots = Slots::new(3, 2, None);
         let (one, mapped, other) = ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1");
         let first = take(&slots, one).unwrap();
-        let _second = take(&slots, mapped).unwrap();
+        let mut second = slots.take().unwrap();
+        assert_eq!(second.assign(mapped.parse().unwrap()), Ok(2));
         assert_eq!(take(&slots, one).unwrap_err(), Full::Ip);
         let third = take(&slots, other).unwrap();
         assert_eq!(take(&slots, other).unwrap_err(), Full::All);

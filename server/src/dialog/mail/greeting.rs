@@ -31,10 +31,13 @@ impl Mail {
             ),
         }
         self.log_tls(Some(Hook::Connect));
-        if let Some(next) = self.let_in(wire.output()).await {
+        if let Some(next) = self.let_in(wire, looks).await {
             return Ok(next);
         }
-        let decision = self.ask(Hook::Connect, &Args::None, None).await;
+        let decision = match looks {
+            true => self.ask_and_listen(wire, Hook::Connect, &Args::None).await,
+            false => self.ask(Hook::Connect, &Args::None, None).await,
+        };
         if let Some(next) = self.settle(wire.output(), Hook::Connect, &decision) {
             return Ok(next);
         }
@@ -59,17 +62,21 @@ impl Mail {
     }
 
     /// Asks whether the client may connect at all. `Some`: it may not, for now; that is all that plugins can say here, as in qpsmtpd.
-    async fn let_in(&mut self, output: &mut Vec<u8>) -> Option<Next> {
+    async fn let_in<S: Stream>(&mut self, wire: &mut Wire<S>, looks: bool) -> Option<Next> {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let args = Args::Arrival {
             connections: count(self.connections),
             max_connections: count(self.shared.config.limits.max_connections_per_ip),
         };
-        let mut decision = self.ask(Hook::PreConnection, &args, None).await;
+        let hook = Hook::PreConnection;
+        let mut decision = match looks {
+            true => self.ask_and_listen(wire, hook, &args).await,
+            false => self.ask(hook, &args, None).await,
+        };
         if decision.verdict == Verdict::Done {
             decision.verdict = Verdict::Ok;
         }
-        self.settle(output, Hook::PreConnection, &decision)
+        self.settle(wire.output(), hook, &decision)
     }
 
     async fn look_before_greeting<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
@@ -107,7 +114,7 @@ impl Mail {
         // Before the reply a client does not know whether it may pipeline (RFC 2920 §3.1).
         self.look_for_early_input(wire).await?;
         let args = Args::Host(Cow::Borrowed(host));
-        let decision = self.ask(hook, &args, None).await;
+        let decision = self.ask_and_listen(wire, hook, &args).await;
         if let Some(next) = self.settle(wire.output(), hook, &decision) {
             return Ok(next);
         }
