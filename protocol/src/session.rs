@@ -35,6 +35,8 @@ pub struct Connection {
     pub local: Option<SocketAddr>,
     /// The client's name by reverse DNS, confirmed forward.
     pub remote_host: Option<String>,
+    /// What a plugin knows of who is at the client's end.
+    pub remote_info: Option<String>,
     /// What the listener is for.
     pub direction: Direction,
     /// How the client greeted, once accepted: `HELO` or `EHLO`.
@@ -325,6 +327,7 @@ fields! {
     Quarantine "quarantine",
     Route "route",
     Whitelisted "whitelisted",
+    RemoteInfo "remote_info",
 }
 
 /// A set of fields.

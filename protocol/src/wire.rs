@@ -298,6 +298,8 @@ pub struct ConnectionFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_host: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_info: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub local_ip: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_port: Option<u16>,

@@ -228,4 +228,20 @@ subtest 'points, and messages that are diverted' => sub {
     is_deeply $test->hook('data_post')->entry->{recipients}, [{address => 'bob@example.org', verdict => 'hold'}];
 };
 
+subtest 'addresses of the connection' => sub {
+    my $test = Gatepost::Test->new(plugin => "$dir/moves");
+    my $result = $test->hook('pre_connection', connections => 1, max_connections => 20);
+    is $result->reply, '198.51.100.7 4711 alice', 'seen at once';
+    is_deeply $result->changes, [
+        {op => 'remote', ip => '198.51.100.7'}, {op => 'remote', port => 4711}, {op => 'remote_info', info => 'alice'},
+    ], 'and told the core';
+    $result = $test->hook('connect');
+    is $result->reply, '198.51.100.7 4711 alice', 'which says so from there on';
+    is_deeply $result->changes, [{op => 'local', port => 26}];
+    $result = $test->hook(rcpt => address => 'bob@example.org');
+    is $result->reply, '198.51.100.8';
+    is_deeply $result->changes, [], 'later it is for the process alone';
+    like(Gatepost::Test->new(plugin => "$dir/moves")->hook('connect')->message, qr/^died: local_port: "smtp" is no port/);
+};
+
 done_testing;

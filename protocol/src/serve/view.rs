@@ -21,6 +21,7 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         connection.remote = socket(fields.remote_ip.as_deref(), fields.remote_port);
         connection.local = socket(fields.local_ip.as_deref(), fields.local_port);
         connection.remote_host = owned(&fields.remote_host);
+        connection.remote_info = owned(&fields.remote_info);
         connection.direction = match fields.direction.as_deref() {
             Some("submission") => Direction::Submission,
             Some("relay") => Direction::Relay,

@@ -471,6 +471,17 @@ fn messages() {
         Change::RemoteHost {
             name: text("mail.example.net"),
         },
+        Change::Remote {
+            ip: Some(text("2001:db8::7")),
+            port: Some(40_000),
+        },
+        Change::Local {
+            ip: None,
+            port: Some(25),
+        },
+        Change::RemoteInfo {
+            info: Some(text("alice")),
+        },
     ]);
     message(
         &mut out,

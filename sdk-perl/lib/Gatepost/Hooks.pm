@@ -15,7 +15,7 @@ use Qpsmtpd::Address;
 use Qpsmtpd::Constants;
 
 our @CONNECTION_FIELDS = qw(
-    remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client
+    remote_ip local_ip remote_port local_port remote_host remote_info direction hello hello_host early_talker relay_client
     immune whitelisted naughty karma score authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results
 );
 

@@ -150,6 +150,8 @@ sub _keep {
     elsif ($op eq 'score')        { $connection->{score} += $change->{points} }
     elsif ($op eq 'relay_client') { $connection->{relay_client} = $change->{value} }
     elsif ($op eq 'remote_host')  { $connection->{remote_host} = $change->{name} }
+    elsif ($op eq 'remote_info')  { $connection->{remote_info} = $change->{info} }
+    elsif ($op eq 'remote' || $op eq 'local') { $connection->{"${op}_$_"} = $change->{$_} for grep { defined $change->{$_} } qw(ip port) }
     elsif ($op eq 'immune' || $op eq 'whitelisted') {
         my $flags = ($change->{scope} // '') eq 'transaction' ? $transaction : $connection;
         $flags->{$op} = $change->{reason};

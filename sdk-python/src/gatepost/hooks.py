@@ -91,7 +91,7 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
 EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post"])
 
 CONNECTION_FIELDS = frozenset(
-    "remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client immune whitelisted naughty"
+    "remote_ip local_ip remote_port local_port remote_host remote_info direction hello hello_host early_talker relay_client immune whitelisted naughty"
     " karma score authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results".split()
 )
 TRANSACTION_FIELDS = frozenset(

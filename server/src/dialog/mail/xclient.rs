@@ -81,6 +81,7 @@ impl Mail {
         connection.remote = address(self.remote, claims.addr, claims.port);
         connection.local = address(self.local, claims.dest_addr, claims.dest_port);
         connection.remote_host = claims.name.clone();
+        connection.remote_info = None;
         connection.hello = claims.helo.as_ref().map(|_| match claims.is_extended {
             true => Cow::Borrowed("EHLO"),
             false => Cow::Borrowed("HELO"),
