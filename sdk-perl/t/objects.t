@@ -65,6 +65,9 @@ subtest header => sub {
     is_deeply [$header->delete('X-A', 0)], ["1\n"];
     $header->replace('X-New', "here\n");
     is $header->as_string, "Subject: one\n two\nX-A: three\nJunk\nX-New: here\n";
+    is $header->add('X-Whole', "X-Whole: v=1;\n b=x\n"), "X-Whole: v=1;\n b=x\n", 'a text with the name in front has it once';
+    is $header->replace('X-Whole', 'x-whole: v=2'), "X-Whole: v=2\n";
+    is $header->add(undef, 'X-Found: 1'), "X-Found: 1\n", 'and it may be the only place of the name';
     is_deeply [$header->delete('X-Absent')], [], 'nothing to delete';
 };
 

@@ -197,3 +197,31 @@ fn a_daemon_takes_mail_with_it() {
         server.wait_for_log(wanted, |text| text.contains(wanted));
     }
 }
+
+#[test]
+fn who_could_use_cram_md5_still_can() {
+    let dir = site();
+    let plugins = dir.path().join("config/plugins");
+    std::fs::write(
+        &plugins,
+        "auth/auth_flat_file\nrcpt_ok\nqueue/maildir mail\n",
+    )
+    .unwrap();
+    std::fs::write(
+        dir.path().join("config/flat_auth_pw"),
+        "bob@example.org:secret\n",
+    )
+    .unwrap();
+    let (config, _) = import(dir.path(), &[]);
+    in_order(
+        &config,
+        &[
+            "auth = \"always\"",
+            "[auth]",
+            "mechanisms = [\"CRAM-MD5\", \"PLAIN\", \"LOGIN\"]",
+            "name = \"auth/auth_flat_file\"",
+        ],
+    );
+    std::fs::write(&plugins, "rcpt_ok\nqueue/maildir mail\n").unwrap();
+    assert!(!import(dir.path(), &[]).0.contains("mechanisms"));
+}

@@ -77,6 +77,7 @@ sub _make {
     {
         local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, undef);
         my $register = sub { $plugin->_register($qp, @args); () };
+        _note_as_written($plugin) if $needs->{as_written};
         $needs->{guarded} ? Gatepost::Turns::guard($name, " while it was loaded from $path", $register) : $register->();
     }
     delete $plugin->{_number} if Gatepost::Copies::is_held($plugin);
@@ -88,6 +89,16 @@ sub _make {
         guarded => $needs->{guarded}, environment => $needs->{environment}, name => $name, plugin => $plugin, declared => \@declared, reads => $needs->{notes}, fields => $needs->{fields},
         quiet => Gatepost::Outcome::quiet($name), about => $about,
     };
+}
+
+# What stands behind MAIL and RCPT was noted by qpsmtpd before anybody read it.
+sub _note_as_written {
+    my $plugin = shift;
+    for (['mail_parse', 'envelope_from'], ['rcpt_parse', 'envelope_rcpt']) {
+        my ($hook, $note) = @$_;
+        $plugin->register_hook($hook => sub { $_[0]->connection->notes($note => $_[2]); return DECLINED });
+    }
+    return;
 }
 
 sub other {

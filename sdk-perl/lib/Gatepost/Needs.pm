@@ -6,7 +6,8 @@ package Gatepost::Needs;
 # parent, text that is evaluated) it is sent everything.
 #
 # of_file($path) -> {fields => {NAME => 1}, notes => list of names, or ['*'], environment => whether it or its children may look into
-#                    that, guarded => whether it may do something to the process that others would feel}
+#                    that, guarded => whether it may do something to the process that others would feel, as_written => whether it
+#                    wants to see MAIL and RCPT as the client wrote them, in notes}
 
 use strict;
 use warnings;
@@ -50,9 +51,10 @@ sub _of {
     $text =~ s/^__(?:END|DATA)__\b.*//ms;
     $text =~ s/^=[a-z].*?(?:^=cut\b[^\n]*|\z)//gms;
     $text =~ s/^\s*#[^\n]*//gm;
-    return _all() if $text =~ /\bisa_plugin\b|\beval\b(?!\s*\{)|^\s*do\b(?!\s*\{)/m;
-    return _all() if grep { $_ !~ $harmless } $text =~ /\b(?:use|require)\s+([A-Za-z0-9_:.]+)\s*(?:[;(\[}'"0-9\\]|qw\b|if\b|or\b|\z)/g;
-    return _all() if $text =~ /\brequire\s*[\$("']/;
+    my $as_written = scalar $text =~ /\benvelope_(?:from|rcpt)\b/;
+    return _all($as_written) if $text =~ /\bisa_plugin\b|\beval\b(?!\s*\{)|^\s*do\b(?!\s*\{)/m;
+    return _all($as_written) if grep { $_ !~ $harmless } $text =~ /\b(?:use|require)\s+([A-Za-z0-9_:.]+)\s*(?:[;(\[}'"0-9\\]|qw\b|if\b|or\b|\z)/g;
+    return _all($as_written) if $text =~ /\brequire\s*[\$("']/;
 
     my $children = qr/`|\bqx\b|\b(?:system|exec|fork|open2|open3)\b|\|-|-\||["']\s*\||\|\s*["']/;
     my $environment = $text =~ /\bENV\b|$children/;
@@ -66,12 +68,13 @@ sub _of {
     );
     return {
         fields => \%fields, notes => $text =~ /\bnotes\b/ ? ['*'] : \@notes,
-        environment => $environment, guarded => scalar $text =~ /\bchdir\b|\bCH?LD\b|\bfork\b/,
+        environment => $environment, guarded => scalar $text =~ /\bchdir\b|\bCH?LD\b|\bfork\b/, as_written => $as_written,
     };
 }
 
 sub _all {
-    return {fields => {map { $_ => 1 } Gatepost::Hooks::all_fields()}, notes => ['*'], environment => 1, guarded => 1};
+    my $as_written = shift;
+    return {fields => {map { $_ => 1 } Gatepost::Hooks::all_fields()}, notes => ['*'], environment => 1, guarded => 1, as_written => $as_written};
 }
 
 1;

@@ -39,8 +39,11 @@ sub _tag  { $_[0] =~ /\A([^\s:]+)[ \t]*:/ ? lc $1 : '' }
 sub _name { my $tag = shift; $tag =~ s/:\s*\z//; return $tag }
 
 # A line that does not start with white space would end the field, and start another one of a client's choice.
+# With $name, a text that says the name itself is taken without it: a DKIM signature comes as its whole field.
 sub _value {
-    my $text = shift // '';
+    my ($text, $name) = @_;
+    $text //= '';
+    $text =~ s/\A\Q$name\E:[ \t]*//i if defined $name;
     $text =~ s/[\r\n]+\z//;
     $text =~ s/\r?\n(?![ \t])/\n\t/g;
     return $text;
@@ -56,11 +59,9 @@ sub _positions {
 # Index 0 is the very top; no index, or any other one, the end.
 sub add {
     my ($self, $tag, $text, $index) = @_;
-    my $value = _value($text);
-    if (!defined $tag) {
-        ($tag, $value) = $value =~ /\A([^\s:]+)\s*:\s*(.*)\z/s or return;
-    }
+    if (!defined $tag) { ($tag) = ($text // '') =~ /\A([^\s:]+):/ or return }
     my $name = _name($tag);
+    my $value = _value($text, $name);
     my $line = "$name: $value\n";
     my $top = defined $index && $index == 0;
     splice @{$self->_lines}, $top ? 0 : scalar @{$self->_lines}, 0, $line;
@@ -70,7 +71,8 @@ sub add {
 
 sub replace {
     my ($self, $tag, $text, $n) = @_;
-    my ($name, $value) = (_name($tag), _value($text));
+    my $name = _name($tag);
+    my $value = _value($text, $name);
     my $line = "$name: $value\n";
     my @at = $self->_positions($tag);
     my $at = $at[$n // 0];

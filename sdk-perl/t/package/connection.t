@@ -142,6 +142,11 @@ if (has('Net::IP')) {
     my %about = (%{$from{7}}, args => [negative => 1, strikes => 1, reject => 1, db_dir => "$WORK"], config => {karma_tlds => ['example:-3']});
     my $test = plugin('karma', %about);
     is $test->hook('connect')->rc, DECLINED, 'karma: a stranger';
+    $test->hook(mail_parse => line => 'FROM: <alice@client.example>');
+    is $test->connection->notes('envelope_from'), 'FROM: <alice@client.example>', 'karma: sees MAIL as it was written';
+    is $test->connection->notes('karma'), 0, 'karma: so far nothing is wrong';
+    $test->hook(mail => address => 'alice@client.example');
+    is $test->connection->notes('karma'), -2, 'karma: a space where none may be';
     $test->{connection}{karma} = -9;
     like $test->hook('data')->reply, qr/very bad karma/, 'karma: who behaves badly';
     $test->hook('disconnect');

@@ -93,18 +93,7 @@ pub fn add(
     instead: &[String],
 ) -> Result<(), gatepost_protocol::header::HeaderError> {
     header.rename("Authentication-Results", "Original-Authentication-Results");
-    let mut results = auth_results
-        .iter()
-        .filter(|text| !text.trim().is_empty())
-        .peekable();
-    let mut value = hostname.to_owned();
-    if results.peek().is_none() {
-        value.push_str("; none");
-    }
-    for result in results {
-        value.push_str(";\r\n\t");
-        value.push_str(result.trim());
-    }
+    let value = results(hostname, auth_results);
     header.add("Authentication-Results", value.as_bytes(), true)?;
     if !instead.is_empty() {
         let lines: Vec<&str> = instead
@@ -120,6 +109,33 @@ pub fn add(
         return replaced;
     }
     header.add("Received", value_of(default).as_bytes(), true)
+}
+
+/// Brings the Authentication-Results that [`add`] wrote up to what was found since. One that a plugin has changed stays as it is.
+pub fn add_results(header: &mut HeaderBlock, hostname: &str, before: &[String], now: &[String]) {
+    const NAME: &str = "Authentication-Results";
+    let ours = header.first(NAME) == Some(results(hostname, before).as_bytes());
+    if ours && before != now {
+        // What would make no field was refused when a plugin stored it.
+        let _ = header.replace(NAME, results(hostname, now).as_bytes(), 1);
+    }
+}
+
+/// The value of Authentication-Results (RFC 8601 §2.2).
+fn results(hostname: &str, auth_results: &[String]) -> String {
+    let mut results = auth_results
+        .iter()
+        .filter(|text| !text.trim().is_empty())
+        .peekable();
+    let mut value = hostname.to_owned();
+    if results.peek().is_none() {
+        value.push_str("; none");
+    }
+    for result in results {
+        value.push_str(";\r\n\t");
+        value.push_str(result.trim());
+    }
+    value
 }
 
 fn value_of(field: &str) -> &str {
@@ -255,6 +271,17 @@ mod tests {
             "Received: from x\r\nAuthentication-Results: mx.example.org;\r\n\tiprev=pass policy.iprev=192.0.2.1;\r\n\tspf=fail\r\n\
              Original-Authentication-Results: mx.example.org; spf=pass\r\nFrom: a@b\r\n"
         );
+        let found = [&results[..], &["dkim=pass".to_owned()]].concat();
+        add_results(&mut header, "mx.example.org", &results, &found);
+        let now =
+            "mx.example.org;\r\n\tiprev=pass policy.iprev=192.0.2.1;\r\n\tspf=fail;\r\n\tdkim=pass";
+        let of = |header: &HeaderBlock| header.first("Authentication-Results").map(<[u8]>::to_vec);
+        assert_eq!(of(&header), Some(now.into()));
+        header
+            .replace("Authentication-Results", b"mx.example.org; none", 1)
+            .unwrap();
+        add_results(&mut header, "mx.example.org", &found, &results);
+        assert_eq!(of(&header), Some("mx.example.org; none".into()));
         let mut header = HeaderBlock::default();
         add(&mut header, "mx.example.org", &[], "Received: from x", &[]).unwrap();
         assert_eq!(

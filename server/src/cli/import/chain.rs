@@ -79,6 +79,9 @@ fn free_name(words: &Words, place: &Place, taken: &[String]) -> String {
         .unwrap_or(first)
 }
 
+/// Plugins of qpsmtpd that hook `auth-cram-md5`, for which it offers CRAM-MD5.
+const CHECK_DIGESTS: [&str; 2] = ["auth/auth_flat_file", "auth/auth_vpopmail_sql"];
+
 /// What the chain wants of the daemon.
 pub fn wanted(items: &[Item]) -> Wanted {
     let mut wanted = Wanted::default();
@@ -88,8 +91,11 @@ pub fn wanted(items: &[Item]) -> Wanted {
             Place::Core => wanted.tls = Some(entry.words.arguments().to_vec()),
             _ => (),
         }
-        wanted.auth |=
-            entry.words.file().starts_with("auth/") && !matches!(entry.place, Place::Out(_));
+        let file = entry.words.file();
+        if file.starts_with("auth/") && !matches!(entry.place, Place::Out(_)) {
+            wanted.auth = true;
+            wanted.cram_md5 |= CHECK_DIGESTS.contains(&file);
+        }
     }
     wanted
 }

@@ -46,6 +46,8 @@ pub struct Wanted {
     pub tls: Option<Vec<String>>,
     /// Some plugin knows users.
     pub auth: bool,
+    /// One of them checks digests of CRAM-MD5.
+    pub cram_md5: bool,
 }
 
 struct Files<'a> {
@@ -88,6 +90,11 @@ pub fn head(site: &Site, wanted: &Wanted) -> Head {
         files.say("[tls]");
         files.set("cert", cert);
         files.set("key", key);
+    }
+    if wanted.cram_md5 {
+        files.say("");
+        files.say("[auth]");
+        files.set("mechanisms", vec!["CRAM-MD5", "PLAIN", "LOGIN"]);
     }
     files.say("");
     files.limits();

@@ -124,7 +124,11 @@ impl Mail {
             delivery.shares[at].has_trace = true;
             self.add_trace(message).await;
         }
+        let before = self.visit.session.connection.auth_results.clone();
         let decision = self.put_while_there(wire, hook, message).await;
+        if hook == Hook::DataPost {
+            self.add_results(&before);
+        }
         self.note_decided(delivery, at);
         if decision.ends_message() {
             let fate = Fate::new(hook, decision);
@@ -464,6 +468,14 @@ impl Mail {
                     ),
                 );
             }
+        }
+    }
+    /// Adds to our trace headers what plugins found out when they were there: the plugins that look at signatures do so at `data_post`.
+    fn add_results(&mut self, before: &[String]) {
+        let session = &mut self.visit.session;
+        if let Some(header) = &mut session.transaction.header {
+            let now = &session.connection.auth_results;
+            trace::add_results(header, &self.shared.config.hostname, before, now);
         }
     }
 }

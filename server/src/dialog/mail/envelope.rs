@@ -76,6 +76,7 @@ impl Mail {
         self.transactions += 1;
         self.chunks = Chunks::None;
         self.visit.session.transaction.number = self.transactions;
+        self.results_of_client = self.visit.session.connection.auth_results.len();
         self.note_forwarded();
         self.visit.utf8 = parameters.contains_key("SMTPUTF8");
         let args = Args::Address {

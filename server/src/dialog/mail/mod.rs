@@ -134,6 +134,9 @@ pub struct Mail {
     chunks: Chunks,
     /// Transactions that were begun.
     transactions: u32,
+    /// How many results for the Authentication-Results header there were before the transaction: those are about the client, later ones
+    /// about this one message.
+    results_of_client: usize,
     /// Commands that were refused for good.
     errors: u32,
     /// Attempts to authenticate that failed.
@@ -213,6 +216,7 @@ impl Mail {
             accepted: Vec::new(),
             chunks: Chunks::None,
             transactions: 0,
+            results_of_client: 0,
             errors: 0,
             auth_failures: 0,
             can_secure: false,
@@ -304,6 +308,8 @@ impl Mail {
             self.ask(Hook::ResetTransaction, &Args::None, None).await;
             self.close_record();
             self.visit.session.transaction = Transaction::default();
+            let results = &mut self.visit.session.connection.auth_results;
+            results.truncate(self.results_of_client);
             self.visit.utf8 = false;
             self.visit.profile = None;
             self.visit.divided = false;
