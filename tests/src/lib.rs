@@ -1,7 +1,6 @@
 //! What the black-box tests and benchmarks of Gatepost share: the daemon as a process, and the programs beside it.
 
 pub mod accounts;
-pub mod dns;
 pub mod fuzz;
 pub mod mixed;
 pub mod nodemailer;

@@ -23,6 +23,8 @@ use gatepost_protocol::{
 };
 
 pub use answers::{Answers, kept_for};
+#[cfg(test)]
+pub(crate) use dns::Dns;
 pub use dns::DnsConfig;
 pub use own_files::OwnFiles;
 pub use recent::Recent;

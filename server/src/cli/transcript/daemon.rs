@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::beside::Beside;
 use super::head::Head;
 use super::log::{Log, text_of};
 use super::parse::Dialogue;
@@ -25,21 +26,24 @@ const LOOK: Duration = Duration::from_millis(5);
 /// What the daemon logs for each socket, before the address.
 const LISTENING: &str = "listen: listening on ";
 
-/// A running daemon. It is killed when dropped.
+/// A running daemon. It is killed when dropped, and then what runs beside it.
 pub struct Daemon {
     child: Child,
     stage: Stage,
     reader: Option<JoinHandle<()>>,
+    _beside: Beside,
 }
 
 impl Daemon {
-    /// Writes a head's files and configuration into `dir`, starts `command` with `run -c FILE` behind it, and waits until it listens. Blocks.
+    /// Writes a head's files and configuration into `dir`, starts what runs beside the daemon, then `command` with `run -c FILE` behind it, and
+    /// waits until it listens. Blocks.
     /// An error says why it did not come up, with its log.
     pub fn start(mut command: Command, head: &Head, dir: &Path) -> Result<Daemon, String> {
         let config = dir.join("gatepost.toml");
-        head.prepare(dir)
-            .and_then(|()| std::fs::write(&config, &head.config))
-            .map_err(|error| format!("{} cannot be filled: {error}", dir.display()))?;
+        let unfilled = |error| format!("{} cannot be filled: {error}", dir.display());
+        head.prepare(dir).map_err(unfilled)?;
+        let beside = Beside::start(head, dir)?;
+        std::fs::write(&config, beside.fill_in(&head.config)).map_err(unfilled)?;
         let program = command.get_program().to_owned();
         let mut child = command
             .args(["run", "-c"])
@@ -71,6 +75,7 @@ impl Daemon {
                 patience: PATIENCE,
             },
             reader: Some(reader),
+            _beside: beside,
         };
         daemon.listening()?;
         Ok(daemon)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::beside::Wanted;
 use super::parse::{Dialogue, Mistake};
 use crate::cli::self_signed;
 
@@ -24,6 +25,8 @@ pub struct Head {
     pub config: String,
     /// Files to be written before the server starts, below `$DIR`, with their text.
     pub files: Vec<(PathBuf, String)>,
+    /// What is to be started before the server.
+    pub beside: Wanted,
 }
 
 /// The key of the head's own table of files. The daemon does not see it.
@@ -68,6 +71,8 @@ impl Head {
                 files.push((PathBuf::from(name), text.to_owned()));
             }
         }
+        let beside = Wanted::taken_from(&mut config)
+            .map_err(|(key, why)| mistake(dialogue.head.find(&key).unwrap_or(0), &why))?;
         complete(&mut config, &places.dir);
         if let Some(hostname) = certificate_for(&config, &places.dir) {
             let made = self_signed::make(&[hostname.to_owned()])
@@ -78,6 +83,7 @@ impl Head {
         Ok(Head {
             config: config.to_string(),
             files,
+            beside,
         })
     }
 
@@ -228,8 +234,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_beside_the_daemon_is_none_of_its_configuration() {
+        let head = head(concat!(
+            "[dns]\n'mail.example A' = ['192.0.2.1', '192.0.2.2']\n",
+            "[servers]\nLDAP = ['perl', '$DIR/ldap']\n"
+        ))
+        .unwrap();
+        let config: Table = head.config.parse().unwrap();
+        assert_eq!(config["dns_server"].as_str(), Some("$DNS"));
+        assert!(!config.contains_key("dns") && !config.contains_key("servers"));
+        assert!(head.beside.dns.is_some());
+        assert_eq!(head.beside.servers[0].name, "LDAP");
+        assert_eq!(head.beside.servers[0].command, ["perl", "/d/ldap"]);
+    }
+
+    #[test]
     fn a_mistake_has_its_line() {
-        let mistake = head("a = 1\nb = $DIR").unwrap_err().to_string();
-        assert!(mistake.starts_with("x.smtp:3: "), "{mistake}");
+        for text in [
+            "a = 1\nb = $DIR",
+            "[dns]\n'mail.example A' = 'x'",
+            "[dns]\n'mail.example A' = 1",
+            "[servers]\nDIR = ['true']",
+            "[servers]\nldap = ['true']",
+            "[servers]\nLDAP = 'true'",
+        ] {
+            let mistake = head(text).unwrap_err().to_string();
+            assert!(mistake.starts_with("x.smtp:3: "), "{mistake}");
+        }
     }
 }

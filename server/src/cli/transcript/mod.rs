@@ -3,8 +3,10 @@
 //! `gatepost plugin test` and the black-box tests share this. It needs an address to talk to, the server's log and the folders it
 //! writes to, and knows nothing of how the server was started. `docs/testing.md` describes the form of the files.
 
+mod beside;
 mod client;
 mod daemon;
+mod dns;
 mod head;
 mod log;
 mod mail;
