@@ -64,7 +64,8 @@ subtest strikes => sub {
     is $result->verdict, undef;
     is_deeply $result->changes, [{op => 'note', scope => 'connection', name => 'strikes', value => 1}];
     is_deeply [$result->log], ["info command 'hello' with 'a b'"];
-    $result = $test->hook(unrecognized_command => command => 'HELLO');
+    $result = $test->hook(unrecognized_command => command => 'HELLO', argument => '');
+    is_deeply [$result->log], ["info command 'hello' with nothing"];
     is $result->verdict, 'deny_disconnect';
     is $result->reply, 'Closing connection, 2 unknown commands.';
     is $result->message, '2 strikes';
