@@ -1,6 +1,7 @@
 use strict;
 use warnings;
 
+use File::Temp ();
 use FindBin;
 use Test::More;
 use Gatepost::Test;
@@ -205,6 +206,20 @@ subtest 'the body' => sub {
     ok $test->hook('data_post')->reply eq $all =~ s/\n/\$/gr, 'a message of several pieces';
     is +Gatepost::Test->new(plugin => "$dir/scan", message => "Subject: x\n")->hook('data_post')->reply, '12|Subject: x$',
         'no body at all';
+
+    my $kept = File::Temp->newdir;
+    for (['0700', 0700, 0600], ['02750', 02750, 0640], ['0710', 0710, 0640], ['755', 0755, 0644], [undef, 0700, 0600], ['rwx', 0700, 0600]) {
+        my ($perms, $folder, $file) = @$_;
+        mkdir my $scratch = "$kept/" . ($perms // 'none'), 0700;
+        $test = Gatepost::Test->new(
+            plugin => "$dir/scan", message => "Subject: x\n\none\n", scratch_dir => $scratch, config => {$perms ? (spool_perms => [$perms]) : ()},
+        );
+        $result = $test->hook('data_post');
+        my $path = $test->transaction->notes('files')->[0];
+        is sprintf('%o %o', map { (stat $_)[2] & 07777 } $scratch, $path), sprintf('%o %o', $folder, $file),
+            'spool_perms: ' . ($perms // 'none') . ', of the folder and the file';
+    }
+    like join("\n", $result->log), qr/error spool_perms: rwx is no mode such as 0750/;
 };
 
 {
