@@ -6,6 +6,7 @@ pub mod mixed;
 pub mod nodemailer;
 pub mod postfix;
 pub mod programs;
+pub mod refusals;
 pub mod server;
 pub mod smtp;
 pub mod wait;

@@ -100,6 +100,22 @@ impl Server {
         spooled(&self.stage().spool)
     }
 
+    /// Runs `gatepost` with these words and this server's configuration: exit code, standard output, standard error.
+    pub fn command(&self, words: &[&str]) -> (Option<i32>, String, String) {
+        let output = Command::new(gatepost())
+            .args(words)
+            .arg("-c")
+            .arg(self.dir().join("gatepost.toml"))
+            .output()
+            .expect("the program can be started");
+        let text = |bytes| String::from_utf8(bytes).expect("it is UTF-8");
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         self.daemon.signal(signal).expect("the daemon runs");

@@ -25,6 +25,19 @@ impl Client {
         client
     }
 
+    /// Connects to a daemon that may be gone, or that goes before its greeting.
+    pub fn try_connect(address: SocketAddr) -> Option<Client> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        let mut client = Client {
+            reader: BufReader::new(stream),
+        };
+        let greeting = client.try_reply()?;
+        assert!(greeting.starts_with("220 "), "{greeting}");
+        Some(client)
+    }
+
     /// Connects, and says EHLO.
     pub fn greet(address: SocketAddr) -> Client {
         let mut client = Client::connect(address);

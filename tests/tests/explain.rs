@@ -1,8 +1,9 @@
 //! `gatepost explain`: how a message would be decided, line by line, with nothing delivered; and why one was, from a journal that stays small, survives a kill and holds no secret.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use gatepost::cli::transcript::files;
 use gatepost_tests::programs;
@@ -10,6 +11,7 @@ use gatepost_tests::server::{Server, gatepost, new_folder};
 use gatepost_tests::smtp::Client;
 use gatepost_tests::wait::until;
 use nix::sys::signal::Signal;
+use tempfile::TempDir;
 
 /// Built-in, Python and Perl plugins, with settings of their own for Bob. The places in what is expected are lines of this.
 const CONFIG: &str = r#"hostname = "mx.example.org"
@@ -52,6 +54,20 @@ path = "$DIR/mail"
 plugin.badmailfrom.reject = true
 plugin.headers.require = ["Date"]
 "#;
+
+/// A folder with a configuration and other files, and where the configuration is.
+fn folder(config: &str, others: &[(&str, &str)]) -> (TempDir, PathBuf) {
+    let (dir, _) = new_folder();
+    let path = dir.path().join("gatepost.toml");
+    let text = config
+        .replace("$DIR", &dir.path().to_string_lossy())
+        .replace("$ROOT", &programs::root().to_string_lossy());
+    std::fs::write(&path, text).unwrap();
+    for (name, text) in others {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    (dir, path)
+}
 
 fn explain(config: &Path, arguments: &[&str], message: &str) -> Output {
     let mut child = Command::new(gatepost())
@@ -104,13 +120,7 @@ fn masked(text: &str) -> String {
 
 #[test]
 fn a_rehearsal_says_everything_and_delivers_nothing() {
-    let (dir, _) = new_folder();
-    let config = dir.path().join("gatepost.toml");
-    let places = |text: &str| {
-        text.replace("$DIR", &dir.path().to_string_lossy())
-            .replace("$ROOT", &programs::root().to_string_lossy())
-    };
-    std::fs::write(&config, places(CONFIG)).unwrap();
+    let (dir, config) = folder(CONFIG, &[]);
     let arguments: Vec<&str> =
         "--ip 192.0.2.1 --helo client.example --from a@evil.example --rcpt nobody@example.org --rcpt carol@example.org --rcpt bob@example.org"
             .split(' ')
@@ -218,10 +228,7 @@ max_size = 50
 
 #[test]
 fn what_the_core_itself_refuses_has_its_settings() {
-    let (dir, _) = new_folder();
-    let config = dir.path().join("gatepost.toml");
-    let text = LIMITED.replace("$DIR", &dir.path().to_string_lossy());
-    std::fs::write(&config, text).unwrap();
+    let (_dir, config) = folder(LIMITED, &[]);
     let place = |line: &str| format!("({}:{line})", config.display());
     let long = format!("Subject: x\n\n{}\n", "y".repeat(60));
     let big = format!("Subject: x\n\n{}\n", "y".repeat(1200));
@@ -265,6 +272,43 @@ fn what_the_core_itself_refuses_has_its_settings() {
 }
 
 #[test]
+fn a_rehearsal_does_not_wait_for_what_delays_a_client() {
+    const CONFIG: &str = r#"hostname = "mx.example.org"
+spool_dir = "$DIR/spool"
+
+[[plugin]]
+name = "tarpit"
+run = ["python3", "$DIR/tarpit.py"]
+env = { PYTHONPATH = "$ROOT/sdk-python/src" }
+
+[[plugin]]
+name = "rcpt_ok"
+hosts = ["example.org"]
+
+[[plugin]]
+name = "queue/discard"
+"#;
+    const TARPIT: &str = r#"import gatepost
+
+@gatepost.hook("mail")
+@gatepost.hook("data_post")
+def slow(session):
+    return gatepost.passed("suspicious").delayed(200)
+
+gatepost.run()
+"#;
+    let (_dir, config) = folder(CONFIG, &[("tarpit.py", TARPIT)]);
+    let arguments: Vec<&str> =
+        "--ip 192.0.2.1 --helo client.example --from a@b.example --rcpt bob@example.org"
+            .split(' ')
+            .collect();
+    let begun = Instant::now();
+    let text = explained(&config, &arguments, "Subject: x\n\n");
+    assert_eq!(text.matches("change delay 200s").count(), 2, "{text}");
+    assert!(begun.elapsed() < Duration::from_secs(200), "it has waited");
+}
+
+#[test]
 fn it_says_why_a_client_is_let_be_and_why_not() {
     const CONFIG: &str = r#"hostname = "mx.example.org"
 spool_dir = "$DIR/spool"
@@ -296,12 +340,7 @@ def mail(session):
 
 gatepost.run()
 "#;
-    let (dir, _) = new_folder();
-    let config = dir.path().join("gatepost.toml");
-    let text = CONFIG.replace("$DIR", &dir.path().to_string_lossy());
-    let text = text.replace("$ROOT", &programs::root().to_string_lossy());
-    std::fs::write(&config, text).unwrap();
-    std::fs::write(dir.path().join("lists.py"), LISTS).unwrap();
+    let (dir, config) = folder(CONFIG, &[("lists.py", LISTS)]);
     let arguments: Vec<&str> =
         "--ip 192.0.2.1 --helo client.example --from a@evil.example --rcpt bob@example.org"
             .split(' ')

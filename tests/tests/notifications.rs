@@ -2,27 +2,23 @@
 
 use std::process::Command;
 
+use gatepost_tests::refusals::bob_refuses;
 use gatepost_tests::server::Server;
 use gatepost_tests::smtp::Client;
 use gatepost_tests::wait::until;
 
-/// Two recipients of three refuse what has no author; each mailbox is a folder.
-const HEAD: &str = r#"
-mixed = "bounce"
-[[plugin]]
-name = "headers"
-require = ["From"]
-reject = false
-[[plugin]]
-name = "rcpt_ok"
+/// Bob is not alone in refusing what has no author; each mailbox is a folder.
+const QUEUE: &str = r#"
 [[plugin]]
 name = "queue/maildir"
 path = "$DIR/mail/{local}"
-[user."bob@example.org".plugin.headers]
-reject = true
 [user."jörg@example.org".plugin.headers]
 reject = true
 "#;
+
+fn head() -> String {
+    bob_refuses("", QUEUE)
+}
 
 /// Parses a notification, and compares it with what the arguments say: NAME=VALUE, where a name with one dot in front is a field of the notification, with `message.` or `recipient.` one of
 /// its second part, and `type.N` and `encoding.N` are those of a part.
@@ -112,7 +108,7 @@ fn assert_reads(file: &std::path::Path, expected: &[&str]) {
 
 #[test]
 fn in_ascii() {
-    let server = Server::start(HEAD);
+    let server = Server::start(&head());
     let file = notified(
         &server,
         " ENVID=QQ+2B314159",
@@ -148,7 +144,7 @@ fn in_ascii() {
 
 #[test]
 fn beyond_ascii() {
-    let server = Server::start(HEAD);
+    let server = Server::start(&head());
     let file = notified(
         &server,
         " SMTPUTF8 BODY=8BITMIME RET=HDRS",
@@ -175,7 +171,7 @@ fn beyond_ascii() {
 
 #[test]
 fn with_eight_bits_and_whole() {
-    let server = Server::start(HEAD);
+    let server = Server::start(&head());
     let mut body = b"Subject: x\r\n\r\nhell\xf6\r\n".to_vec();
     body.extend(b"thirty-two bytes are in this one\r\n".repeat(4000));
     let file = notified(
@@ -200,7 +196,7 @@ fn with_eight_bits_and_whole() {
 
 #[test]
 fn of_success() {
-    let server = Server::start(HEAD);
+    let server = Server::start(&head());
     let file = notified(
         &server,
         " ENVID=QQ+2B314159 RET=FULL",
@@ -233,7 +229,7 @@ fn of_success() {
 #[test]
 fn of_delay() {
     let server = Server::start(&format!(
-        r#"{HEAD}
+        r#"{}
 [outbox]
 retry = "1h"
 notify_delay = "1s"
@@ -241,7 +237,8 @@ notify_delay = "1s"
 name = "queue/smtp-forward"
 server = "127.0.0.1"
 port = 1
-"#
+"#,
+        head()
     ));
     let file = notified(
         &server,

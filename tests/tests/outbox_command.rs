@@ -1,48 +1,19 @@
 //! `gatepost outbox` while the daemon runs, and after it.
 
-use std::process::Command;
-
-use gatepost_tests::server::{Server, gatepost};
+use gatepost_tests::refusals::{NOWHERE, bob_refuses};
+use gatepost_tests::server::Server;
 use gatepost_tests::smtp::Client;
 use gatepost_tests::wait::until;
 
-/// Bob refuses what has no author, Carol does not mind; nobody reaches the server for our own mail.
-const HEAD: &str = r#"
-mixed = "bounce"
-[outbox]
-retry = "1h"
-[[plugin]]
-name = "headers"
-require = ["From"]
-reject = false
-[[plugin]]
-name = "rcpt_ok"
-[[plugin]]
-name = "queue/smtp-forward"
-server = "127.0.0.1"
-port = 1
-when = 'direction == "local"'
-[[plugin]]
-name = "queue/maildir"
-[user."bob@example.org".plugin.headers]
-reject = true
-"#;
+/// Nobody reaches the server for our own mail.
+fn head() -> String {
+    let queue = format!("{NOWHERE}[[plugin]]\nname = \"queue/maildir\"\n");
+    bob_refuses("[outbox]\nretry = \"1h\"", &queue)
+}
 
-/// Runs `gatepost outbox` with these words: exit code, standard output, standard error.
+/// Runs `gatepost outbox` with these words.
 fn outbox(server: &Server, words: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(gatepost())
-        .arg("outbox")
-        .args(words)
-        .arg("-c")
-        .arg(server.dir().join("gatepost.toml"))
-        .output()
-        .expect("the program can be started");
-    let text = |bytes| String::from_utf8(bytes).expect("it is UTF-8");
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    server.command(&[&["outbox"], words].concat())
 }
 
 fn listed(server: &Server) -> Vec<String> {
@@ -53,7 +24,7 @@ fn listed(server: &Server) -> Vec<String> {
 
 #[test]
 fn list_show_retry_remove() {
-    let mut server = Server::start(HEAD);
+    let mut server = Server::start(&head());
     assert_eq!(listed(&server), [""; 0]);
     let mut client = Client::greet(server.address());
     client.ask("MAIL FROM:<alice@client.example>", "250");
@@ -108,7 +79,7 @@ fn list_show_retry_remove() {
 
 #[test]
 fn what_is_due_after_a_start_was_retried_before_it() {
-    let mut server = Server::start(HEAD);
+    let mut server = Server::start(&head());
     let mut client = Client::greet(server.address());
     client.ask("MAIL FROM:<alice@client.example>", "250");
     client.ask("RCPT TO:<carol@example.org>", "250");
@@ -122,7 +93,7 @@ fn what_is_due_after_a_start_was_retried_before_it() {
     let line = &listed(&server)[0];
     let id = line.split(' ').next().expect("an ID");
     assert_eq!(outbox(&server, &["retry", id]).0, Some(0));
-    server.start_again(HEAD);
+    server.start_again(&head());
     server.wait_for_log("a second attempt", |text| {
         text.starts_with("outbox: 1 recipients wait after attempt 2")
     });

@@ -1,42 +1,23 @@
 //! What is in the outbox when the daemon is killed is delivered by the next one.
 
+use gatepost_tests::refusals::{NOWHERE, bob_refuses};
 use gatepost_tests::server::Server;
 use gatepost_tests::smtp::Client;
 use gatepost_tests::wait::until;
 use nix::sys::signal::{Signal, kill};
 
-/// Bob refuses what has no author, Carol does not mind. `{}` is what stands before the Maildirs in the chain.
-const HEAD: &str = r#"
-mixed = "bounce"
-[outbox]
+/// `before` is what stands before the Maildirs in the chain.
+fn head(before: &str) -> String {
+    const SETTINGS: &str = r#"[outbox]
 retry = "20ms"
 max_notifications_per_sender = 100000
-max_notifications = 100000
-[[plugin]]
-name = "headers"
-require = ["From"]
-reject = false
-[[plugin]]
-name = "rcpt_ok"
-{}
+max_notifications = 100000"#;
+    const MAILDIRS: &str = r#"
 [[plugin]]
 name = "queue/maildir"
 path = "$DIR/mail/{local}"
-[user."bob@example.org".plugin.headers]
-reject = true
 "#;
-
-/// A server for our own mail that nobody ever reaches.
-const NOWHERE: &str = r#"
-[[plugin]]
-name = "queue/smtp-forward"
-server = "127.0.0.1"
-port = 1
-when = 'direction == "local"'
-"#;
-
-fn head(before: &str) -> String {
-    HEAD.replacen("{}", before, 1)
+    bob_refuses(SETTINGS, &format!("{before}{MAILDIRS}"))
 }
 
 /// Sends a message that Bob will refuse; whether it was acknowledged.

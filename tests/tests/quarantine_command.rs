@@ -1,12 +1,10 @@
 //! `gatepost quarantine` while the daemon runs, and while it does not.
 
-use std::process::Command;
-
 use gatepost::outbox::Outbox;
 use gatepost::outbox::store::{Kind, Why};
 use gatepost_protocol::services::MemoryMessage;
 use gatepost_protocol::{Address, HeaderBlock, Parameters, Session};
-use gatepost_tests::server::{Server, gatepost};
+use gatepost_tests::server::Server;
 
 /// `headers` would refuse all of these messages, if it were asked when they are released.
 const HEAD: &str = r#"
@@ -22,32 +20,16 @@ path = "$DIR/mail/{local}"
 
 const HEADER: &str = "Subject: Gr\u{fc}\u{df}e\r\n";
 
-/// Runs `gatepost` with these words and the server's configuration: exit code, standard output, standard error.
-fn run(server: &Server, words: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(gatepost())
-        .args(words)
-        .arg("-c")
-        .arg(server.dir().join("gatepost.toml"))
-        .output()
-        .expect("the program can be started");
-    let text = |bytes| String::from_utf8(bytes).expect("it is UTF-8");
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
-    )
-}
-
 /// Runs it where nothing may go wrong; standard output.
 fn done(server: &Server, words: &[&str]) -> String {
-    let (code, text, errors) = run(server, words);
+    let (code, text, errors) = server.command(words);
     assert_eq!((code, errors.as_str()), (Some(0), ""), "{words:?}");
     text
 }
 
 /// Runs it where something has to go wrong; standard error.
 fn refused(server: &Server, words: &[&str], expected: i32) -> String {
-    let (code, text, errors) = run(server, words);
+    let (code, text, errors) = server.command(words);
     assert_eq!((code, text.as_str()), (Some(expected), ""), "{words:?}");
     errors
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use gatepost_tests::programs;
+use gatepost_tests::refusals::bob_refuses;
 use gatepost_tests::server::Server;
 use gatepost_tests::smtp::Client;
 use nix::fcntl::OFlag;
@@ -208,20 +209,10 @@ fn through_tmp_where_files_must_have_names() {
     assert_eq!(tried, 1, "once is enough:\n{trace}");
 }
 
-/// Bob refuses what has no author, and our own mail stays where it is.
-const MIXED: &str = r#"
-mixed = "bounce"
-[[plugin]]
-name = "headers"
-require = ["From"]
-reject = false
-[[plugin]]
-name = "rcpt_ok"
-[[plugin]]
+/// Our own mail stays where it is.
+const NOT_OUR_OWN: &str = r#"[[plugin]]
 name = "queue/maildir"
 when = 'direction != "local"'
-[user."bob@example.org".plugin.headers]
-reject = true
 "#;
 
 #[test]
@@ -233,7 +224,7 @@ fn a_notification_is_on_disk_before_the_250_of_what_it_is_about() {
         client.ask("DATA", "354");
         client.ask("Subject: x\r\n\r\nhello\r\n.", "250");
     };
-    let Some((server, trace)) = watched(MIXED, |_| Vec::new(), told) else {
+    let Some((server, trace)) = watched(&bob_refuses("", NOT_OUR_OWN), |_| Vec::new(), told) else {
         return;
     };
     let calls = calls(&trace);

@@ -47,6 +47,7 @@ pub(super) const fn is_about_client(hook: Hook) -> bool {
             | Hook::Rcpt
             | Hook::Data
             | Hook::DataHeadersEnd
+            | Hook::DataLines
             | Hook::DataPostHeaders
             | Hook::DataPost
             | Hook::QueuePre

@@ -188,11 +188,9 @@ impl Chain {
                     self.note_shadow(visit, hook, at, outcome);
                     continue;
                 }
-                if self.members[at].hooks.has(hook) {
-                    // The site's instance has been asked and gave its points: the same find is not to count twice.
-                    let gives_points = |change: &Change| matches!(change, Change::Score { .. });
-                    outcome.changes.retain(|change| !gives_points(change));
-                }
+                // The score is one for all recipients: it must not depend on who of them was named, nor count a find once for each.
+                let gives_points = |change: &Change| matches!(change, Change::Score { .. });
+                outcome.changes.retain(|change| !gives_points(change));
                 self.apply(visit, hook, at, &mut outcome);
                 self.note_delay(visit, hook, &outcome);
                 let finding = Finding::from(outcome);

@@ -453,24 +453,27 @@ async fn a_plugin_made_for_a_user_is_asked_where_the_chain_has_none() {
 }
 
 #[tokio::test]
-async fn points_of_a_plugin_that_is_asked_late_do_not_count_twice() {
-    let gives = |_: &Call<'_>| Outcome::pass("").with_change(Change::score(2.5, "listed"));
-    let open = Distinctions {
-        is_open: true,
-        ..Distinctions::default()
-    };
-    let chain = Chain::with_distinctions(vec![local("x", Hook::Connect, gives)], open);
-    let mut visit = Visit::default();
-    run(&chain, &mut visit, Hook::Connect).await;
-    let own = made(1, Hook::Connect, |_| {
-        let points = Change::score(2.5, "listed");
-        let asked = Change::connection_note("asked", true);
-        Outcome::pass("").with_change(points).with_change(asked)
-    });
-    visit.profile = Some(found(&chain, "x", Some(own), Policy::default()));
-    chain.run(&mut visit, Hook::Rcpt, &Args::None, None).await;
-    assert!(visit.session.connection.notes.contains_key("asked"));
-    assert_eq!(visit.session.score(), 2500);
+async fn who_is_asked_late_gives_no_points() {
+    // The site's own gives some as well, or is not asked there.
+    for (hook, points) in [(Hook::Connect, 2500), (Hook::Rcpt, 0)] {
+        let gives = |_: &Call<'_>| Outcome::pass("").with_change(Change::score(2.5, "listed"));
+        let open = Distinctions {
+            is_open: true,
+            ..Distinctions::default()
+        };
+        let chain = Chain::with_distinctions(vec![local("x", hook, gives)], open);
+        let mut visit = Visit::default();
+        run(&chain, &mut visit, Hook::Connect).await;
+        let own = made(1, Hook::Connect, |_| {
+            let points = Change::score(2.5, "listed");
+            let asked = Change::connection_note("asked", true);
+            Outcome::pass("").with_change(points).with_change(asked)
+        });
+        visit.profile = Some(found(&chain, "x", Some(own), Policy::default()));
+        chain.run(&mut visit, Hook::Rcpt, &Args::None, None).await;
+        assert!(visit.session.connection.notes.contains_key("asked"));
+        assert_eq!(visit.session.score(), points, "{hook}");
+    }
 }
 
 #[test]

@@ -150,6 +150,37 @@ impl Client {
 }
 
 impl Envelope {
+    /// That of a message of our own, from nobody, with a header block of `header_end` bytes and an empty line behind it; it came just now and is due at once.
+    /// All lengths in bytes.
+    pub fn of_our_own(
+        kind: Kind,
+        origin: String,
+        recipients: Vec<Recipient>,
+        size: u64,
+        header_end: u64,
+    ) -> Envelope {
+        let now = millis(SystemTime::now());
+        Envelope {
+            kind,
+            origin,
+            arrived: now,
+            released: None,
+            attempts: 0,
+            due: now,
+            reason: String::new(),
+            delay_told: false,
+            sender: Address::default(),
+            sender_parameters: Parameters::new(),
+            recipients,
+            quarantine: None,
+            withheld: None,
+            client: Client::ourselves(),
+            size,
+            header_end,
+            body_start: header_end + 2,
+        }
+    }
+
     /// The session in which the message is to be delivered, with all of its recipients. `number` is the attempt's.
     pub fn session(
         &self,

@@ -17,7 +17,7 @@ mod tests;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use gatepost_protocol::delivered::Delivered;
 use gatepost_protocol::{
@@ -258,29 +258,23 @@ async fn draft_of(
     let folder = folder.clone();
     let draft = blocking(move || folder.draft()).await?;
     let draft = copy(draft, Delivered::new(transaction, message)).await?;
-    let now = millis(SystemTime::now());
     let header_end = header_length(transaction);
     let body = transaction
         .body_start
         .saturating_sub(transaction.header_end);
     let envelope = Envelope {
-        kind: Kind::Message,
-        origin: name_of(session),
-        arrived: now,
-        released: None,
-        attempts: 0,
-        due: now,
-        reason: String::new(),
-        delay_told: false,
         sender: transaction.sender.clone().unwrap_or_default(),
         sender_parameters: transaction.sender_parameters.clone(),
-        recipients,
         quarantine: transaction.quarantine.clone(),
-        withheld: None,
         client: Client::of(session),
-        size: draft.size(),
-        header_end,
         body_start: header_end + body,
+        ..Envelope::of_our_own(
+            Kind::Message,
+            name_of(session),
+            recipients,
+            draft.size(),
+            header_end,
+        )
     };
     Ok((draft, envelope))
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gatepost_protocol::delivered::{Delivered, is_binary};
 use gatepost_protocol::{Level, Message, Parameters, Session, Transaction};
 
-use super::envelope::{Client, Envelope, Kind, Recipient, millis};
+use super::envelope::{Envelope, Kind, Recipient};
 use super::folder::{Draft, Id, blocking, random};
 use super::suppress::{Event, suppressed};
 use super::{Action, LINE, LOGGED_AS, News, Outbox, append, copy, name_of};
@@ -191,31 +191,21 @@ impl Outbox {
         if smtputf8 {
             sender_parameters.insert("SMTPUTF8".to_owned(), None);
         }
-        let now = millis(SystemTime::now());
         let recipient = Recipient {
             address: session.transaction.sender.clone().unwrap_or_default(),
             parameters: Parameters::new(),
             route: None,
         };
+        // From nobody: nothing may come back because of it (RFC 3464 §2).
         let envelope = Envelope {
-            kind: Kind::Notification,
-            origin: name_of(session),
-            arrived: now,
-            released: None,
-            attempts: 0,
-            due: now,
-            reason: String::new(),
-            delay_told: false,
-            // RFC 3464 §2: nothing may come back because of it.
-            sender: Default::default(),
             sender_parameters,
-            recipients: vec![recipient],
-            quarantine: None,
-            withheld: None,
-            client: Client::ourselves(),
-            size: draft.size(),
-            header_end,
-            body_start: header_end + 2,
+            ..Envelope::of_our_own(
+                Kind::Notification,
+                name_of(session),
+                vec![recipient],
+                draft.size(),
+                header_end,
+            )
         };
         Ok((draft, envelope))
     }

@@ -9,7 +9,7 @@ use gatepost_protocol::{
     Address, Bounce, Direction, HeaderBlock, Parameters, ServiceError, Session, Submission,
 };
 
-use super::envelope::{Client, Envelope, Kind, Recipient, millis};
+use super::envelope::{Envelope, Kind, Recipient};
 use super::folder::{blocking, random};
 use super::{Action, LINE, News, Outbox};
 use crate::message::data::normalized;
@@ -38,32 +38,21 @@ impl Outbox {
         let size = (header.len() + rest.len()) as u64;
         let room = self.schedule.room(1, size);
         let _room = room.map_err(|full| later(&io::Error::other(full)))?;
-        let now = millis(SystemTime::now());
+        let recipients = recipients.into_iter().map(|address| Recipient {
+            address,
+            parameters: Parameters::new(),
+            route: None,
+        });
         let envelope = Envelope {
-            kind: Kind::Message,
-            origin: "plugin".to_owned(),
-            arrived: now,
-            released: None,
-            attempts: 0,
-            due: now,
-            reason: String::new(),
-            delay_told: false,
             sender,
             sender_parameters,
-            recipients: recipients
-                .into_iter()
-                .map(|address| Recipient {
-                    address,
-                    parameters: Parameters::new(),
-                    route: None,
-                })
-                .collect(),
-            quarantine: None,
-            withheld: None,
-            client: Client::ourselves(),
-            size,
-            header_end: header.len() as u64,
-            body_start: header.len() as u64 + 2,
+            ..Envelope::of_our_own(
+                Kind::Message,
+                "plugin".to_owned(),
+                recipients.collect(),
+                size,
+                header.len() as u64,
+            )
         };
         let folder = self.folder.clone();
         let draft = blocking(move || {

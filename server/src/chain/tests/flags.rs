@@ -159,6 +159,33 @@ async fn whoever_has_a_flag_by_now_is_not_refused_for_what_was_deferred_before()
 }
 
 #[tokio::test]
+async fn nothing_that_a_friend_sends_is_refused_at_any_hook_before_queue() {
+    for hook in [
+        Hook::Connect,
+        Hook::Helo,
+        Hook::Ehlo,
+        Hook::Mail,
+        Hook::Rcpt,
+        Hook::Data,
+        Hook::DataHeadersEnd,
+        Hook::DataLines,
+        Hook::DataPostHeaders,
+        Hook::DataPost,
+        Hook::QueuePre,
+    ] {
+        let chain = Chain::new(vec![local("x", hook, |_| Outcome::fail("spam"))]);
+        for (is_friend, verdict) in [(false, Verdict::Deny), (true, Verdict::Declined)] {
+            let mut visit = Visit::default();
+            if is_friend {
+                friend().apply(&mut visit.session, "x").unwrap();
+            }
+            let decision = run(&chain, &mut visit, hook).await;
+            assert_eq!(decision.verdict, verdict, "{hook}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn errors_and_hooks_that_judge_nobody_know_no_flags() {
     let chain =
         |hook, outcome: fn() -> Outcome| Chain::new(vec![local("x", hook, move |_| outcome())]);

@@ -81,11 +81,20 @@ async fn ok_to_lines_ends_that_plugins_part_in_the_message_and_nobody_elses() {
 
 #[tokio::test]
 async fn whether_anybody_still_wants_lines() {
-    let chain = Chain::new(vec![local("a", Hook::DataLines, |_| Outcome::ok(""))]);
-    let mut visit = Visit::default();
-    assert!(chain.wants_lines(&visit));
-    run(&chain, &mut visit, Hook::DataLines).await;
-    assert!(!chain.wants_lines(&visit));
+    for seen_enough in [
+        Verdict::Ok,
+        Verdict::Discard,
+        Verdict::Quarantine,
+        Verdict::Hold,
+    ] {
+        let chain = Chain::new(vec![local("a", Hook::DataLines, move |_| {
+            Outcome::declined().with_verdict(seen_enough)
+        })]);
+        let mut visit = Visit::default();
+        assert!(chain.wants_lines(&visit));
+        run(&chain, &mut visit, Hook::DataLines).await;
+        assert!(!chain.wants_lines(&visit));
+    }
 }
 
 #[tokio::test]

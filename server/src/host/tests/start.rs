@@ -87,6 +87,7 @@ async fn every_mistake_in_a_ready_is_named_with_the_nearest_name() {
     let wrong = ReadyHook {
         mode: Some("obserev".to_owned()),
         fields: vec!["remote_pi".to_owned(), "moon_phase".to_owned()],
+        priority: Some("frist".into()),
         ..hook("rctp")
     };
     let ready = ready(
@@ -118,6 +119,10 @@ async fn every_mistake_in_a_ready_is_named_with_the_nearest_name() {
         (
             "one",
             "it asks for an unknown field `moon_phase`; is it made for a newer gatepost?",
+        ),
+        (
+            "one",
+            "it asks for a priority that is neither `first`, `last` nor an integer of 32 bits",
         ),
         (
             "two",

@@ -1,6 +1,7 @@
 //! Messages that are withheld, and released.
 
 use std::sync::Barrier;
+use std::time::SystemTime;
 
 use super::super::store::{Kind, Why, release};
 use super::*;
@@ -56,6 +57,16 @@ fn addresses(names: &[&str]) -> Vec<Address> {
 
 fn bob() -> Vec<Address> {
     addresses(&["bob@example.org"])
+}
+
+/// Puts a message for Bob into quarantine; its name.
+async fn quarantined(outbox: &Outbox) -> String {
+    let (session, message) = incoming("x\r\n", &["bob@example.org"]);
+    let store = outbox.store();
+    store
+        .keep(&QUARANTINED, &session, &bob(), &message)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -191,10 +202,7 @@ async fn a_quarantined_message_goes_when_it_is_too_old_and_a_held_one_stays() {
     let (session, message) = incoming("x\r\n", &["bob@example.org"]);
     let outbox = bed.open();
     let store = outbox.store();
-    let quarantined = store
-        .keep(&QUARANTINED, &session, &bob(), &message)
-        .await
-        .unwrap();
+    let quarantined = quarantined(&outbox).await;
     let held = store.keep(&HELD, &session, &bob(), &message).await.unwrap();
     let arrived = bed.envelope(&quarantined).arrived;
     // One daemon knows when it goes as well as the next.
@@ -214,13 +222,9 @@ async fn a_quarantined_message_goes_when_it_is_too_old_and_a_held_one_stays() {
 #[tokio::test]
 async fn a_released_message_does_not_go_for_its_age() {
     let bed = Bed::new();
-    let (session, message) = incoming("x\r\n", &["bob@example.org"]);
     let outbox = bed.open();
     let store = outbox.store();
-    let id = store
-        .keep(&QUARANTINED, &session, &bob(), &message)
-        .await
-        .unwrap();
+    let id = quarantined(&outbox).await;
     bed.release(&id, &[]).unwrap();
     // Before the daemon has seen that, and after.
     store.expire(Millis::MAX / 2).await;
@@ -267,13 +271,8 @@ async fn a_full_store_says_so_and_is_counted() {
 #[tokio::test]
 async fn it_is_withheld_whatever_a_crash_left() {
     let bed = Bed::new();
-    let (session, message) = incoming("x\r\n", &["bob@example.org"]);
     let outbox = bed.open();
-    let store = outbox.store();
-    let id = store
-        .keep(&QUARANTINED, &session, &bob(), &message)
-        .await
-        .unwrap();
+    let id = quarantined(&outbox).await;
     let dir = bed.folder().path().to_owned();
     // A release that did not get to its rename, and a message that did not get its envelope.
     let released = bed.envelope(&id).released(1);
