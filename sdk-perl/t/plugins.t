@@ -74,6 +74,12 @@ subtest strikes => sub {
     is_deeply $test->ready->{hooks}[0]{reads}, ['*'];
 };
 
+subtest 'keys of its own' => sub {
+    my $test = Gatepost::Test->new(plugin => "$dir/keeps_a_priority");
+    is $test->ready->{hooks}[0]{priority}, 5;
+    is $test->hook(rcpt => address => 'bob@example.org')->reply, 'LOG_NOTICE';
+};
+
 subtest isa_plugin => sub {
     my $test = Gatepost::Test->new(plugin => "$dir/strikes_strictly");
     my $result = $test->hook(unrecognized_command => command => 'HELLO');
