@@ -94,6 +94,7 @@ impl Chain {
             observers: std::array::from_fn(|_| Vec::new()),
             fields: FieldSet::NONE,
             hosts: Vec::new(),
+            held: Default::default(),
         };
         let mut parts = Vec::new();
         for Entry {

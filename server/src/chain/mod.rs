@@ -11,8 +11,9 @@ mod settle;
 mod tests;
 mod visit;
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -51,6 +52,8 @@ pub struct Chain {
     observers: [Vec<Step>; Hook::COUNT],
     fields: FieldSet,
     hosts: Vec<Farewell>,
+    /// Lives as long as the chain.
+    held: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// What a host is to hear at the end of a session.
@@ -100,6 +103,11 @@ impl Chain {
         let mut members = members.copied();
         !self.observers[hook].is_empty()
             || members.any(|at| self.takes_part(visit, Hook::DataLines, at))
+    }
+
+    /// Keeps something for as long as anybody has the chain, such as the processes of its plugins. Only the first call counts.
+    pub fn hold(&self, what: impl Any + Send + Sync) {
+        let _ = self.held.set(Box::new(what));
     }
 
     /// Whether anybody in another process subscribed to a field, at any hook.

@@ -20,21 +20,44 @@ use crate::chain::{Chain, Entry, Made, Rules, Visit};
 use crate::config::{self, Config, FlatFiles, LevelChange, Mistakes, PluginConfig, PluginKind};
 use crate::host::{self, Declared, Processes, StartError, Started};
 use crate::listen::tls::Credentials;
-use crate::services::{Core, DnsConfig, OwnFiles, Told, kept_for};
+use crate::services::{ConfigHook, Core, DnsConfig, OwnFiles, RecipientHook, Told, kept_for};
 use crate::{plugins, report};
 
 /// A chain whose plugins run, and all it stands on.
 pub struct Assembled {
+    pub generation: Generation,
+    /// What plugins may ask; the core reads its own flat files by it, too.
+    pub services: Arc<Core>,
+    pub runtime: Runtime,
+}
+
+/// What a configuration became. A reload makes another one.
+pub struct Generation {
     pub config: Arc<Config>,
     pub chain: Arc<Chain>,
     /// Who has settings elsewhere than in the configuration, where anybody may have.
     pub users: Option<Arc<Users>>,
+    /// They end with the chain.
     pub processes: Processes,
-    /// What plugins may ask; the core reads its own flat files by it, too.
-    pub services: Arc<Core>,
     /// What TLS needs, where it is configured.
     pub credentials: Option<Arc<Credentials>>,
-    pub runtime: Runtime,
+}
+
+impl Generation {
+    /// From now on its flat files and its plugins answer what the core is asked.
+    pub fn answer_questions(&self, services: &Core) {
+        let files = FlatFiles::new(self.config.flat_files.clone());
+        services.read_files(Arc::new(move |name| Ok(files.lines(name).to_vec())));
+        // The chain's plugins hold the services: not to be held by them in turn.
+        let chain = Arc::downgrade(&self.chain);
+        let hook: ConfigHook =
+            Arc::new(move |name| Box::pin(ask_for_file(chain.clone(), name.to_owned())));
+        services.ask_first(self.chain.asks(Hook::Config).then_some(hook));
+        let chain = Arc::downgrade(&self.chain);
+        let hook: RecipientHook =
+            Box::new(move |address| Box::pin(ask_about_recipient(chain.clone(), address.clone())));
+        services.ask_about_recipients(self.chain.asks(Hook::RecipientValid).then_some(hook));
+    }
 }
 
 /// Reads the configuration and starts every plugin. Where anything is wrong it is on standard error, all of it, and the exit code is returned.
@@ -53,51 +76,114 @@ pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
     let config = Arc::new(config);
     let runtime =
         super::runtime().map_err(|error| failed("the runtime cannot be started", error))?;
-    let credentials = credentials(&config);
     let services = services(&config);
-    let assembled = runtime.block_on(assemble(&config, definitions, &services));
-    let (chain, users, processes, credentials) = match (assembled, credentials) {
-        (Ok((chain, users, processes)), Ok(credentials)) => (chain, users, processes, credentials),
-        (Ok((_, _, processes)), Err(mistakes)) => {
-            runtime.block_on(processes.shutdown(Duration::ZERO));
-            return Err(wrong(&mistakes));
-        }
-        (Err(mistakes), Ok(_)) => return Err(wrong(&mistakes)),
-        (Err(others), Err(mut mistakes)) => {
-            mistakes.extend(others);
-            return Err(wrong(&mistakes));
-        }
-    };
-    if !chain.asks(Hook::Queue) {
-        eprintln!(
-            "warning: no plugin takes part in the hook `queue`: every message will be answered 451; add one to the chain, such as queue/maildir"
-        );
+    let made = runtime.block_on(make(config, definitions, &services, None));
+    let (generation, warnings) = made.map_err(|mistakes| wrong(&mistakes))?;
+    if !warnings.is_empty() {
+        eprintln!("{warnings}");
     }
+    generation.answer_questions(&services);
     Ok(Assembled {
-        config,
-        chain,
-        users,
-        processes,
+        generation,
         services,
-        credentials,
         runtime,
     })
 }
 
-/// Reads the certificates; what is doubtful about them is on standard error.
-fn credentials(config: &Config) -> Result<Option<Arc<Credentials>>, Mistakes> {
+/// The same for a daemon that runs: what is to be in force after a reload. Nothing that is in force is touched. Where plugins are `renewed` by name, the processes of others
+/// are taken over from those of `before`, as far as they are the same.
+///
+/// # Errors
+/// All that is wrong with the configuration, or with a plugin that does not start.
+pub async fn again(
+    path: Option<PathBuf>,
+    services: &Arc<Core>,
+    before: &Processes,
+    renewed: &[String],
+) -> Result<(Generation, String), String> {
+    let definitions = plugins::all();
+    let read = tokio::task::spawn_blocking(move || {
+        let read = config::load(path.as_deref(), &definitions);
+        read.map(|config| (config, definitions))
+    });
+    let read = read.await.map_err(|error| error.to_string())?;
+    let (config, definitions) = read.map_err(|mistakes| mistakes.to_string())?;
+    let doubtful = config.warnings.to_string();
+    let own = config.scopes.all().flat_map(|scope| &scope.plugins);
+    let names: Vec<&str> = config
+        .plugins
+        .iter()
+        .chain(own)
+        .map(|it| &*it.name)
+        .collect();
+    if let Some(unknown) = renewed.iter().find(|name| !names.contains(&name.as_str())) {
+        return Err(format!(
+            "there is no plugin `{unknown}` in the configuration"
+        ));
+    }
+    let made = make(
+        Arc::new(config),
+        definitions,
+        services,
+        Some((before, renewed)),
+    )
+    .await;
+    let (generation, warnings) = made.map_err(|mistakes| mistakes.to_string())?;
+    let warnings = [doubtful, warnings]
+        .into_iter()
+        .filter(|text| !text.is_empty());
+    Ok((generation, warnings.collect::<Vec<_>>().join("\n")))
+}
+
+/// Makes of a configuration what it says; and says what is doubtful about it.
+async fn make(
+    config: Arc<Config>,
+    definitions: Vec<Definition>,
+    services: &Arc<Core>,
+    before: Option<(&Processes, &[String])>,
+) -> Result<(Generation, String), Mistakes> {
+    let credentials = credentials(&config);
+    let assembled = assemble(&config, definitions, services, before).await;
+    let (chain, users, processes, (credentials, mut warnings)) = match (assembled, credentials) {
+        (Ok((chain, users, processes)), Ok(credentials)) => (chain, users, processes, credentials),
+        // What was started ends with its last owner.
+        (Ok(_), Err(mistakes)) => return Err(mistakes),
+        (Err(mistakes), Ok(_)) => return Err(mistakes),
+        (Err(others), Err(mut mistakes)) => {
+            mistakes.extend(others);
+            return Err(mistakes);
+        }
+    };
+    if !chain.asks(Hook::Queue) {
+        let nobody = "warning: no plugin takes part in the hook `queue`: every message will be answered 451; add one to the chain, such as queue/maildir";
+        warnings = match warnings.is_empty() {
+            true => nobody.to_owned(),
+            false => format!("{warnings}\n{nobody}"),
+        };
+    }
+    chain.hold(processes.clone());
+    let generation = Generation {
+        config,
+        chain,
+        users,
+        processes,
+        credentials,
+    };
+    Ok((generation, warnings))
+}
+
+/// Reads the certificates, and says what is doubtful about them.
+fn credentials(config: &Config) -> Result<(Option<Arc<Credentials>>, String), Mistakes> {
     let Some(tls) = &config.tls else {
-        return Ok(None);
+        return Ok((None, String::new()));
     };
     match Credentials::read(tls) {
         Ok((credentials, mut warnings)) => {
             for warning in &mut warnings {
                 warning.message.insert_str(0, "warning: ");
             }
-            if !warnings.is_empty() {
-                eprintln!("{}", Mistakes::in_tls(tls, warnings));
-            }
-            Ok(Some(credentials))
+            let warnings = Mistakes::in_tls(tls, warnings).to_string();
+            Ok((Some(credentials), warnings))
         }
         Err(errors) => Err(Mistakes::in_tls(tls, errors)),
     }
@@ -114,9 +200,10 @@ type Parts = (Arc<Chain>, Option<Arc<Users>>, Processes);
 async fn assemble(
     config: &Arc<Config>,
     definitions: Vec<Definition>,
-    core_services: &Arc<Core>,
+    services: &Arc<Core>,
+    before: Option<(&Processes, &[String])>,
 ) -> Result<Parts, Mistakes> {
-    let services: Arc<dyn Services> = core_services.clone();
+    let services: Arc<dyn Services> = services.clone();
     let mut workshop = Workshop {
         config: config.clone(),
         definitions,
@@ -147,7 +234,14 @@ async fn assemble(
         patience: host::Patience::default(),
     };
     let configured = |name: &str| plugins.iter().find(|plugin| &*plugin.name == name);
-    let processes = match Processes::start(&plugins, &core).await {
+    let started = match before {
+        None => Processes::start(&plugins, &core).await,
+        Some((others, renewed)) => {
+            let is_renewed = |name: &str| renewed.is_empty() || renewed.iter().any(|it| it == name);
+            Processes::start_beside(&plugins, &core, others, is_renewed).await
+        }
+    };
+    let processes = match started {
         Ok((processes, started)) => {
             for started in started {
                 let plugin = configured(&started.name).expect("what was started was configured");
@@ -181,19 +275,6 @@ async fn assemble(
     };
     match (chain, processes) {
         (Ok(chain), Some(processes)) => {
-            if chain.asks(Hook::Config) {
-                // The chain's plugins hold the services: not to be held by them in turn.
-                let chain = Arc::downgrade(&chain);
-                core_services.ask_first(Box::new(move |name| {
-                    Box::pin(ask_for_file(chain.clone(), name.to_owned()))
-                }));
-            }
-            if chain.asks(Hook::RecipientValid) {
-                let chain = Arc::downgrade(&chain);
-                core_services.ask_about_recipients(Box::new(move |address| {
-                    Box::pin(ask_about_recipient(chain.clone(), address.clone()))
-                }));
-            }
             let users = Users::new(&Arc::new(workshop), &chain);
             if let Some(users) = users.clone() {
                 chain.find_users(Box::new(move |address| {
@@ -203,7 +284,8 @@ async fn assemble(
             Ok((chain, users, processes))
         }
         (chain, processes) => {
-            if let Some(processes) = processes {
+            // Others may have those that were there before.
+            if let Some(processes) = processes.filter(|_| before.is_none()) {
                 processes.shutdown(Duration::ZERO).await;
             }
             Err(chain.err().unwrap_or_default())

@@ -20,11 +20,11 @@ pub fn check(path: Option<&Path>, users: &[Address]) -> ExitCode {
         Ok(assembled) => assembled,
         Err(code) => return code,
     };
-    print!("{}", describe(&assembled.chain));
+    print!("{}", describe(&assembled.generation.chain));
     let mut code = ExitCode::SUCCESS;
     assembled.runtime.block_on(async {
         for address in users {
-            match found(assembled.users.as_ref(), address).await {
+            match found(assembled.generation.users.as_ref(), address).await {
                 Ok(text) => println!("{text}"),
                 Err(text) => {
                     report::flush();
@@ -33,7 +33,11 @@ pub fn check(path: Option<&Path>, users: &[Address]) -> ExitCode {
                 }
             }
         }
-        assembled.processes.shutdown(Duration::ZERO).await;
+        assembled
+            .generation
+            .processes
+            .shutdown(Duration::ZERO)
+            .await;
     });
     report::flush();
     code

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod check;
+mod control;
 mod distinctions;
 mod explain;
 mod import;
@@ -9,6 +10,7 @@ mod origins;
 mod outbox;
 mod plugin_test;
 mod quarantine;
+mod reload;
 mod run;
 mod scaffold;
 mod self_signed;
@@ -57,6 +59,14 @@ enum Command {
         /// Read the settings, too, that this user has elsewhere (`user_config`); may be given several times
         #[arg(long = "user", value_name = "ADDRESS", value_parser = explain::recipient)]
         users: Vec<Address>,
+    },
+    /// Have the running daemon read its configuration, certificates and plugins anew; sessions go on
+    Reload {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Leave the processes of other plugins as they are, where their configuration is the same
+        #[arg(value_name = "PLUGIN")]
+        plugins: Vec<String>,
     },
     /// Say why a message was decided as it was, or how one would be that is on standard input
     Explain {
@@ -134,6 +144,7 @@ pub fn main() -> ExitCode {
         }
         Command::Run { config, .. } => run::run(config.config.as_deref()),
         Command::Check { config, users } => check::check(config.config.as_deref(), &users),
+        Command::Reload { config, plugins } => control::reload(config.config.as_deref(), &plugins),
         Command::Explain { config, question } => {
             explain::explain(config.config.as_deref(), question)
         }

@@ -8,19 +8,21 @@ use std::time::Duration;
 use gatepost_protocol::{Bounce, BoxFuture, Level, ServiceError, Submission};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::assemble::{self, Assembled};
+use super::assemble::{self, Assembled, Generation};
+use super::reload::{Daemon, Kept};
 use super::{FAILED, MISTAKE};
-use crate::config::{Config, ListenTls};
-use crate::dialog::{Apart, Shared};
+use crate::config::Config;
 use crate::listen::Listeners;
 use crate::message::Spool;
 use crate::outbox::Outbox;
 use crate::report;
 use crate::report::journal::{self, Journal};
-use crate::services::Outgoing;
+use crate::services::{Core, Outgoing};
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "gatepost";
@@ -33,67 +35,14 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn run(path: Option<&Path>) -> ExitCode {
     raise_descriptor_limit();
     let Assembled {
-        config,
-        chain,
-        processes,
+        generation,
         services,
-        credentials,
         runtime,
-        users: _,
     } = match assemble::start(path) {
         Ok(assembled) => assembled,
         Err(code) => return code,
     };
-    let served = runtime.block_on(async {
-        let served = async {
-            let spool = Spool::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
-            let listeners = Listeners::bind(&config, credentials)
-                .map_err(|error| (FAILED, error.to_string()))?;
-            let stop = stop_on_signal().map_err(|error| (FAILED, error.to_string()))?;
-            let addresses = listeners
-                .addresses()
-                .map_err(|error| (FAILED, error.to_string()))?;
-            for (address, listen) in addresses.iter().zip(&config.listen) {
-                let direction = listen.direction.name();
-                let tls = match listen.tls {
-                    ListenTls::Off => "",
-                    ListenTls::StartTls => ", STARTTLS",
-                    ListenTls::Implicit => ", TLS",
-                };
-                let text = format_args!("listening on {address} ({direction}{tls})");
-                report::line(Level::Notice, "", None, "listen", text);
-            }
-            let outbox = Outbox::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
-            services.send_through(Box::new(ByOutbox(outbox.clone())));
-            let delivering = outbox.clone().run(chain.clone(), stop.clone());
-            let delivering = tokio::spawn(delivering);
-            let store = outbox.store().clone();
-            let expiring = store.clone().run(stop.clone());
-            let _expiring = AbortOnDropHandle::new(tokio::spawn(expiring));
-            let journal = journal(&config).map_err(|error| (MISTAKE, error))?;
-            let shared = Arc::new(Shared {
-                config,
-                chain,
-                services,
-                spool: Arc::new(spool),
-                outbox: Some(outbox),
-                store: Some(store),
-                journal: journal.clone(),
-                apart: Apart::default(),
-            });
-            let _telling = AbortOnDropHandle::new(tokio::spawn(tell_limits()));
-            listeners.run(shared, stop).await;
-            // What does not get to its end is still in the outbox.
-            let _ = tokio::time::timeout(GRACE, delivering).await;
-            if let Some(journal) = journal {
-                journal.flush();
-            }
-            Ok(())
-        };
-        let served: Result<(), (u8, String)> = served.await;
-        processes.shutdown(GRACE).await;
-        served
-    });
+    let served = runtime.block_on(serve(path, generation, services));
     // Nothing that still runs could do anything for a client.
     runtime.shutdown_timeout(Duration::from_secs(1));
     report::limits();
@@ -106,6 +55,66 @@ pub fn run(path: Option<&Path>) -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Serves until the stop; the exit code, and why, where that cannot be begun.
+async fn serve(
+    path: Option<&Path>,
+    generation: Generation,
+    services: Arc<Core>,
+) -> Result<(), (u8, String)> {
+    let processes = generation.processes.clone();
+    match begin(path, generation, services).await {
+        Ok((daemon, delivering)) => {
+            // They are to end with their chain, which a reload replaces.
+            drop(processes);
+            daemon.serve(delivering, GRACE).await;
+            Ok(())
+        }
+        Err(error) => {
+            processes.shutdown(GRACE).await;
+            Err(error)
+        }
+    }
+}
+
+type Begun = (Daemon, JoinHandle<()>);
+
+async fn begin(
+    path: Option<&Path>,
+    generation: Generation,
+    services: Arc<Core>,
+) -> Result<Begun, (u8, String)> {
+    let config = generation.config.clone();
+    let spool = Spool::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
+    let stop = stop_on_signal().map_err(|error| (FAILED, error.to_string()))?;
+    let listeners = Arc::new(Listeners::new(stop.clone()));
+    let bindings = listeners
+        .bind(&config)
+        .map_err(|error| (FAILED, error.to_string()))?;
+    let outbox = Outbox::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
+    services.send_through(Box::new(ByOutbox(outbox.clone())));
+    let (chain, chains) = watch::channel(generation.chain.clone());
+    let delivering = tokio::spawn(outbox.clone().run(chains, stop.clone()));
+    let store = outbox.store().clone();
+    let expiring = store.clone().run(stop);
+    let journal = journal(&config).map_err(|error| (MISTAKE, error))?;
+    let telling = tokio::spawn(tell_limits());
+    let kept = Kept {
+        path: path.map(Path::to_owned),
+        services,
+        spool: Arc::new(spool),
+        outbox,
+        store,
+        journal,
+        apart: Arc::default(),
+        listeners,
+        chain,
+        _tasks: [tokio::spawn(expiring), telling].map(AbortOnDropHandle::new),
+    };
+    let daemon = Daemon::new(kept, generation, bindings);
+    let daemon = daemon.map_err(|error| (FAILED, error.to_string()))?;
+    Ok((daemon, delivering))
 }
 
 fn journal(config: &Config) -> Result<Option<Arc<Journal>>, String> {

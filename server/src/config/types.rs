@@ -329,7 +329,7 @@ pub struct Limits {
 }
 
 /// How often and how long what waits in the outbox is tried, and how much there may be of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OutboxConfig {
     /// From the first attempt to the second; twice as long before each further one.
     pub retry: Duration,
@@ -350,7 +350,7 @@ pub struct OutboxConfig {
 }
 
 /// How long what is quarantined stays, and how much there may be withheld.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QuarantineConfig {
     /// After this a quarantined message is removed.
     pub keep: Duration,

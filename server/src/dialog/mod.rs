@@ -49,7 +49,7 @@ pub struct Shared {
     /// Why messages were decided as they were, where that is written down.
     pub journal: Option<Arc<Journal>>,
     /// Recipients that have to come in a transaction of their own.
-    pub apart: Apart,
+    pub apart: Arc<Apart>,
 }
 
 /// Who is at the other end.

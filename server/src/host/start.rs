@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use gatepost_protocol::wire::{InitErrorItem, InitPlugin};
 use gatepost_protocol::{Plugin, Value};
+use tokio::runtime::Handle;
 
 use super::Core;
 use super::declare::{self, Declared};
@@ -14,8 +15,21 @@ use super::process::{Process, Slot, Target};
 use super::supervise::LaunchError;
 use crate::config::{PluginConfig, PluginKind};
 
-/// All plugin processes of a configuration.
-pub struct Processes(Vec<Arc<Process>>);
+/// All plugin processes of a configuration. Each is ended with the last that has it, if nobody did so before.
+#[derive(Clone)]
+pub struct Processes(Vec<Arc<Owned>>);
+
+struct Owned(Arc<Process>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let process = self.0.clone();
+        // At the end of the runtime the system ends it, when its channels close.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { process.shutdown(Duration::ZERO).await });
+        }
+    }
+}
 
 /// A plugin in another process, ready to be put into the chain.
 pub struct Started {
@@ -48,21 +62,40 @@ impl Processes {
         plugins: &[PluginConfig],
         core: &Core,
     ) -> Result<(Processes, Vec<Started>), Vec<StartError>> {
-        let processes: Vec<Arc<Process>> = group(plugins)
-            .into_iter()
-            .map(|(target, members)| process(target, &members, core))
-            .collect();
-        let results = join_all(processes.iter().map(|process| process.start())).await;
+        Processes::start_beside(plugins, core, &Processes(Vec::new()), |_| true).await
+    }
+
+    /// The same, where others run already: of these a process is taken over as it is, if it is the same by the configuration and no plugin in it is to be `renewed`.
+    pub async fn start_beside(
+        plugins: &[PluginConfig],
+        core: &Core,
+        others: &Processes,
+        renewed: impl Fn(&str) -> bool,
+    ) -> Result<(Processes, Vec<Started>), Vec<StartError>> {
+        let processes = group(plugins).into_iter().map(|(target, members)| {
+            let process = process(target, &members, core);
+            let is_renewed = process.plugins.iter().any(|plugin| renewed(plugin));
+            let other = others.0.iter().find(|other| other.0.is_like(&process));
+            match other.filter(|_| !is_renewed) {
+                Some(other) => (other.clone(), false),
+                None => (Arc::new(Owned(process)), true),
+            }
+        });
+        let processes: Vec<(Arc<Owned>, bool)> = processes.collect();
+        let new = processes.iter().filter(|(_, is_new)| *is_new);
+        let results = join_all(new.map(|(process, _)| process.0.start())).await;
         let errors: Vec<StartError> = results
             .into_iter()
             .filter_map(Result::err)
             .flatten()
             .collect();
-        let processes = Processes(processes);
         if !errors.is_empty() {
-            processes.shutdown(Duration::ZERO).await;
+            let new = processes.iter().filter(|(_, is_new)| *is_new);
+            join_all(new.map(|(process, _)| process.0.shutdown(Duration::ZERO))).await;
             return Err(errors);
         }
+        let processes = processes.into_iter().map(|(process, _)| process);
+        let processes = Processes(processes.collect());
         let started = plugins
             .iter()
             .filter_map(|plugin| processes.started(&plugin.name))
@@ -71,7 +104,7 @@ impl Processes {
     }
 
     fn started(&self, name: &Arc<str>) -> Option<Started> {
-        self.0.iter().find_map(|process| {
+        self.iter().find_map(|process| {
             let at = process.plugins.iter().position(|plugin| plugin == name)?;
             let declared = process.declared.get()?.get(at)?.clone();
             Some(Started {
@@ -85,12 +118,12 @@ impl Processes {
 
     /// The processes, in the order of their first plugins.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Process>> {
-        self.0.iter()
+        self.0.iter().map(|owned| &owned.0)
     }
 
     /// Ends them all: running requests may take `grace`.
     pub async fn shutdown(&self, grace: Duration) {
-        join_all(self.0.iter().map(|process| process.shutdown(grace))).await;
+        join_all(self.iter().map(|process| process.shutdown(grace))).await;
     }
 }
 
@@ -133,6 +166,15 @@ fn process(target: Target, members: &[&PluginConfig], core: &Core) -> Arc<Proces
 }
 
 impl Process {
+    /// Whether another is the same by the configuration.
+    fn is_like(&self, other: &Process) -> bool {
+        let (core, its) = (&self.core, &other.core);
+        self.target == other.target
+            && self.init == other.init
+            && core.hostname == its.hostname
+            && core.spool_dir == its.spool_dir
+    }
+
     /// Brings up the least number of workers, and learns from the first what its plugins declare.
     async fn start(self: &Arc<Process>) -> Result<(), Vec<StartError>> {
         // One first: what is wrong with it is wrong with all of them, and worth saying once.

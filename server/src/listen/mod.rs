@@ -11,8 +11,8 @@ use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use gatepost_protocol::{Hook, Level};
@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Address, Config, Listen, ListenTls, MailProtocol};
 use crate::dialog::{Client, Dialect, LMTP, SMTP, Shared, Stop, Stream, serve};
 use crate::report::{self, Limit};
-use bound::{Accepted, Bound};
+pub use bound::{Accepted, Bound};
 use proxy::{Header, ProxyError};
 use slots::{Full, Slot, Slots};
 use tls::Credentials;
@@ -40,12 +40,48 @@ const PROXY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait where no connection can be accepted for lack of descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The sockets we listen on.
-pub struct Listeners {
-    listeners: Vec<(Bound, Arc<Listen>)>,
-    slots: Arc<Slots>,
-    credentials: Option<Arc<Credentials>>,
+/// What connections get that come in now. Those that are there keep what they got.
+pub struct Service {
+    /// What conversations share.
+    pub shared: Arc<Shared>,
+    /// What TLS needs, where it is configured.
+    pub credentials: Option<Arc<Credentials>>,
+    listen: Vec<Arc<Listen>>,
 }
+
+impl Service {
+    /// All that its configuration says.
+    pub fn new(shared: Arc<Shared>, credentials: Option<Arc<Credentials>>) -> Service {
+        let listen = shared.config.listen.iter().cloned().map(Arc::new);
+        Service {
+            listen: listen.collect(),
+            shared,
+            credentials,
+        }
+    }
+
+    /// What is configured for an address.
+    fn listen(&self, addr: &Address) -> Option<&Arc<Listen>> {
+        self.listen.iter().find(|listen| listen.addr == *addr)
+    }
+}
+
+/// The sockets we listen on, and who came in there.
+pub struct Listeners {
+    door: Arc<Door>,
+    open: Mutex<Vec<Open>>,
+    doors: TaskTracker,
+}
+
+/// A socket that is listened on.
+struct Open {
+    /// As configured.
+    addr: Address,
+    close: CancellationToken,
+}
+
+/// Sockets that were bound and wait for [`Listeners::serve`].
+pub struct Bindings(Vec<(Bound, Address, Listen)>);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -82,64 +118,91 @@ fn hint(addr: &Address, error: &io::Error) -> &'static str {
 }
 
 impl Listeners {
-    /// Binds every address of a configuration. The credentials are for those that encrypt. To be called within the runtime.
-    pub fn bind(
-        config: &Config,
-        credentials: Option<Arc<Credentials>>,
-    ) -> Result<Listeners, BindError> {
-        let bound = config.listen.iter().map(|listen| {
+    /// Nothing is listened on yet; [`Listeners::run`] goes on until `stop`.
+    pub fn new(stop: CancellationToken) -> Listeners {
+        Listeners {
+            door: Arc::new(Door {
+                service: RwLock::default(),
+                slots: Slots::new(),
+                sessions: TaskTracker::new(),
+                stop: Stop {
+                    soon: stop,
+                    now: CancellationToken::new(),
+                },
+                // Ids of a restarted daemon are not those of the one before, which are in the same log.
+                ids: AtomicU64::new(RandomState::new().build_hasher().finish() & 0xff_ffff),
+            }),
+            open: Mutex::default(),
+            doors: TaskTracker::new(),
+        }
+    }
+
+    /// Binds the addresses of a configuration that are not listened on already. To be called within the runtime.
+    pub fn bind(&self, config: &Config) -> Result<Bindings, BindError> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |listen: &&Listen| !open.iter().any(|open| open.addr == listen.addr);
+        let bound = config.listen.iter().filter(is_new).map(|listen| {
             let addr = listen.addr.clone();
-            match Bound::new(&addr, listen.mode) {
-                Ok(listener) => Ok((listener, Arc::new(listen.clone()))),
+            let bound = Bound::new(&addr, listen.mode);
+            let bound = bound.and_then(|bound| Ok((bound.address()?, bound)));
+            match bound {
+                Ok((address, bound)) => Ok((bound, address, listen.clone())),
                 Err(source) => Err(BindError { addr, source }),
             }
         });
-        let limits = &config.limits;
-        Ok(Listeners {
-            listeners: bound.collect::<Result<_, _>>()?,
-            slots: Slots::new(
-                limits.max_connections,
-                limits.max_connections_per_ip,
-                limits.max_connections_per_network,
-            ),
-            credentials,
-        })
+        Ok(Bindings(bound.collect::<Result<_, _>>()?))
     }
 
-    /// The addresses that are listened on, in the order of the configuration; port 0 is replaced by the one that was given.
-    pub fn addresses(&self) -> io::Result<Vec<Address>> {
-        self.listeners
-            .iter()
-            .map(|(listener, _)| listener.address())
-            .collect()
-    }
-
-    /// Accepts connections until `stop`. Then takes no new ones, lets transactions finish that have begun, and returns when all sessions are
-    /// over, or after a time of grace.
-    pub async fn run(self, shared: Arc<Shared>, stop: CancellationToken) {
-        let sessions = TaskTracker::new();
-        let door = Arc::new(Door {
-            shared,
-            slots: self.slots,
-            credentials: self.credentials,
-            sessions: sessions.clone(),
-            stop: Stop {
-                soon: stop.clone(),
-                now: CancellationToken::new(),
-            },
-            // Ids of a restarted daemon are not those of the one before, which are in the same log.
-            ids: AtomicU64::new(RandomState::new().build_hasher().finish() & 0xff_ffff),
+    /// From now on connections are served in this way: at the addresses of its configuration, which are `bindings` and what is open already. Others are closed; sessions that
+    /// came in there go on.
+    pub fn serve(&self, service: Service, bindings: Bindings) {
+        self.door.slots.limit(&service.shared.config.limits);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|open| {
+            let stays = service.listen(&open.addr).is_some();
+            if !stays {
+                let text = format_args!("no longer listening on {}", open.addr);
+                report::line(Level::Notice, "", None, LOGGED_AS, text);
+                open.close.cancel();
+            }
+            stays
         });
-        let doors = TaskTracker::new();
-        for (listener, listen) in self.listeners {
-            doors.spawn(Arc::clone(&door).keep(listener, listen));
+        *self
+            .door
+            .service
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(service));
+        for (listener, address, listen) in bindings.0 {
+            let direction = listen.direction.name();
+            let tls = match listen.tls {
+                ListenTls::Off => "",
+                ListenTls::StartTls => ", STARTTLS",
+                ListenTls::Implicit => ", TLS",
+            };
+            let text = format_args!("listening on {address} ({direction}{tls})");
+            report::line(Level::Notice, "", None, LOGGED_AS, text);
+            let close = CancellationToken::new();
+            let door = Arc::clone(&self.door);
+            self.doors
+                .spawn(door.keep(listener, listen.addr.clone(), close.clone()));
+            open.push(Open {
+                addr: listen.addr,
+                close,
+            });
         }
-        doors.close();
-        doors.wait().await;
-        stop.cancelled().await;
+    }
+
+    /// Accepts connections until the stop. Then takes no new ones, lets transactions finish that have begun, and returns when all sessions are
+    /// over, or after a time of grace.
+    pub async fn run(&self) {
+        let stop = &self.door.stop;
+        stop.soon.cancelled().await;
+        self.doors.close();
+        self.doors.wait().await;
+        let sessions = &self.door.sessions;
         sessions.close();
         if tokio::time::timeout(GRACE, sessions.wait()).await.is_err() {
-            door.stop.now.cancel();
+            stop.now.cancel();
             // Whoever does not go even then is cut off with the runtime.
             let _ = tokio::time::timeout(FAREWELL, sessions.wait()).await;
         }
@@ -148,16 +211,23 @@ impl Listeners {
 
 /// What every accepted connection needs.
 struct Door {
-    shared: Arc<Shared>,
+    /// `None` until there is one.
+    service: RwLock<Option<Arc<Service>>>,
     slots: Arc<Slots>,
-    credentials: Option<Arc<Credentials>>,
     sessions: TaskTracker,
     stop: Stop,
     ids: AtomicU64,
 }
 
 impl Door {
-    async fn keep(self: Arc<Door>, listener: Bound, listen: Arc<Listen>) {
+    /// How connections at an address are served now; `None` where they no longer are.
+    fn service(&self, addr: &Address) -> Option<(Arc<Service>, Arc<Listen>)> {
+        let service = self.service.read().unwrap_or_else(PoisonError::into_inner);
+        let service = service.as_ref()?;
+        Some((service.clone(), service.listen(addr)?.clone()))
+    }
+
+    async fn keep(self: Arc<Door>, listener: Bound, addr: Address, close: CancellationToken) {
         let mut failing = false;
         // Known beforehand, unless we listen on all addresses.
         let local = match listener.address() {
@@ -168,16 +238,20 @@ impl Door {
             let accepted = tokio::select! {
                 biased;
                 () = self.stop.soon.cancelled() => return,
+                () = close.cancelled() => return,
                 accepted = listener.accept() => accepted,
+            };
+            let Some((service, listen)) = self.service(&addr) else {
+                return;
             };
             match accepted {
                 Ok(Accepted::Tcp(stream, remote)) => {
                     failing = false;
-                    self.admit(stream, remote, local, &listen);
+                    self.admit(stream, remote, local, service, &listen);
                 }
                 Ok(Accepted::Unix(stream)) => {
                     failing = false;
-                    self.admit_local(stream, &listen);
+                    self.admit_local(stream, service, &listen);
                 }
                 // The connection is over before it began; nothing is wrong with us.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -201,6 +275,7 @@ impl Door {
         stream: TcpStream,
         remote: SocketAddr,
         local: Option<SocketAddr>,
+        service: Arc<Service>,
         listen: &Arc<Listen>,
     ) {
         let Some((mut client, slot)) = self.enter(listen, &remote, |text| stream.try_write(text))
@@ -213,18 +288,18 @@ impl Door {
         let (door, listen) = (Arc::clone(self), Arc::clone(listen));
         self.sessions.spawn(async move {
             let Some((stream, mut client, slot)) =
-                door.identify(stream, client, slot, &listen).await
+                door.identify(stream, client, slot, &service, &listen).await
             else {
                 return;
             };
-            let credentials = door.credentials.clone();
+            let credentials = service.credentials.clone();
             let credentials = credentials.filter(|_| listen.tls != ListenTls::Off);
             let mut transport = Transport::new(stream, credentials);
             // Boxed: it is soon over, and the session is not.
             if listen.tls != ListenTls::Implicit
-                || Box::pin(door.secure(&mut transport, &mut client)).await
+                || Box::pin(door.secure(&mut transport, &mut client, &service)).await
             {
-                let shared = Arc::clone(&door.shared);
+                let shared = Arc::clone(&service.shared);
                 // Boxed: a task is moved several times, and this is nearly all of it.
                 Box::pin(serve(dialect, transport, client, shared, door.stop.clone())).await;
             }
@@ -233,14 +308,19 @@ impl Door {
     }
 
     /// A client of this machine, which has no address: it counts for the limit on all connections alone.
-    fn admit_local(self: &Arc<Door>, stream: UnixStream, listen: &Arc<Listen>) {
+    fn admit_local(
+        self: &Arc<Door>,
+        stream: UnixStream,
+        service: Arc<Service>,
+        listen: &Arc<Listen>,
+    ) {
         let entered = self.enter(listen, &listen.addr, |text| stream.try_write(text));
         let Some((client, slot)) = entered else {
             return;
         };
         let (door, dialect) = (Arc::clone(self), dialect(listen));
         self.sessions.spawn(async move {
-            let shared = Arc::clone(&door.shared);
+            let shared = Arc::clone(&service.shared);
             serve(dialect, stream, client, shared, door.stop.clone()).await;
             drop(slot);
         });
@@ -276,8 +356,13 @@ impl Door {
     }
 
     /// The handshake before the greeting (RFC 8314 §3). False: it failed, and the log says why.
-    async fn secure(&self, transport: &mut Transport, client: &mut Client) -> bool {
-        let limit = self.shared.config.limits.command_timeout;
+    async fn secure(
+        &self,
+        transport: &mut Transport,
+        client: &mut Client,
+        service: &Service,
+    ) -> bool {
+        let limit = service.shared.config.limits.command_timeout;
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(limit, transport.secure()) => shaken,
             () = self.stop.soon.cancelled() => return false,
@@ -314,11 +399,12 @@ impl Door {
         mut stream: TcpStream,
         mut client: Client,
         mut slot: Slot,
+        service: &Service,
         listen: &Listen,
     ) -> Option<(TcpStream, Client, Slot)> {
         let peer = client.remote?;
         if listen.proxy_from.contains(peer.ip()) {
-            match self.proxied(&mut stream).await {
+            match self.proxied(&mut stream, service).await {
                 Some(Ok(Header::Own)) => {}
                 Some(Ok(Header::Passed { client: remote, to })) => {
                     client.remote = Some(canonical(remote));
@@ -361,8 +447,12 @@ impl Door {
     }
 
     /// The PROXY header at the beginning of a connection. `None`: we are to stop.
-    async fn proxied(&self, stream: &mut TcpStream) -> Option<Result<Header, ProxyError>> {
-        let limit = self.shared.config.limits.command_timeout;
+    async fn proxied(
+        &self,
+        stream: &mut TcpStream,
+        service: &Service,
+    ) -> Option<Result<Header, ProxyError>> {
+        let limit = service.shared.config.limits.command_timeout;
         let header = tokio::time::timeout(limit.min(PROXY_TIMEOUT), proxy::read(stream));
         tokio::select! {
             () = self.stop.soon.cancelled() => None,

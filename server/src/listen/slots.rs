@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
+use crate::config::Limits;
 use crate::report::Limit;
 
 /// How many bits of an IPv4 address name its network: the smallest block that is routed by itself.
@@ -16,19 +17,16 @@ const NETWORK_V6: u8 = 56;
 
 /// Counts connections.
 #[derive(Debug)]
-pub struct Slots {
+pub struct Slots(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
     max: usize,
     max_per_ip: usize,
     /// None: any number.
     max_per_network: Option<usize>,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
     all: usize,
     by_ip: HashMap<IpAddr, usize>,
-    /// Empty where networks have no limit.
     by_network: HashMap<IpNet, usize>,
 }
 
@@ -65,20 +63,23 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// At most so many: in all, of a client address, of a client network.
-    pub fn new(max: usize, max_per_ip: usize, max_per_network: Option<usize>) -> Arc<Slots> {
-        Arc::new(Slots {
-            max,
-            max_per_ip,
-            max_per_network,
-            taken: Mutex::default(),
-        })
+    /// None at all, until there are limits.
+    pub fn new() -> Arc<Slots> {
+        Arc::new(Slots(Mutex::default()))
+    }
+
+    /// From now on these limits hold. Who is there stays.
+    pub fn limit(&self, limits: &Limits) {
+        let mut taken = self.taken();
+        taken.max = limits.max_connections;
+        taken.max_per_ip = limits.max_connections_per_ip;
+        taken.max_per_network = limits.max_connections_per_network;
     }
 
     /// Takes a slot for a connection, of whomever.
     pub fn take(self: &Arc<Slots>) -> Result<Slot, Full> {
         let mut taken = self.taken();
-        if taken.all >= self.max {
+        if taken.all >= taken.max {
             return Err(Full::All);
         }
         taken.all += 1;
@@ -89,7 +90,7 @@ impl Slots {
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,16 +99,17 @@ impl Slot {
     pub fn assign(&mut self, client: IpAddr) -> Result<(), Full> {
         let client = client.to_canonical();
         let mut taken = self.slots.taken();
-        if !has_room(&taken.by_ip, &client, self.slots.max_per_ip) {
+        if !has_room(&taken.by_ip, &client, taken.max_per_ip) {
             return Err(Full::Ip);
         }
-        if let Some(max) = self.slots.max_per_network {
-            let network = network(client);
-            if !has_room(&taken.by_network, &network, max) {
-                return Err(Full::Network);
-            }
-            *taken.by_network.entry(network).or_default() += 1;
+        let network = network(client);
+        if let Some(max) = taken.max_per_network
+            && !has_room(&taken.by_network, &network, max)
+        {
+            return Err(Full::Network);
         }
+        // Counted always: there may be a limit later.
+        *taken.by_network.entry(network).or_default() += 1;
         *taken.by_ip.entry(client).or_default() += 1;
         drop(taken);
         self.client = Some(client);
@@ -152,6 +154,17 @@ fn give_back<K: Eq + Hash>(taken: &mut HashMap<K, usize>, key: K) {
 mod tests {
     use super::*;
 
+    fn slots(max: usize, max_per_ip: usize, max_per_network: Option<usize>) -> Arc<Slots> {
+        let slots = Slots::new();
+        slots.limit(&Limits {
+            max_connections: max,
+            max_connections_per_ip: max_per_ip,
+            max_connections_per_network: max_per_network,
+            ..Limits::default()
+        });
+        slots
+    }
+
     fn take(slots: &Arc<Slots>, client: &str) -> Result<Slot, Full> {
         let mut slot = slots.take()?;
         slot.assign(client.parse().unwrap())?;
@@ -160,7 +173,7 @@ mod tests {
 
     #[test]
     fn slots_are_counted_in_all_and_by_address_and_come_back() {
-        let slots = Slots::new(3, 2, None);
+        let slots = slots(3, 2, None);
         let (one, mapped, other) = ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1");
         let first = take(&slots, one).unwrap();
         let _second = take(&slots, mapped).unwrap();
@@ -170,11 +183,11 @@ mod tests {
         drop(first);
         assert!(take(&slots, one).is_ok());
         drop(third);
-        assert_eq!(slots.taken.lock().unwrap().by_ip.len(), 1);
+        assert_eq!(slots.taken().by_ip.len(), 1);
     }
     #[test]
     fn networks_are_counted_too_where_they_have_a_limit() {
-        let slots = Slots::new(9, 9, Some(2));
+        let slots = slots(9, 9, Some(2));
         for (one, same, other) in [
             ("192.0.2.1", "192.0.2.255", "192.0.3.1"),
             ("2001:db8::1", "2001:db8:0:ff::1", "2001:db8:0:100::1"),
@@ -186,6 +199,6 @@ mod tests {
             drop(first);
             assert!(take(&slots, same).is_ok());
         }
-        assert!(slots.taken.lock().unwrap().by_network.is_empty());
+        assert!(slots.taken().by_network.is_empty());
     }
 }

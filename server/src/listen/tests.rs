@@ -10,7 +10,6 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::chain::Chain;
-use crate::dialog::Apart;
 use crate::message::Spool;
 use crate::outbox::Outbox;
 
@@ -32,8 +31,10 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     let mut config = config(&spool, "127.0.0.1:0");
     config.limits.max_connections = max_connections;
     config.limits.max_connections_per_ip = max_connections_per_ip;
-    let listeners = Listeners::bind(&config, None).unwrap();
-    let Address::Tcp(address) = listeners.addresses().unwrap()[0] else {
+    let stop = CancellationToken::new();
+    let listeners = Listeners::new(stop.clone());
+    let bindings = listeners.bind(&config).unwrap();
+    let Address::Tcp(address) = bindings.0[0].1 else {
         panic!("it is TCP")
     };
     let outbox = Outbox::open(&config).unwrap();
@@ -44,13 +45,13 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
         store: Some(outbox.store().clone()),
         outbox: Some(outbox),
         journal: None,
-        apart: Apart::default(),
+        apart: Arc::default(),
         config: Arc::new(config),
     });
-    let stop = CancellationToken::new();
+    listeners.serve(Service::new(shared, None), bindings);
     Daemon {
         address,
-        over: tokio::spawn(listeners.run(shared, stop.clone())),
+        over: tokio::spawn(async move { listeners.run().await }),
         stop,
         _spool: spool,
     }
@@ -117,7 +118,8 @@ async fn an_address_that_cannot_be_had_is_named_with_what_to_do() {
         (daemon.address.to_string().as_str(), "`ss -ltnp`"),
         ("192.0.2.1:2525", "`ip address`"),
     ] {
-        let error = Listeners::bind(&config(&spool, addr), None)
+        let error = Listeners::new(CancellationToken::new())
+            .bind(&config(&spool, addr))
             .err()
             .unwrap()
             .to_string();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost_protocol::{HeaderBlock, Level, Message, Session};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -21,14 +22,19 @@ const PARALLEL: usize = 4;
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Outbox {
-    /// Delivers what is due, until it is told to stop; then what is under way is finished. Where nothing waits this costs nothing.
-    pub async fn run(self: Arc<Outbox>, chain: Arc<Chain>, stop: CancellationToken) {
+    /// Delivers what is due, by the chain that is in force, until it is told to stop; then what is under way is finished. Where nothing waits this costs nothing.
+    pub async fn run(
+        self: Arc<Outbox>,
+        chains: watch::Receiver<Arc<Chain>>,
+        stop: CancellationToken,
+    ) {
         let mut deliveries = JoinSet::new();
         while !stop.is_cancelled() {
             while deliveries.len() < PARALLEL
                 && let Some(id) = self.schedule.take_due(now())
             {
-                deliveries.spawn(Arc::clone(&self).deliver(Arc::clone(&chain), id));
+                let chain = Arc::clone(&chains.borrow());
+                deliveries.spawn(Arc::clone(&self).deliver(chain, id));
             }
             let wait = match self.schedule.next_due() {
                 Some(due) if deliveries.len() < PARALLEL => {

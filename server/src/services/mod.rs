@@ -13,7 +13,7 @@ mod state;
 pub(crate) mod test_dns;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use gatepost_protocol::services::ServiceErrorCode;
@@ -37,7 +37,7 @@ pub type FlatFiles = Arc<dyn Fn(&str) -> Result<Vec<String>, String> + Send + Sy
 pub type LogLine = Arc<dyn Fn(&str, Level, &str) + Send + Sync>;
 
 /// Asks the plugins that hook `config` for a flat file; `None` where nobody answers.
-pub type ConfigHook = Box<dyn Fn(&str) -> BoxFuture<'static, Option<Vec<String>>> + Send + Sync>;
+pub type ConfigHook = Arc<dyn Fn(&str) -> BoxFuture<'static, Option<Vec<String>>> + Send + Sync>;
 
 /// Where plugins' own mail goes.
 pub trait Outgoing: Send + Sync {
@@ -51,10 +51,10 @@ pub trait Outgoing: Send + Sync {
 /// The services of this daemon, one value for all plugins.
 pub struct Core {
     dns: Arc<dns::Dns>,
-    flat_files: FlatFiles,
+    flat_files: RwLock<FlatFiles>,
     state: Arc<state::State>,
     log: LogLine,
-    config_hook: OnceLock<ConfigHook>,
+    config_hook: RwLock<Option<ConfigHook>>,
     outgoing: OnceLock<Box<dyn Outgoing>>,
     recipients: recipients::Recipients,
 }
@@ -64,19 +64,30 @@ impl Core {
     pub fn new(dns: DnsConfig, flat_files: FlatFiles, state: PathBuf, log: LogLine) -> Core {
         Core {
             dns: Arc::new(dns::Dns::new(dns)),
-            flat_files,
+            flat_files: RwLock::new(flat_files),
             state: Arc::new(state::State::new(state)),
             log,
-            config_hook: OnceLock::new(),
+            config_hook: RwLock::default(),
             outgoing: OnceLock::new(),
             recipients: recipients::Recipients::default(),
         }
     }
 
-    /// From now on plugins are asked before a flat file is read. Plugins have to run first, and may read files while they start: hence not
-    /// in [`Core::new`]. Only the first call counts.
-    pub fn ask_first(&self, hook: ConfigHook) {
-        let _ = self.config_hook.set(hook);
+    /// From now on flat files are read in this way.
+    pub fn read_files(&self, flat_files: FlatFiles) {
+        *self
+            .flat_files
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = flat_files;
+    }
+
+    /// From now on plugins are asked before a flat file is read, or are not. Plugins have to run first, and may read files while they start: hence not
+    /// in [`Core::new`].
+    pub fn ask_first(&self, hook: Option<ConfigHook>) {
+        *self
+            .config_hook
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = hook;
     }
 
     /// From now on plugins can send mail of their own. Only the first call counts.
@@ -91,8 +102,8 @@ impl Core {
         })
     }
 
-    /// From now on plugins are asked whether an address is ours; before that nobody knows. Only the first call counts.
-    pub fn ask_about_recipients(&self, hook: RecipientHook) {
+    /// From now on plugins are asked whether an address is ours, and what others said before is forgotten; without anybody to ask nobody knows.
+    pub fn ask_about_recipients(&self, hook: Option<RecipientHook>) {
         self.recipients.ask(hook);
     }
 }
@@ -114,10 +125,20 @@ impl Services for Core {
     fn config(&self, name: &str) -> BoxFuture<'static, Result<Vec<String>, ServiceError>> {
         // The files are cached: what is there is there at once, and a plugin that only needs this answers without waiting.
         let failed = |message| ServiceError::new(ServiceErrorCode::Failed, message);
-        let Some(hook) = self.config_hook.get() else {
-            return Box::pin(std::future::ready((self.flat_files)(name).map_err(failed)));
+        let files = self
+            .flat_files
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let hook = self
+            .config_hook
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let Some(hook) = hook else {
+            return Box::pin(std::future::ready(files(name).map_err(failed)));
         };
-        let (asked, files, name) = (hook(name), Arc::clone(&self.flat_files), name.to_owned());
+        let (asked, name) = (hook(name), name.to_owned());
         Box::pin(async move {
             match asked.await {
                 Some(lines) => Ok(lines),

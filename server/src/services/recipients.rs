@@ -1,6 +1,6 @@
 //! Whether an address is one of ours, as the plugins say.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use gatepost_protocol::{Address, BoxFuture, ServiceError, Validity};
@@ -28,33 +28,39 @@ const PATIENCE: Duration = Duration::from_secs(45);
 type Answer = Result<Validity, ServiceError>;
 
 /// Who is asked, and what is known.
-pub struct Recipients {
-    hook: OnceLock<RecipientHook>,
+#[derive(Default)]
+pub struct Recipients(RwLock<Option<Arc<Asked>>>);
+
+struct Asked {
+    hook: RecipientHook,
     answers: Answers<Validity, ServiceError>,
 }
 
-impl Default for Recipients {
-    fn default() -> Recipients {
-        Recipients {
-            hook: OnceLock::new(),
-            answers: Answers::new(KEPT),
-        }
-    }
-}
-
 impl Recipients {
-    /// From now on plugins are asked. Only the first call counts.
-    pub fn ask(&self, hook: RecipientHook) {
-        let _ = self.hook.set(hook);
+    /// From now on these plugins are asked, or nobody; what others said is forgotten.
+    pub fn ask(&self, hook: Option<RecipientHook>) {
+        let asked = hook.map(|hook| {
+            Arc::new(Asked {
+                hook,
+                answers: Answers::new(KEPT),
+            })
+        });
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = asked;
+    }
+
+    fn asked(&self) -> Option<Arc<Asked>> {
+        let asked = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        asked.clone()
     }
 
     /// Whether an address is ours; nobody knows where nobody is asked.
     pub fn valid(&self, address: &Address) -> BoxFuture<'static, Answer> {
-        let Some(hook) = self.hook.get() else {
+        let Some(asked) = self.asked() else {
             return Box::pin(std::future::ready(Ok(Validity::Unknown)));
         };
-        let ask = || answer(hook(address));
-        self.answers
+        let ask = || answer((asked.hook)(address));
+        asked
+            .answers
             .about(address.to_lowercase(), Validity::Unknown, ask)
     }
 }

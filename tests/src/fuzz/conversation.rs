@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use gatepost::chain::{Chain, Entry, Rules};
 use gatepost::config::{AuthOffer, BareNewlines, Config, Listen};
-use gatepost::dialog::{Apart, Client, LMTP, SMTP, Shared, Stop, Stream, serve};
+use gatepost::dialog::{Client, LMTP, SMTP, Shared, Stop, Stream, serve};
 use gatepost::message::Spool;
 use gatepost::outbox::Outbox;
 use gatepost_protocol::plugin::Subscription;
@@ -193,7 +193,7 @@ fn converse(settings: Settings, blocks: VecDeque<Vec<u8>>) -> (Vec<u8>, Kept) {
         outbox: Some(Arc::clone(&OUTBOX)),
         store: Some(Arc::clone(OUTBOX.store())),
         journal: None,
-        apart: Apart::default(),
+        apart: Arc::default(),
         services: Arc::new(FakeServices::default()),
     };
     let address = "192.0.2.1:1234".parse().unwrap();

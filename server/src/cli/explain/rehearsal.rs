@@ -11,10 +11,10 @@ use gatepost_protocol::session::Tls;
 use gatepost_protocol::{Address, Direction, Level};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 
-use crate::cli::assemble::{self, Assembled};
+use crate::cli::assemble::{self, Assembled, Generation};
 use crate::cli::{FAILED, MISTAKE};
 use crate::config::{self, Config, Listen, MailProtocol};
-use crate::dialog::{Apart, Client, SMTP, Secured, Shared, Stop, serve};
+use crate::dialog::{Client, SMTP, Secured, Shared, Stop, serve};
 use crate::message::Spool;
 use crate::report;
 use crate::report::journal::Journal;
@@ -41,13 +41,16 @@ pub fn perform(
     message: &[u8],
 ) -> Result<Vec<String>, ExitCode> {
     let Assembled {
+        generation,
+        services,
+        runtime,
+    } = assemble::start(path)?;
+    let Generation {
         config,
         chain,
         processes,
-        services,
-        runtime,
         ..
-    } = assemble::start(path)?;
+    } = generation;
     // All the rest is printed anyway. Nothing can go wrong with a log that runs.
     let _ = report::start(config.loglevel.min(Level::Warn), config.log_format);
     let performed = runtime.block_on(async {
@@ -63,7 +66,7 @@ pub fn perform(
                     outbox: None,
                     store: None,
                     journal: Some(journal.clone()),
-                    apart: Apart::default(),
+                    apart: Arc::default(),
                 });
                 let brought = bring(&config, shared, envelope, message).await;
                 brought

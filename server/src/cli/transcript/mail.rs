@@ -41,7 +41,7 @@ impl Mailbox {
     }
 }
 
-/// All files below a folder, sorted; none if there is no such folder.
+/// All regular files below a folder, sorted; none if there is no such folder.
 pub fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![dir.to_owned()];
@@ -50,8 +50,8 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                Ok(_) => found.push(entry.path()),
-                Err(_) => {}
+                Ok(kind) if kind.is_file() => found.push(entry.path()),
+                _ => {}
             }
         }
     }

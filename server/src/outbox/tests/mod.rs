@@ -155,7 +155,9 @@ impl Bed {
         let outbox = self.open();
         let stop = CancellationToken::new();
         Running {
-            task: tokio::spawn(Arc::clone(&outbox).run(chain, stop.clone())),
+            task: tokio::spawn(
+                Arc::clone(&outbox).run(tokio::sync::watch::channel(chain).1, stop.clone()),
+            ),
             outbox,
             seen,
             came,

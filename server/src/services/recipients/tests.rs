@@ -17,9 +17,9 @@ impl Desk {
     fn new() -> Arc<Desk> {
         let desk = Arc::new(Desk::default());
         let weak = Arc::downgrade(&desk);
-        desk.recipients.ask(Box::new(move |address| {
+        desk.recipients.ask(Some(Box::new(move |address| {
             Box::pin(Desk::answer(weak.clone(), address.clone()))
-        }));
+        })));
         desk
     }
 
@@ -66,7 +66,9 @@ impl Desk {
     }
 
     fn on_their_way(&self) -> usize {
-        self.recipients.answers.on_their_way()
+        self.recipients
+            .asked()
+            .map_or(0, |asked| asked.answers.on_their_way())
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::chain::{Chain, Entry, Rules};
 use crate::config::{Config, Listen};
-use crate::dialog::{Apart, Client, Dialect, SMTP, Shared, Stop, Stream, serve};
+use crate::dialog::{Client, Dialect, SMTP, Shared, Stop, Stream, serve};
 use crate::message::Spool;
 use crate::outbox::Outbox;
 
@@ -157,7 +157,7 @@ impl Bed {
             store: Some(outbox.store().clone()),
             outbox: Some(outbox),
             journal: None,
-            apart: Apart::default(),
+            apart: Arc::default(),
         });
         let client = Client {
             session: "3f9a1c".into(),
