@@ -1,9 +1,11 @@
 //! What a plugin asks to have changed (docs/protocol.md §6.3). The core applies changes; a plugin never writes to a session.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::session::{Naughty, Parameters, Session};
-use crate::{Address, Value, Verdict};
+use crate::{Address, Hook, Value, Verdict};
 
 /// The most a note may weigh, in bytes.
 pub const MAX_NOTE: usize = 64 * 1024;
@@ -19,6 +21,9 @@ pub const MAX_ROUTE: usize = 255;
 pub const MAX_POINTS: i64 = 1_000_000_000;
 /// The longest reason for a score, in bytes.
 pub const MAX_SCORE_REASON: usize = 255;
+
+/// The longest `remote_info`, in bytes.
+pub const MAX_REMOTE_INFO: usize = 255;
 
 /// How long a note or a flag lasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,6 +207,30 @@ pub enum Change {
         /// The name.
         name: String,
     },
+    /// The client's address, at `pre_connection` and `connect`; what is absent stays.
+    Remote {
+        /// An IP address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ip: Option<String>,
+        /// A port.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+    },
+    /// The same of our end.
+    Local {
+        /// An IP address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ip: Option<String>,
+        /// A port.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
+    },
+    /// What is known of who is at the client's end, such as by RFC 1413; at `pre_connection` and `connect`.
+    RemoteInfo {
+        /// In words; without them nothing is known.
+        #[serde(default)]
+        info: Option<String>,
+    },
 }
 
 /// A header value on the wire: bytes, which may arrive as text.
@@ -281,6 +310,20 @@ impl Change {
         Change::Whitelisted {
             reason: Some(reason.to_owned()),
             scope,
+        }
+    }
+
+    /// Whether it can be made at a hook: a connection is the one that it is from the greeting on.
+    pub fn check(&self, hook: Hook) -> Result<(), ChangeError> {
+        let op = match self {
+            Change::Remote { .. } => "remote",
+            Change::Local { .. } => "local",
+            Change::RemoteInfo { .. } => "remote_info",
+            _ => return Ok(()),
+        };
+        match hook {
+            Hook::PreConnection | Hook::Connect => Ok(()),
+            _ => refuse(op, "only at `pre_connection` and `connect`"),
         }
     }
 
@@ -379,6 +422,27 @@ impl Change {
                 session.connection.remote_host = Some(name.clone());
                 Ok(())
             }
+            Change::Remote { ip, port } => set_socket(
+                "remote",
+                &mut session.connection.remote,
+                ip.as_deref(),
+                *port,
+            ),
+            Change::Local { ip, port } => {
+                set_socket("local", &mut session.connection.local, ip.as_deref(), *port)
+            }
+            Change::RemoteInfo { info } => {
+                if let Some(info) = info
+                    && (info.len() > MAX_REMOTE_INFO || info.chars().any(char::is_control))
+                {
+                    return refuse(
+                        "remote_info",
+                        "it has a control character or more than 255 bytes",
+                    );
+                }
+                session.connection.remote_info.clone_from(info);
+                Ok(())
+            }
         }
     }
 }
@@ -388,6 +452,27 @@ fn refuse(op: &'static str, reason: &str) -> Result<(), ChangeError> {
         op,
         reason: reason.to_owned(),
     })
+}
+
+fn set_socket(
+    op: &'static str,
+    socket: &mut Option<SocketAddr>,
+    ip: Option<&str>,
+    port: Option<u16>,
+) -> Result<(), ChangeError> {
+    let parsed = match ip {
+        Some(text) => Some(text.parse::<IpAddr>().map_err(|_| ChangeError {
+            op,
+            reason: format!("`{}` is no IP address", text.escape_debug()),
+        })?),
+        None => socket.map(|known| known.ip()),
+    };
+    let Some(ip) = parsed else {
+        return refuse(op, "there is no address that the port could be of");
+    };
+    let port = port.or(socket.map(|known| known.port()));
+    *socket = Some(SocketAddr::new(ip.to_canonical(), port.unwrap_or_default()));
+    Ok(())
 }
 
 fn edit(

@@ -28,6 +28,7 @@ macro_rules! hooks {
 }
 
 hooks! {
+    PreConnection "pre_connection",
     Connect "connect",
     HeloParse "helo_parse",
     Helo "helo",
@@ -91,6 +92,14 @@ impl Hook {
                 self,
                 Hook::Config | Hook::RecipientValid | Hook::ReceivedLine
             )
+    }
+
+    /// Whether a client has to be silent until the reply, as far as the hook tells: behind BDAT, and behind XCLIENT, it has not.
+    pub const fn silences_client(self) -> bool {
+        matches!(
+            self,
+            Hook::PreConnection | Hook::Connect | Hook::Helo | Hook::Ehlo | Hook::Data
+        )
     }
 
     /// Whether a message is at hand: its header block and its bytes can be read.

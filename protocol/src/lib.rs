@@ -19,6 +19,7 @@ mod serve;
 pub mod services;
 pub mod session;
 pub mod settings;
+pub mod speech;
 pub mod testing;
 pub mod value;
 pub mod verdict;
@@ -41,6 +42,7 @@ pub use session::{
     Args, Connection, Credentials, Direction, Field, FieldSet, Parameters, Session, Transaction,
 };
 pub use settings::{Setting, SettingError, Settings};
+pub use speech::Speech;
 pub use value::Value;
 pub use verdict::{Disposition, EnhancedCode, Verdict};
 

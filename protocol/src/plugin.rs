@@ -12,6 +12,7 @@ use crate::policy::Policy;
 use crate::services::{Message, Services};
 use crate::session::{Args, Field, FieldSet, Session};
 use crate::settings::{Setting, SettingError, Settings};
+use crate::speech::Speech;
 use crate::value::Value;
 
 /// A plugin: it takes part in hooks and answers with an outcome.
@@ -176,6 +177,8 @@ pub struct Call<'a> {
     /// Whether the client hung up. At `queue` it will send the message again then: a plugin that looks just before it commits itself, and
     /// answers `denysoft` instead, spares the recipients a duplicate. What it answers counts either way.
     pub departure: &'a Departure,
+    /// Where the client has to be silent now: whether it is. A plugin may wait for it to speak, by [`Speech::within`].
+    pub speech: Option<&'a Speech>,
 }
 
 /// The settings in force of plugins in other processes, by the names of the plugins: all of a plugin's own settings, as they are written.

@@ -36,6 +36,8 @@ pub struct Connection {
     pub local: Option<SocketAddr>,
     /// The client's name by reverse DNS, confirmed forward.
     pub remote_host: Option<String>,
+    /// What a plugin knows of who is at the client's end.
+    pub remote_info: Option<String>,
     /// What the listener is for.
     pub direction: Direction,
     /// How the client greeted, once accepted: `HELO` or `EHLO`.
@@ -326,6 +328,7 @@ fields! {
     Quarantine "quarantine",
     Route "route",
     Whitelisted "whitelisted",
+    RemoteInfo "remote_info",
 }
 
 /// A set of fields.
@@ -370,6 +373,13 @@ impl FieldSet {
 pub enum Args<'a> {
     /// Nothing.
     None,
+    /// `pre_connection`: how many connections there are of this client's address.
+    Arrival {
+        /// Those that there are now, this one included.
+        connections: u64,
+        /// The most that there may be (`[limits]`).
+        max_connections: u64,
+    },
     /// `helo`, `ehlo`: the client's name for itself.
     Host(Cow<'a, str>),
     /// `helo_parse`, `ehlo_parse`, `mail_parse`, `rcpt_parse`: a command's argument as the client wrote it; `mail_pre`, `rcpt_pre`: the

@@ -37,7 +37,7 @@ use crate::services::{
 };
 use crate::session::{Args, Session};
 use crate::settings::{SettingError, Settings};
-use crate::{Address, Departure, HeaderBlock, Hook, Level, Value};
+use crate::{Address, Departure, HeaderBlock, Hook, Level, Speech, Value};
 
 /// A plugin, a session to show it, and a core that answers from memory.
 pub struct PluginTest {
@@ -47,6 +47,8 @@ pub struct PluginTest {
     pub services: Arc<FakeServices>,
     /// Whether the client hung up.
     pub departure: Arc<Departure>,
+    /// Whether the client speaks where it has to be silent; `note_end(true)` makes it do so, else it never does.
+    pub speech: Speech,
     definition: Definition,
     /// The plugin by each of the settings that were in force so far.
     instances: Vec<(BTreeMap<String, Value>, Arc<dyn Plugin>)>,
@@ -70,11 +72,13 @@ impl PluginTest {
             session,
             services: Arc::new(FakeServices::default()),
             departure: Arc::default(),
+            speech: Speech::default(),
             definition: *definition,
             instances: Vec::new(),
             in_force: 0,
             message: MemoryMessage(Bytes::new()),
         };
+        test.speech.note_end(false);
         test.set_settings(settings)?;
         Ok(test)
     }
@@ -124,6 +128,7 @@ impl PluginTest {
                 deadline: Duration::from_secs(30),
                 settings: None,
                 departure: &self.departure,
+                speech: hook.silences_client().then_some(&self.speech),
             };
             match self.instances[self.in_force].1.call(&call) {
                 Answer::Now(outcome) => outcome,

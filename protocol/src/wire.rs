@@ -233,6 +233,10 @@ impl Kind for EventMessage<'_> {
 #[allow(missing_docs)] // The names are §5.1's.
 pub struct ArgsMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<Cow<'a, str>>,
@@ -295,6 +299,8 @@ pub struct ConnectionFields<'a> {
     pub remote_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_host: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_info: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_ip: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

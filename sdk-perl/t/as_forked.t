@@ -45,8 +45,15 @@ subtest 'a plugin object for each session' => sub {
 subtest 'before the connection' => sub {
     my $ask = host('legacy');
     local $Gatepost::Core::backend = Gatepost::Memory->new;
-    is lines($ask->('one', 'connect')), 'pre-connection 192.0.2.7 25 0 0 checkpassword', 'with the notes of register';
-    my $refused = $ask->('two', 'connect', connection => {remote_ip => '192.0.2.66'});
+    my $before = sub { $ask->(@_)->{changes}[0]{value} };
+    my $arrives = sub { my ($id, $number, %more) = @_; $before->($id, 'pre_connection', args => {connections => $number, max_connections => 5}, %more) };
+    is $arrives->('one', 3), 'pre-connection 192.0.2.7 25 5 192.0.2.7,192.0.2.7', 'with the other connections of the client';
+    like $arrives->('six', 2, connection => {remote_ip => '2001:db8::7', local_port => 25}), qr/ 5 2001:db8::7\z/, 'of IPv6';
+    like $arrives->('local', 1, connection => {}), qr/ 5 \z/, 'without an address';
+    my @others = split /,/, $arrives->('many', 100_000);
+    is scalar @others, 1000, 'within bounds';
+    like lines($ask->('one', 'connect')), qr/ checkpassword\z/, 'with the notes of register';
+    my $refused = $ask->('two', 'pre_connection', connection => {remote_ip => '192.0.2.66'});
     is $refused->{verdict}, 'denysoft';
 };
 

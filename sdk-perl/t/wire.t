@@ -185,6 +185,20 @@ my %tests = (
         my $core = core([$asks], env => {RES_NAMESERVERS => '192.0.2.54', RES_OPTIONS => 'retry:3'});
         is $core->hook('connect')->[0]{message}, '192.0.2.54 53 3', "where there is none, what the environment says";
     },
+    'who waits at STDIN for the client' => sub {
+        my @asked;
+        my $answer = sub { my $ok = shift; sub { push @asked, $_[0]{ms}; {ok => {spoke => $ok}} } };
+        my $core = core([{name => 'hears', source => "$FindBin::RealBin/plugins/hears"}]);
+        for (['spoke', $answer->(1)], ['silent', $answer->(0)], ['silent', {error => {code => 'not_found', message => 'not now'}}]) {
+            (my $said, $core->{answers}{'client/spoke'}) = @$_;
+            is_deeply $core->hook('connect')->[0]{reply}, [$said], "$said, as the core says";
+        }
+        is_deeply \@asked, [250, 250], 'for as long as the plugin would wait';
+        $core->{answers}{'client/spoke'} = sub { $core->send({kind => 'cancel', id => $core->{next}, reason => 'timeout'}); return };
+        like $core->hook('connect')->[0]{message}, qr/^died: client.spoke: cancelled: timeout/, 'until the hook is cancelled';
+        delete $core->{answers}{'client/spoke'};
+        is_deeply $core->hook('mail', args => {address => 'a@b.example'})->[0]{reply}, ['the pipe'], 'with others in the set all is as ever';
+    },
     calls => sub {
         my $core = core([$say], answers => {config => sub {
             my ($params, undef, $call) = @_;

@@ -152,6 +152,25 @@ class Changes(PluginTest):
             {"op": "remote_host", "name": "h.example"},
         ]}])
 
+    def test_addresses_of_a_connection(self):
+        core = self.core("""
+        @hook("connect", fields=["remote_ip", "remote_port", "local_port", "remote_info"])
+        def connect(session):
+            session.set_remote("192.0.2.7")
+            session.set_remote(port=40000)
+            session.set_local(port=26)
+            session.set_remote_info("alice")
+            return passed(f"{session.remote_ip} {session.remote_port} {session.local_port} {session.remote_info}")
+        """)
+        entry = core.hook("connect", ["a"])[0]
+        self.assertEqual(entry["message"], "192.0.2.7 40000 26 alice")
+        self.assertEqual(entry["changes"], [
+            {"op": "remote", "ip": "192.0.2.7"},
+            {"op": "remote", "port": 40000},
+            {"op": "local", "port": 26},
+            {"op": "remote_info", "info": "alice"},
+        ])
+
     def test_what_cannot_travel_is_the_plugins_error_at_that_line(self):
         for statement, message in (
             ("session.notes['n'] = 1.5", 'TypeError: the note "n" cannot hold a float'),

@@ -22,6 +22,11 @@ def data_lines(lines, offset):
 def envelope():
     return gatepost.fail("slow").delayed(1)
 
+@gatepost.hook("pre_connection")
+def pre_connection(session, connections, max_connections):
+    early = session.core.client_spoke(0.5).result()
+    return gatepost.deny("early") if early else gatepost.passed(f"{connections} of {max_connections}")
+
 @gatepost.hook("connect")
 async def connect():
     async def later():
@@ -45,6 +50,12 @@ class Timing(unittest.TestCase):
         outcome = session.run("data_lines", lines=b"ab\xff\r\n", offset=12)
         self.assertEqual((outcome.verdict, outcome.message, outcome.delay), ("deny", "at 14", 2.5))
 
+    def test_before_the_greeting(self):
+        session = self.plugin.session()
+        self.assertEqual(session.run("pre_connection", connections=2, max_connections=20).message, "2 of 20")
+        session.client_spoke = True
+        self.assertEqual(session.run("pre_connection", connections=2, max_connections=20).message, "early")
+
     def test_delay(self):
         session = self.plugin.session()
         outcome = session.run("connect")
@@ -67,7 +78,7 @@ class Timing(unittest.TestCase):
 
     def test_places(self):
         places = {name: declared.get("priority") for name, declared in self.plugin.hooks.items()}
-        self.assertEqual(places, {"data_lines": "last", "rcpt": -3, "mail": -3, "connect": None})
+        self.assertEqual(places, {"data_lines": "last", "rcpt": -3, "mail": -3, "pre_connection": None, "connect": None})
 
     def test_no_places(self):
         for wrong in ("lst", 1.5, True, None):

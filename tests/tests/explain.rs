@@ -519,3 +519,41 @@ fn without_the_setting_there_is_no_journal() {
     let why = String::from_utf8(output.stderr).unwrap();
     assert!(why.contains("no journal is kept: set `journal = "), "{why}");
 }
+
+#[test]
+fn addresses_that_a_plugin_sets_are_shown_and_hold() {
+    let config = r#"hostname = "mx.example.org"
+spool_dir = "$DIR/spool"
+
+[[plugin]]
+name = "knows"
+run = ["perl", "$ROOT/sdk-perl/bin/gatepost-perl"]
+source = "$DIR/knows"
+
+[[plugin]]
+name = "relay"
+clients = ["198.51.100.0/24"]
+
+[[plugin]]
+name = "queue/discard"
+"#;
+    let knows = "sub hook_pre_connection {
+        my $connection = $_[0]->connection;
+        $connection->remote_ip('198.51.100.7');
+        $connection->local_port(26);
+        $connection->remote_info('alice');
+        return DECLINED;
+    }";
+    let (_dir, config) = folder(config, &[("knows", knows)]);
+    let from = "--ip 192.0.2.1 --helo client.example --from alice@client.example --rcpt bob@elsewhere.example";
+    let arguments: Vec<&str> = from.split(' ').collect();
+    let text = masked(&explained(&config, &arguments, "Subject: x\n\nhello\n"));
+    let expected = "tt pre_connection  knows  nothing to say
+                        change remote 198.51.100.7
+                        change local port 26
+                        change remote_info alice
+tt connect         relay  pass, 198.51.100.0/24 may relay
+";
+    assert!(text.contains(expected), "{text}");
+    assert!(text.contains("client 198.51.100.7:0, "), "{text}");
+}

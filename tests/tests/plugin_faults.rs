@@ -152,6 +152,7 @@ async fn ask(plugin: &Started, session: &str, address: &str) -> Outcome {
         deadline: DEADLINE,
         settings: None,
         departure: &Departure::new(),
+        speech: None,
     };
     match plugin.plugin.call(&call) {
         Answer::Now(outcome) => outcome,
@@ -509,6 +510,7 @@ async fn plugins_of_one_process_are_asked_in_one_request_and_stop_in_order() {
         deadline: DEADLINE,
         settings: None,
         departure: &Departure::new(),
+        speech: None,
     };
     assert_eq!(processes.iter().count(), 1);
     let process = &started[2].process;

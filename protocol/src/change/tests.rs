@@ -202,3 +202,53 @@ fn flags_of_the_two_scopes_are_apart() {
     assert!(!session.is_privileged());
     assert_eq!(session.connection.relay_reason, None);
 }
+
+#[test]
+fn a_connection_may_be_another_one_until_it_is_greeted() {
+    let mut session = Session::default();
+    let remote = |ip: Option<&str>, port| Change::Remote {
+        ip: ip.map(str::to_owned),
+        port,
+    };
+    let said = |change: &Change, session: &mut Session| change.apply(session, "p").unwrap_err();
+    let error = said(&remote(None, Some(25)), &mut session).to_string();
+    assert_eq!(
+        error,
+        "change `remote`: there is no address that the port could be of"
+    );
+    for (ip, port, now) in [
+        (Some("192.0.2.1"), None, "192.0.2.1:0"),
+        (None, Some(25), "192.0.2.1:25"),
+        (Some("::ffff:192.0.2.2"), None, "192.0.2.2:25"),
+        (Some("2001:db8::1"), Some(7), "[2001:db8::1]:7"),
+    ] {
+        remote(ip, port).apply(&mut session, "p").unwrap();
+        assert_eq!(session.connection.remote.unwrap().to_string(), now);
+    }
+    let error = said(&remote(Some("mx\n"), None), &mut session).to_string();
+    assert_eq!(error, "change `remote`: `mx\\n` is no IP address");
+    let local = Change::Local {
+        ip: Some("192.0.2.25".to_owned()),
+        port: Some(25),
+    };
+    local.apply(&mut session, "p").unwrap();
+    let info = |info: Option<&str>| Change::RemoteInfo {
+        info: info.map(str::to_owned),
+    };
+    info(Some("alice")).apply(&mut session, "p").unwrap();
+    said(&info(Some("alice\r\nX: y")), &mut session);
+    said(&info(Some(&"x".repeat(256))), &mut session);
+    let connection = &session.connection;
+    assert_eq!(connection.local, "192.0.2.25:25".parse().ok());
+    assert_eq!(connection.remote, "[2001:db8::1]:7".parse().ok());
+    assert_eq!(connection.remote_info.as_deref(), Some("alice"));
+    info(None).apply(&mut session, "p").unwrap();
+    assert_eq!(session.connection.remote_info, None);
+    for change in [local, remote(None, None), info(None)] {
+        for hook in Hook::ALL {
+            let is_early = matches!(hook, Hook::PreConnection | Hook::Connect);
+            assert_eq!(change.check(hook).is_ok(), is_early, "{hook}");
+        }
+    }
+    assert!(Change::Karma { add: 1 }.check(Hook::Mail).is_ok());
+}

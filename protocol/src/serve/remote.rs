@@ -67,6 +67,20 @@ impl Calls {
             .map_err(|error| gone(&error.to_string()))
     }
 
+    /// Whether the client speaks within that time, at a hook at which it has to be silent.
+    pub async fn spoke(self: &Arc<Self>, hook: u64, time: Duration) -> Result<bool, ServiceError> {
+        let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let params = vec![("ms", Value::Integer(ms))];
+        let answer = self
+            .clone()
+            .call(Some(hook), "client/spoke", params)
+            .await?;
+        match answer.get("spoke") {
+            Some(Value::Boolean(spoke)) => Ok(*spoke),
+            _ => Err(odd("spoke")),
+        }
+    }
+
     async fn call(
         self: Arc<Self>,
         hook: Option<u64>,
@@ -90,6 +104,8 @@ impl Calls {
             self.lock().remove(&id);
             return Err(error);
         }
+        // Whoever asked may stop waiting.
+        let _forgets = Forgets { calls: &self, id };
         let reply = waiting.await.map_err(|_| gone("the channel is closed"))?;
         match reply.error {
             Some(error) => Err(ServiceError {
@@ -98,6 +114,18 @@ impl Calls {
             }),
             None => Ok(reply.ok.unwrap_or(Value::Map(BTreeMap::new()))),
         }
+    }
+}
+
+/// A call whose reply nobody waits for any more.
+struct Forgets<'a> {
+    calls: &'a Calls,
+    id: u64,
+}
+
+impl Drop for Forgets<'_> {
+    fn drop(&mut self) {
+        self.calls.lock().remove(&self.id);
     }
 }
 

@@ -1,6 +1,7 @@
 //! A core that speaks with [`converse`] over two pipes.
 
 mod departure;
+mod speech;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -114,20 +115,26 @@ fn given(settings: &[(&str, &str)]) -> BTreeMap<String, Value> {
 impl Core {
     /// Starts `parrot`, and `other` beside it, which says `b`.
     async fn start() -> Core {
+        let plugin = |name: &str, word| wire::InitPlugin {
+            name: name.to_owned(),
+            settings: given(&[("word", word)]),
+            ..wire::InitPlugin::default()
+        };
+        Core::of(&PARROTS, vec![plugin("parrot", "a"), plugin("other", "b")]).await
+    }
+
+    /// Starts these plugins.
+    async fn of(definitions: &'static [Definition], plugins: Vec<wire::InitPlugin>) -> Core {
         let (to_worker, from_core) = pipe::pipe().unwrap();
         let (to_core, from_worker) = pipe::pipe().unwrap();
-        let worker = tokio::spawn(converse(&PARROTS, from_core, Sink::Pipe(to_core)));
+        let worker = tokio::spawn(converse(definitions, from_core, Sink::Pipe(to_core)));
         let mut core = Core {
             reader: FrameReader::new(from_worker),
             writer: FrameWriter::new(Sink::Pipe(to_worker)),
             worker,
             next: 0,
         };
-        let plugin = |name: &str, word| wire::InitPlugin {
-            name: name.to_owned(),
-            settings: given(&[("word", word)]),
-            ..wire::InitPlugin::default()
-        };
+        let number = plugins.len();
         let hello: wire::Hello = core.receive().await;
         assert!(hello.features.contains(&"settings".to_owned()), "{hello:?}");
         core.send(&wire::Init {
@@ -135,10 +142,10 @@ impl Core {
             worker: 1,
             scratch_dir: None,
             dns_server: None,
-            plugins: vec![plugin("parrot", "a"), plugin("other", "b")],
+            plugins,
         });
         let ready: wire::Ready = core.receive().await;
-        assert_eq!(ready.plugins.len(), 2);
+        assert_eq!(ready.plugins.len(), number);
         core
     }
 

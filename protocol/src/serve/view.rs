@@ -22,6 +22,7 @@ pub(super) fn session(message: &HookMessage<'_>) -> Session {
         connection.remote = socket(fields.remote_ip.as_deref(), fields.remote_port);
         connection.local = socket(fields.local_ip.as_deref(), fields.local_port);
         connection.remote_host = owned(&fields.remote_host);
+        connection.remote_info = owned(&fields.remote_info);
         connection.direction = match fields.direction.as_deref() {
             Some("submission") => Direction::Submission,
             Some("relay") => Direction::Relay,
@@ -107,6 +108,10 @@ fn socket(ip: Option<&str>, port: Option<u16>) -> Option<SocketAddr> {
 pub(super) fn args<'a>(hook: Hook, message: &'a ArgsMessage<'_>) -> Args<'a> {
     let text = |text: &'a Option<Cow<'_, str>>| Cow::Borrowed(text.as_deref().unwrap_or_default());
     match hook {
+        Hook::PreConnection => Args::Arrival {
+            connections: message.connections.unwrap_or_default(),
+            max_connections: message.max_connections.unwrap_or_default(),
+        },
         Hook::Helo | Hook::Ehlo => Args::Host(text(&message.host)),
         Hook::HeloParse
         | Hook::EhloParse

@@ -15,7 +15,7 @@ use crate::frame::{self, Kind};
 use crate::outcome::{Answer, Deferred, Outcome};
 use crate::plugin::{Call, Definition};
 use crate::wire;
-use crate::{Address, Departure, Disposition, Hook, PROTOCOL, VERSION, Verdict};
+use crate::{Address, Departure, Disposition, Hook, PROTOCOL, Speech, VERSION, Verdict};
 
 /// How many requests may be unanswered; a waiting one costs a task.
 const CONCURRENCY: u32 = 256;
@@ -36,6 +36,7 @@ struct Running {
     hook: Option<Hook>,
     cancelled: Notify,
     departure: Departure,
+    speech: Option<Speech>,
 }
 
 impl Running {
@@ -150,10 +151,14 @@ impl Worker {
 
     fn hook(self: &Arc<Self>, message: wire::HookMessage<'static>) -> Result<(), String> {
         let id = message.id.ok_or("a hook without an id")?;
+        let hook = Hook::from_name(&message.hook);
         let running = Arc::new(Running {
-            hook: Hook::from_name(&message.hook),
+            hook,
             cancelled: Notify::new(),
             departure: Departure::new(),
+            speech: hook
+                .filter(|hook| hook.silences_client())
+                .map(|_| Speech::new()),
         });
         self.running().insert(id, running.clone());
         let worker = self.clone();
@@ -163,11 +168,27 @@ impl Worker {
                 biased;
                 () = HOOK.scope(id, worker.segment(id, &message, &running, &mut results)) => {}
                 () = running.cancelled.notified() => {}
+                () = worker.listen(id, running.speech.as_ref()) => {}
             }
             worker.running().remove(&id);
             worker.send(&wire::ResultMessage { id, results });
         });
         Ok(())
+    }
+
+    /// Has the core look at the client as soon as a plugin wants to know. Ends with the hook.
+    async fn listen(&self, id: u64, speech: Option<&Speech>) {
+        if let Some(speech) = speech {
+            speech.wanted().await;
+            // Where the core does not look the client may speak.
+            let mut heard = self.calls.spoke(id, Duration::ZERO).await;
+            if let Ok(false) = heard {
+                speech.note_silence();
+                heard = self.calls.spoke(id, Duration::from_secs(86_400)).await;
+            }
+            speech.note_end(heard.unwrap_or_default());
+        }
+        std::future::pending().await
     }
 
     /// Runs the plugins of a request in order, up to the first that ends it (docs/protocol.md §4).
@@ -206,6 +227,7 @@ impl Worker {
                 deadline: Duration::from_millis(message.deadline_ms.unwrap_or(30_000)),
                 settings: None,
                 departure: &running.departure,
+                speech: running.speech.as_ref(),
             };
             let outcome = match plugin.as_ref().map(|plugin| plugin.call(&call)) {
                 None => Outcome::declined(),
@@ -270,6 +292,7 @@ impl Worker {
                 deadline: Duration::MAX,
                 settings: None,
                 departure: &departure,
+                speech: None,
             };
             let Ok(plugins) = worker.plugins() else {
                 return;

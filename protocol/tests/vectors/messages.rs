@@ -200,6 +200,17 @@ fn messages() {
         args,
         ..HookMessage::default()
     };
+    let arrival = ArgsMessage {
+        connections: Some(2),
+        max_connections: Some(20),
+        ..ArgsMessage::default()
+    };
+    message(
+        &mut out,
+        "hook pre_connection",
+        "core",
+        &before("pre_connection", arrival),
+    );
     let line = ArgsMessage {
         line: Some("FROM:<a@example.org> SIZE=10".into()),
         ..ArgsMessage::default()
@@ -478,6 +489,17 @@ fn messages() {
         },
         Change::RemoteHost {
             name: text("mail.example.net"),
+        },
+        Change::Remote {
+            ip: Some(text("2001:db8::7")),
+            port: Some(40_000),
+        },
+        Change::Local {
+            ip: None,
+            port: Some(25),
+        },
+        Change::RemoteInfo {
+            info: Some(text("alice")),
         },
     ]);
     message(

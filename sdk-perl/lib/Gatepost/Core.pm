@@ -38,6 +38,10 @@ sub recipient_valid {
     return call('recipient/valid', address => $address)->{validity};
 }
 
+# Whether the client sends something before it is its turn, waiting so many seconds for it: in the hooks pre_connection, connect, helo, ehlo
+# and data. Elsewhere it may, and this dies with code `not_found`.
+sub client_spoke { call('client/spoke', ms => int(1000 * $_[0]))->{spoke} }
+
 sub state_get    { call('state/get', key => $_[0])->{value} }
 sub state_set    { call('state/set', key => $_[0], value => $_[1], ttl_ms => $_[2]); return }
 sub state_add    { call('state/add', key => $_[0], add => $_[1], ttl_ms => $_[2])->{value} }

@@ -9,13 +9,17 @@ package Gatepost::Hooks;
 use strict;
 use warnings;
 
+use Socket ();
 use Qpsmtpd::Address;
 use Qpsmtpd::Constants;
 
 our @CONNECTION_FIELDS = qw(
-    remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client
+    remote_ip local_ip remote_port local_port remote_host remote_info direction hello hello_host early_talker relay_client
     immune whitelisted naughty karma score authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results
 );
+
+# More connections of one client make no difference to a plugin.
+my $MOST_ADDRESSES = 1000;
 
 my @envelope = qw(sender recipients recipient_parameters);
 
@@ -39,6 +43,21 @@ my $judged = sub {
     return ($args->{plugin}, Qpsmtpd::Constants::verdict_code($args->{verdict}), $args->{message});
 };
 
+# The addresses of the other connections, packed as in qpsmtpd; but only the client's own, once for each of its connections, since that
+# is what plugins count.
+my $arrival = sub {
+    my ($args, $qp) = @_;
+    my $connection = $qp->connection;
+    my $ip = $connection->remote_ip;
+    my $others = ($args->{connections} // 1) - 1;
+    $others = $MOST_ADDRESSES if $others > $MOST_ADDRESSES;
+    my $packed = defined $ip ? Socket::inet_pton($ip =~ /:/ ? Socket::AF_INET6() : Socket::AF_INET(), $ip) : undef;
+    return (
+        (map { $_ => $connection->$_ } qw(remote_ip remote_port local_ip local_port)),
+        max_conn_ip => $args->{max_connections} // 0, child_addrs => [defined $packed && $others > 0 ? ($packed) x $others : ()],
+    );
+};
+
 # As Qpsmtpd::Auth has them. A digest of CRAM-MD5 comes with the challenge it answers.
 my $credentials = sub {
     my $args = shift;
@@ -47,6 +66,7 @@ my $credentials = sub {
 
 # hook => [transaction fields, arguments, is an event]
 our %HOOK = (
+    pre_connection       => [[],         $arrival],
     connect              => [[],         $none],
     helo                 => [[],         sub { $_[0]{host} }],
     ehlo                 => [[],         sub { $_[0]{host} }],
@@ -69,7 +89,7 @@ our %HOOK = (
     quit                 => [[],         $none],
     vrfy                 => [[],         $argument],
     help                 => [[],         sub { split ' ', $_[0]{argument} // '' }],
-    unrecognized_command => [[],         sub { (lc $_[0]{command}, $_[0]{argument} // '') }],
+    unrecognized_command => [[],         sub { (lc $_[0]{command}, length($_[0]{argument} // '') ? $_[0]{argument} : ()) }],
     reset_transaction    => [[],         $none,   1],
     disconnect           => [[],         $none,   1],
     (map { $_ => [[], $credentials] } qw(auth_mechanism auth)),
@@ -94,7 +114,7 @@ sub _protocol {
 
 my %served_by = (
     logging => 'log',
-    'pre-connection' => 'connect', 'post-connection' => 'disconnect', map { $_ => 'auth_mechanism' } qw(auth-plain auth-login auth-cram-md5),
+    'pre-connection' => 'pre_connection', 'post-connection' => 'disconnect', map { $_ => 'auth_mechanism' } qw(auth-plain auth-login auth-cram-md5),
 );
 
 # qpsmtpd's order, and what is ours, in which the hook_* methods of a plugin are found.

@@ -3,7 +3,8 @@ package Gatepost::Memory;
 # A core that lives in a hash: the backend of Gatepost::Core in tests of plugins.
 #
 # new(config => {NAME => \@lines}, dns => {"NAME TYPE" => \@records or 'temporary'}, message => $bytes,
-#     recipients => {ADDRESS => 'valid', 'invalid' or 'temporary'}, client_gone => whether the client hung up)
+#     recipients => {ADDRESS => 'valid', 'invalid' or 'temporary'}, client_gone => whether the client hung up,
+#     client_spoke => whether it speaks before its turn)
 
 use strict;
 use warnings;
@@ -49,6 +50,7 @@ my %method = (
         return {data => ''} if $params->{offset} >= length $self->{message};
         return {data => substr $self->{message}, $params->{offset}, $params->{length}};
     },
+    'client/spoke' => sub { {spoke => $_[0]{client_spoke} ? 1 : 0} },
     'message/submit' => sub {
         my ($self, $params) = @_;
         push @{$self->{submitted}}, $params;

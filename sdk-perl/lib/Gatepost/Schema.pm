@@ -106,7 +106,7 @@ sub frame {
 my $change = record(
     op => text(), scope => text(), name => text(), value => any(),
     address => text(), add => integer(), points => integer(), nth => integer(), reason => text(), message => text(), text => text(),
-    route => text(),
+    route => text(), ip => text(), port => integer(), info => text(),
 );
 # The one key whose type depends on `op`: a header's value is bytes, a note's anything, relay_client's a flag.
 my %change = (

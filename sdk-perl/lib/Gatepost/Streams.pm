@@ -2,14 +2,17 @@ package Gatepost::Streams;
 
 # Standard input and output of a process with plugins. In qpsmtpd they were the client.
 #
-# STDIN is a pipe that nobody writes to, for a plugin that waits for a client to speak: select() finds nothing. Reading it finds its
-# end at once. Descriptor 0 is /dev/null, which children may read to its end. What is printed to STDOUT is a line of the log, with the
+# STDIN is a pipe that nobody writes to: select() finds nothing. A plugin that waits for the client to speak by IO::Select->can_read, with
+# STDIN alone in the set, has the core look at the client (Gatepost::Core::client_spoke), where the client has to be silent; elsewhere it
+# finds nothing. Reading STDIN finds its end at once. Descriptor 0 is /dev/null, which children may read to its end. What is printed to STDOUT is a line of the log, with the
 # place; what children print comes by descriptor 1, which the core reads too.
 
 use strict;
 use warnings;
 
 use IO::Handle;
+use IO::Select;
+use Gatepost::Core;
 use Gatepost::Host;
 use Gatepost::Log;
 use Qpsmtpd::Constants;
@@ -27,6 +30,23 @@ sub set_up {
     tie *STDIN, 'Gatepost::Streams::Input', $input, $null;
     STDOUT->autoflush(1);
     tie *STDOUT, 'Gatepost::Streams::Output';
+    _listen();
+    return;
+}
+
+sub _listen {
+    my $can_read = \&IO::Select::can_read;
+    no warnings 'redefine';
+    *IO::Select::can_read = sub {
+        my ($set, $seconds) = @_;
+        my $client = $$ == $pid && $set->count == 1 ? $set->exists(\*STDIN) : undef;
+        goto &$can_read unless defined $client && defined $seconds && Gatepost::Host::running_plugin();
+        my $spoke = eval { Gatepost::Core::client_spoke($seconds) // 0 };
+        return $spoke ? $client : () if defined $spoke;
+        # The hook was cancelled.
+        die $@ unless ref $@ && $@->code eq 'not_found';
+        goto &$can_read;
+    };
     return;
 }
 

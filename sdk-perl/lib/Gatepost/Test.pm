@@ -11,7 +11,8 @@ package Gatepost::Test;
 #
 # new(%args): plugin (the file), name, args (list), settings (hash); config, dns, recipients as in Gatepost::Memory; connection,
 # transaction (hashes of the protocol's fields, to begin with), notes => {connection => {...}, transaction => {...}};
-# message (the whole message, as text or bytes); client_gone (true for a client that hangs up during queue).
+# message (the whole message, as text or bytes); client_gone (true for a client that hangs up during queue), client_spoke (true for one
+# that speaks before its turn).
 # Dies with the reasons if the plugin does not load.
 #
 # The session lasts as long as the object: what one hook changed the next one finds. Several plugins in a chain:
@@ -32,7 +33,7 @@ sub new {
     my ($class, %args) = @_;
     my @plugins = @{$args{plugins} // [{map { $_ => $args{$_} } qw(plugin name args settings)}]};
     my $self = bless {
-        memory => Gatepost::Memory->new(client_gone => $args{client_gone}, map { $_ => $args{$_} // {} } qw(config dns recipients)),
+        memory => Gatepost::Memory->new((map { $_ => $args{$_} } qw(client_gone client_spoke)), map { $_ => $args{$_} // {} } qw(config dns recipients)),
         host   => Gatepost::Host->new,
         connection => {
             remote_ip => '192.0.2.1', remote_port => 50000, local_ip => '192.0.2.25', local_port => 25,
@@ -154,6 +155,8 @@ sub _keep {
     elsif ($op eq 'score')        { $connection->{score} += $change->{points} }
     elsif ($op eq 'relay_client') { $connection->{relay_client} = $change->{value} }
     elsif ($op eq 'remote_host')  { $connection->{remote_host} = $change->{name} }
+    elsif ($op eq 'remote_info')  { $connection->{remote_info} = $change->{info} }
+    elsif ($op eq 'remote' || $op eq 'local') { $connection->{"${op}_$_"} = $change->{$_} for grep { defined $change->{$_} } qw(ip port) }
     elsif ($op eq 'immune' || $op eq 'whitelisted') {
         my $flags = ($change->{scope} // '') eq 'transaction' ? $transaction : $connection;
         $flags->{$op} = $change->{reason};

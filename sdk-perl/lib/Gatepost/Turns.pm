@@ -5,8 +5,8 @@ package Gatepost::Turns;
 # of(\%entry)   hook => the entry with {codes}, and {code} which is all of them as one. A code is called as a method of the plugin,
 #               with the transaction and the hook's arguments
 #
-# Several hooks of qpsmtpd are part of one of the protocol's: pre-connection comes first in connect, post-connection last in
-# disconnect, auth-plain and the like are auth_mechanism. Around the code of a plugin that needs it (Gatepost::Needs) stand the environment
+# Several hooks of qpsmtpd are part of one of the protocol's: post-connection comes last in disconnect, auth-plain and the like
+# are auth_mechanism. Around the code of a plugin that needs it (Gatepost::Needs) stand the environment
 # of its connection, and a look at what it did to the process.
 
 use strict;
@@ -54,8 +54,7 @@ sub _code {
     $code = _with_environment($code)        if $entry->{environment};
     return $hook =~ /\Aauth-(.+)/    ? _for_mechanism($hook, $1, $code)
          : $hook =~ /\A(\w+)_parse\z/ ? _parser($1, $code)
-         : $hook eq 'pre-connection'  ? _pre_connection($code)
-         : $hook eq 'post-connection' ? _named($hook, $code)
+         : $hook =~ /-connection\z/    ? _named($hook, $code)
          :                              $code;
 }
 
@@ -92,20 +91,6 @@ sub _for_mechanism {
         return DECLINED unless lc($_[2] // '') eq $mechanism;
         local $Qpsmtpd::Plugin::current_hook = $hook;
         return $code->(@_);
-    };
-}
-
-# How many connections there are is the core's business, which has limits for it: no max_conn_ip.
-sub _pre_connection {
-    my $code = shift;
-    return sub {
-        my ($plugin, $transaction) = @_;
-        my $connection = $Qpsmtpd::Plugin::current_qp->connection;
-        local $Qpsmtpd::Plugin::current_hook = 'pre-connection';
-        return $code->(
-            $plugin, $transaction, (map { $_ => $connection->$_ } qw(remote_ip remote_port local_ip local_port)),
-            max_conn_ip => 0, child_addrs => [],
-        );
     };
 }
 

@@ -1,8 +1,8 @@
 package Qpsmtpd::Connection;
 
 # A client's connection: $self->connection, $self->qp->connection. Attributes are read and set by one method each.
-# Setting relay_client and remote_host tells the core; the other attributes change for the plugins of this process
-# only, since the protocol has no change for them.
+# Setting relay_client and remote_host tells the core, and so does setting remote_ip, remote_port, local_ip, local_port and remote_info in the hooks
+# pre-connection and connect; else these, and the other attributes, change for the plugins of this process only.
 #
 # Some notes of qpsmtpd are fields of Gatepost's session, and so are shared by all plugins in all languages:
 # karma, naughty, whitelisthost (who vouches for the client), authentication_results, and tls_enabled, which only the core
@@ -47,12 +47,34 @@ sub note_scope { 'connection' }
 # Fields as the core sent them are taken over, not copied: this runs once a hook.
 sub update { $_[0]{_fields} = $_[1] }
 
+# The changes by which the core learns of an attribute.
+my %told = (
+    (map { ("${_}_ip" => [$_, 'ip'], "${_}_port" => [$_, 'port']) } qw(remote local)), remote_info => ['remote_info', 'info'],
+);
+
 for my $name (qw(remote_ip remote_port local_ip local_port local_host remote_info hello_host direction)) {
     no strict 'refs';
     *$name = sub {
-        $_[0]{_local}{$name} = $_[1] if @_ > 1;
+        $_[0]->_set($name, $_[1]) if @_ > 1;
         return $_[0]{_local}{$name} // $_[0]{_fields}{$name};
     };
+}
+
+sub _set {
+    my ($self, $name, $value) = @_;
+    no warnings 'once';
+    my $hook = $Qpsmtpd::Plugin::current_hook // '';
+    my $change = $told{$name};
+    if (!$change || !defined $value || !$Gatepost::Changes::list || $hook !~ /\A(?:pre-connection|connect)\z/) {
+        $self->{_local}{$name} = $value;
+        return;
+    }
+    my ($op, $key) = @$change;
+    die "$name: \"$value\" is no port\n" if $key eq 'port' && $value !~ /\A[0-9]{1,5}\z/;
+    Gatepost::Changes::record(op => $op, $key => $value);
+    delete $self->{_local}{$name};
+    $self->{_fields}{$name} = $value;
+    return;
 }
 
 sub hello {

@@ -21,7 +21,7 @@ our $DEADLINE = 10;
 my %integer = map { $_ => 1 } qw(
     id transaction deadline_ms remote_port local_port karma size header_end body_start worker max_frame version number
 );
-my %boolean = map { $_ => 1 } qw(relay_client resumed);
+my %boolean = map { $_ => 1 } qw(relay_client resumed spoke);
 my %bytes   = map { $_ => 1 } qw(header data);
 
 # A value as the core would write it, its type known by its key.

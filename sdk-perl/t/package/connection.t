@@ -24,9 +24,12 @@ my %from = map { $_ => {connection => {remote_ip => "192.0.2.$_", remote_host =>
 
 {
     my %about = (config => {hosts_allow => ['192.0.2.7 DENY not you', '198.51.100.0/24 DENYSOFT come back later']});
-    is plugin('hosts_allow', %{$from{7}}, %about)->hook('connect')->reply, 'not you', 'hosts_allow: an address';
-    is plugin('hosts_allow', %about, connection => {remote_ip => '198.51.100.3'})->hook('connect')->rc, DENYSOFT, 'hosts_allow: a network';
-    is plugin('hosts_allow', %{$from{1}}, %about)->hook('connect')->rc, DECLINED, 'hosts_allow: others';
+    is plugin('hosts_allow', %{$from{7}}, %about)->hook('pre_connection')->reply, 'not you', 'hosts_allow: an address';
+    is plugin('hosts_allow', %about, connection => {remote_ip => '198.51.100.3'})->hook('pre_connection')->rc, DENYSOFT, 'hosts_allow: a network';
+    is plugin('hosts_allow', %{$from{1}}, %about)->hook('pre_connection')->rc, DECLINED, 'hosts_allow: others';
+    my $result = plugin('hosts_allow', %{$from{1}})->hook('pre_connection', connections => 3, max_connections => 2);
+    is $result->reply, 'too many connections from 192.0.2.1, try again later', 'hosts_allow: one connection too many';
+    is plugin('hosts_allow', %{$from{1}})->hook('pre_connection', connections => 2, max_connections => 2)->rc, DECLINED, 'hosts_allow: room left';
 }
 {
     my $test = plugin('dnsbl', %{$from{7}}, config => {dnsbl_zones => ['dnsbl.example']});
@@ -90,7 +93,8 @@ for my $name (qw(helo check_spamhelo)) {
 }
 {
     is plugin('random_error', args => [100])->hook('connect')->verdict =~ /deny/ ? 1 : 0, 1, 'random_error: always';
-    is plugin('random_error', args => [0])->hook('connect')->rc, DECLINED, 'random_error: never';
+    # It takes 0 for 1.
+    is plugin('random_error', args => [-100])->hook('connect')->rc, DECLINED, 'random_error: never';
 }
 {
     is plugin('loadcheck', args => [max_load => 1000])->hook('connect')->rc, DECLINED, 'loadcheck: room left';
@@ -98,6 +102,7 @@ for my $name (qw(helo check_spamhelo)) {
 }
 {
     my $test = plugin('connection_time');
+    $test->hook('pre_connection');
     $test->hook('connect');
     like join("\n", $test->hook('disconnect')->log), qr/[0-9]+\.[0-9]+ s\./, 'connection_time: says it at the end';
 }

@@ -1,4 +1,4 @@
-"""Calls to the server (docs/protocol.md section 8): dns, config, recipient/valid, state, message/read, message/submit, message/bounce, more_time.
+"""Calls to the server (docs/protocol.md section 8): dns, config, recipient/valid, state, message/read, client/spoke, message/submit, message/bounce, more_time.
 
 Every call is sent at once and returns a `Call`. A plain function waits with ``.result()``, a coroutine with
 ``await``; a function that makes several calls before it waits for the first has them run side by side.
@@ -191,6 +191,13 @@ class Core:
     def message_read(self, offset: int, length: int) -> Call[bytes]:
         """Bytes of the message as received, at most 524288; fewer only at its end."""
         return self._call(lambda ok: _data(ok, "data") or b"", "message/read", offset=offset, length=length)
+
+    def client_spoke(self, seconds: float = 0) -> Call[bool]:
+        """Whether the client sends something before it is its turn, waiting so long for it.
+
+        At ``pre_connection``, ``connect``, ``helo``, ``ehlo`` and ``data``; elsewhere it may, and this is a CallError with the code ``not_found``.
+        """
+        return self._call(lambda ok: bool(ok.get("spoke")), "client/spoke", ms=_milliseconds(seconds))
 
     def submit(self, recipients: Iterable[object], message: Union[bytes, str], sender: object = "") -> Call[str]:
         """Send a message of the plugin's own: header, empty line, body; lines may end in ``\\n``.

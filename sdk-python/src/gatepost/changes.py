@@ -92,6 +92,15 @@ def _flag(name: str) -> Callable[[View, Change], None]:
     return lambda view, change: _set(getattr(view, change.get("scope", "connection")), name, change["reason"])
 
 
+def _end(which: str) -> Callable[[View, Change], None]:
+    def apply(view: View, change: Change) -> None:
+        for key in ("ip", "port"):
+            if key in change:
+                _set(view.connection, f"{which}_{key}", change[key])
+
+    return apply
+
+
 _APPLY: Dict[str, Callable[[View, Change], None]] = {
     "note": _note,
     "add_header": _header(lambda block, c: headers.add(block, c["name"], c["value"], c.get("at", "top"))),
@@ -111,6 +120,9 @@ _APPLY: Dict[str, Callable[[View, Change], None]] = {
     # Plugins see a route at `queue` alone, and it is settled by then.
     "route": lambda view, change: None,
     "remote_host": _field("connection", "remote_host", "name"),
+    "remote": _end("remote"),
+    "local": _end("local"),
+    "remote_info": _field("connection", "remote_info", "info"),
 }
 
 

@@ -93,6 +93,11 @@ class Fields:
         return _optional(self._of_connection("remote_host"))
 
     @property
+    def remote_info(self) -> Optional[str]:
+        """What a plugin knows of who is at the client's end."""
+        return _optional(self._of_connection("remote_info"))
+
+    @property
     def direction(self) -> str:
         """The listener's: inbound, submission or relay."""
         return text(self._of_connection("direction"))

@@ -54,6 +54,7 @@ _CREDENTIALS: Dict[str, Converter] = {
 }  # fmt: skip
 
 HOOKS: Dict[str, Dict[str, Converter]] = {
+    "pre_connection": {"connections": _integer, "max_connections": _integer},
     "connect": {},
     "helo_parse": {"line": text},
     "helo": {"host": text},
@@ -96,7 +97,7 @@ HOOKS: Dict[str, Dict[str, Converter]] = {
 EVENTS = frozenset(["deny", "ok", "disconnect", "reset_transaction", "queue_post", "log"])
 
 CONNECTION_FIELDS = frozenset(
-    "remote_ip local_ip remote_port local_port remote_host direction hello hello_host early_talker relay_client immune whitelisted naughty"
+    "remote_ip local_ip remote_port local_port remote_host remote_info direction hello hello_host early_talker relay_client immune whitelisted naughty"
     " karma score authenticated tls_version tls_cipher tls_server_name tls_client_name auth_results".split()
 )
 TRANSACTION_FIELDS = frozenset(

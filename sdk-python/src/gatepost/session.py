@@ -187,6 +187,22 @@ class Session(Fields):
         """Set the client's verified name."""
         self._turn.change({"op": "remote_host", "name": name})
 
+    def set_remote(self, ip: Optional[str] = None, port: Optional[int] = None) -> None:
+        """Set the client's address, or its port, or both; at ``pre_connection`` and ``connect``."""
+        self._turn.change({"op": "remote", **_given(ip=ip, port=port)})
+
+    def set_local(self, ip: Optional[str] = None, port: Optional[int] = None) -> None:
+        """The same for the server's address."""
+        self._turn.change({"op": "local", **_given(ip=ip, port=port)})
+
+    def set_remote_info(self, info: Optional[str]) -> None:
+        """Say who is at the client's end, as far as that is known; at ``pre_connection`` and ``connect``. None clears it."""
+        self._turn.change({"op": "remote_info", "info": info})
+
+
+def _given(**values: Any) -> Dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
 
 def open_session(plugin: Plugin, turn: Turn, hook: Hook) -> Session:
     """A new session object of a plugin."""

@@ -40,7 +40,8 @@ impl Chain {
 pub(super) const fn is_about_client(hook: Hook) -> bool {
     matches!(
         hook,
-        Hook::Connect
+        Hook::PreConnection
+            | Hook::Connect
             | Hook::Helo
             | Hook::Ehlo
             | Hook::Mail

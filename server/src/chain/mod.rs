@@ -292,6 +292,7 @@ impl Chain {
             deadline: DEADLINE,
             settings: None,
             departure: &visit.departure,
+            speech: visit.speech.as_deref(),
         };
         for step in &self.observers[hook as usize] {
             match step {
@@ -404,6 +405,7 @@ impl Chain {
             deadline: timeout,
             settings: profile.and_then(Profile::in_force),
             departure: &visit.departure,
+            speech: visit.speech.as_deref(),
         };
         match std::panic::catch_unwind(AssertUnwindSafe(|| plugin.call(&call))) {
             Ok(Answer::Now(outcome)) => outcome,
@@ -494,6 +496,7 @@ impl Chain {
                     deadline: *timeout,
                     settings: visit.profile.as_deref().and_then(Profile::in_force),
                     departure: &visit.departure,
+                    speech: visit.speech.as_deref(),
                 };
                 host.ask(&names, wants, &call).await
             };

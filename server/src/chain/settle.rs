@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use gatepost_protocol::session::Naughty;
-use gatepost_protocol::{Address, Args, Disposition, EnhancedCode, Hook, Level, Outcome, Verdict};
+use gatepost_protocol::{
+    Address, Args, Change, Disposition, EnhancedCode, Hook, Level, Outcome, Verdict,
+};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -177,9 +179,20 @@ impl Chain {
     ) -> i64 {
         let before = visit.session.score();
         for change in std::mem::take(&mut outcome.changes) {
-            if let Err(error) = change.apply(&mut visit.session, &self.members[at].name) {
+            let plugin = &self.members[at].name;
+            let made = change
+                .check(hook)
+                .and_then(|()| change.apply(&mut visit.session, plugin));
+            if let Err(error) = made {
                 *outcome = Outcome::error(error.to_string());
                 break;
+            }
+            if let Change::Remote { .. } = change {
+                // What the log says of the client from here on is about another address than what it said before.
+                let session = &visit.session;
+                let now = session.connection.remote.map(|remote| remote.to_string());
+                let text = format_args!("the client is {} now", now.unwrap_or_default());
+                report::line(Level::Info, &session.id, Some(hook), plugin, text);
             }
             if let Some(trace) = &mut visit.trace {
                 trace.changed(hook, &change);

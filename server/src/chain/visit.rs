@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost_protocol::{Address, Departure, EnhancedCode, Hook, Outcome, Session, Value, Verdict};
+use gatepost_protocol::{
+    Address, Departure, EnhancedCode, Hook, Outcome, Session, Speech, Value, Verdict,
+};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,6 +32,8 @@ pub struct Visit {
     pub diverted: Option<Decision>,
     /// Whether the client hung up: plugins that are at work are told, and no further ones asked.
     pub departure: Arc<Departure>,
+    /// While plugins are asked something at which the client has to be silent: the look at it.
+    pub speech: Option<Arc<Speech>>,
     /// How long plugins let the client wait for the reply to the command at hand. For the dialog to take.
     pub delay: Duration,
     /// Members of which chain have seen enough of the message that comes in.

@@ -61,6 +61,8 @@ pub struct Client {
     pub remote: Option<SocketAddr>,
     /// Ours.
     pub local: Option<SocketAddr>,
+    /// How many connections of that address there are, this one included.
+    pub connections: usize,
     /// Where it came in.
     pub listen: Arc<Listen>,
     /// Who it has authenticated as already.

@@ -301,6 +301,20 @@ impl<S: Stream> Wire<S> {
         Ok(!self.input.is_empty())
     }
 
+    /// Waits until the client sends something: true; or hangs up without a word: false. Cancel-safe.
+    pub async fn speaks(&mut self) -> bool {
+        while self.input.is_empty() && !self.input.finished {
+            let (input, stream) = (&mut self.input, &mut self.stream);
+            if std::future::poll_fn(|cx| input.poll_fill(stream, cx))
+                .await
+                .is_err()
+            {
+                return false;
+            }
+        }
+        !self.input.is_empty()
+    }
+
     /// Takes in what is there, if nothing was taken in yet; waits for nothing.
     async fn look(&mut self) -> io::Result<()> {
         if self.input.finished || !self.input.is_empty() {

@@ -64,6 +64,13 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
     let mut message = ArgsMessage::default();
     match args {
         Args::None => {}
+        Args::Arrival {
+            connections,
+            max_connections,
+        } => {
+            message.connections = Some(*connections);
+            message.max_connections = Some(*max_connections);
+        }
         Args::Host(host) => message.host = borrowed(host),
         Args::Line(line) => message.line = borrowed(line),
         Args::Capabilities(lines) => {
@@ -141,6 +148,7 @@ fn connection(wanted: FieldSet, session: &Session) -> Option<ConnectionFields<'_
         remote_ip: ip(wanted, Field::RemoteIp, from.remote),
         remote_port: port(wanted, Field::RemotePort, from.remote),
         remote_host: pick(wanted, Field::RemoteHost, from.remote_host.as_deref()),
+        remote_info: pick(wanted, Field::RemoteInfo, from.remote_info.as_deref()),
         local_ip: ip(wanted, Field::LocalIp, from.local),
         local_port: port(wanted, Field::LocalPort, from.local),
         direction: pick(wanted, Field::Direction, Some(from.direction.name())),

@@ -379,6 +379,7 @@ impl Door {
                     session,
                     remote: None,
                     local: None,
+                    connections: 1,
                     listen: Arc::clone(listen),
                     user: None,
                     secured: None,
@@ -467,7 +468,8 @@ impl Door {
         }
         let remote = client.remote?;
         match slot.assign(remote.ip()) {
-            Ok(()) => {
+            Ok(connections) => {
+                client.connections = connections;
                 client.may_xclient = listen.xclient_from.contains(remote.ip());
                 client.may_xforward = listen.xforward_from.contains(remote.ip());
                 Some((stream, client, slot))

@@ -95,8 +95,8 @@ impl Slots {
 }
 
 impl Slot {
-    /// Counts the connection as this client address's from now on. To be called once.
-    pub fn assign(&mut self, client: IpAddr) -> Result<(), Full> {
+    /// Counts the connection as this client address's from now on, and says how many that are now. To be called once.
+    pub fn assign(&mut self, client: IpAddr) -> Result<usize, Full> {
         let client = client.to_canonical();
         let mut taken = self.slots.taken();
         if !has_room(&taken.by_ip, &client, taken.max_per_ip) {
@@ -110,10 +110,12 @@ impl Slot {
         }
         // Counted always: there may be a limit later.
         *taken.by_network.entry(network).or_default() += 1;
-        *taken.by_ip.entry(client).or_default() += 1;
+        let count = taken.by_ip.entry(client).or_default();
+        *count += 1;
+        let connections = *count;
         drop(taken);
         self.client = Some(client);
-        Ok(())
+        Ok(connections)
     }
 }
 
@@ -176,7 +178,8 @@ mod tests {
         let slots = slots(3, 2, None);
         let (one, mapped, other) = ("192.0.2.1", "::ffff:192.0.2.1", "2001:db8::1");
         let first = take(&slots, one).unwrap();
-        let _second = take(&slots, mapped).unwrap();
+        let mut second = slots.take().unwrap();
+        assert_eq!(second.assign(mapped.parse().unwrap()), Ok(2));
         assert_eq!(take(&slots, one).unwrap_err(), Full::Ip);
         let third = take(&slots, other).unwrap();
         assert_eq!(take(&slots, other).unwrap_err(), Full::All);

@@ -250,6 +250,7 @@ pub async fn ask_with(
         deadline: Duration::from_secs(30),
         settings: None,
         departure: &Departure::new(),
+        speech: None,
     };
     answer(plugin, &call).await
 }
@@ -269,6 +270,7 @@ pub async fn queue(
         deadline: Duration::from_secs(30),
         settings: None,
         departure,
+        speech: None,
     };
     answer(plugin, &call).await
 }

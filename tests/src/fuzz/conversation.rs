@@ -205,6 +205,7 @@ fn converse(settings: Settings, blocks: VecDeque<Vec<u8>>) -> (Vec<u8>, Kept) {
         session: "5e55".into(),
         remote: Some(address),
         local: None,
+        connections: 1,
         listen: Arc::new(listen),
         secured: None,
         may_xclient: settings.is_trusted(),

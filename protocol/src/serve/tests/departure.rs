@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::frame::{self, Kind};
-use crate::serve::*;
-use crate::wire::{Cancel, HookMessage, Init, InitPlugin, Ready, ResultMessage};
+use super::Core;
+use crate::plugin::Definition;
+use crate::wire::{Cancel, HookMessage, InitPlugin, ResultMessage};
 use crate::{Answer, Call, Hook, Outcome, Plugin, Subscription, Verdict};
 
 /// Works until the client is gone.
@@ -31,22 +31,7 @@ const KEEPS: &[Definition] = &[Definition {
     build: |_| Ok(Arc::new(Keeps)),
 }];
 
-struct Core {
-    reader: FrameReader<tokio::net::unix::OwnedReadHalf>,
-    writer: FrameWriter,
-}
-
 impl Core {
-    fn send<T: Kind>(&self, message: &T) {
-        self.writer.send(&frame::encode(message).unwrap()).unwrap();
-    }
-
-    async fn next<T: serde::de::DeserializeOwned>(&mut self) -> T {
-        let next = tokio::time::timeout(Duration::from_secs(20), self.reader.next());
-        let payload = next.await.expect("a message in time").unwrap().unwrap();
-        payload.decode().unwrap()
-    }
-
     /// Puts `hook` to the plugin, and sends `cancel` behind it.
     async fn cancel(&mut self, id: u64, hook: &str, reason: &str) -> ResultMessage {
         self.send(&HookMessage {
@@ -59,33 +44,17 @@ impl Core {
             id,
             reason: reason.to_owned(),
         });
-        self.next().await
+        self.receive().await
     }
 }
 
 #[tokio::test]
 async fn a_queue_plugin_is_told_of_a_departure_and_any_other_is_stopped() {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let (source, sink) = theirs.into_split();
-    let process = tokio::spawn(converse(KEEPS, source, Sink::Unix(sink)));
-    let (source, sink) = ours.into_split();
-    let mut core = Core {
-        reader: FrameReader::new(source),
-        writer: FrameWriter::new(Sink::Unix(sink)),
+    let keeps = InitPlugin {
+        name: "keeps".to_owned(),
+        ..InitPlugin::default()
     };
-    let _: crate::wire::Hello = core.next().await;
-    core.send(&Init {
-        hostname: "mx.example.org".to_owned(),
-        worker: 1,
-        scratch_dir: None,
-        dns_server: None,
-        plugins: vec![InitPlugin {
-            name: "keeps".to_owned(),
-            ..InitPlugin::default()
-        }],
-    });
-    let _: Ready = core.next().await;
-
+    let mut core = Core::of(KEEPS, vec![keeps]).await;
     let told = core.cancel(1, "queue", "disconnect").await;
     assert_eq!(
         (told.id, told.results[0].verdict),
@@ -95,6 +64,7 @@ async fn a_queue_plugin_is_told_of_a_departure_and_any_other_is_stopped() {
         let stopped = core.cancel(id, hook, reason).await;
         assert_eq!((stopped.id, stopped.results.len()), (id, 0), "{reason}");
     }
-    drop(core);
-    assert_eq!(process.await.unwrap(), Ok(()));
+    let worker = core.worker;
+    drop((core.reader, core.writer));
+    assert_eq!(worker.await.unwrap(), Ok(()));
 }

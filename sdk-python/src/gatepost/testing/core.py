@@ -45,6 +45,8 @@ class Answers:
         self.recipients = dict(recipients or {})
         self.state: Dict[str, Any] = {} if state is None else state
         self.message = b""
+        self.client_spoke = False
+        """Whether clients speak before it is their turn."""
         self.submitted: List[Map] = []
         self.bounced: List[Map] = []
 
@@ -63,6 +65,8 @@ class Answers:
             return {"ok": {"validity": validity}}
         if method == "message/read":
             return {"ok": {"data": self.message[params["offset"] : params["offset"] + params["length"]]}}
+        if method == "client/spoke":
+            return {"ok": {"spoke": self.client_spoke}}
         if method == "message/submit":
             self.submitted.append(params)
             return {"ok": {"id": f"{len(self.submitted):016x}"}}

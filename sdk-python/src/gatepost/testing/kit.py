@@ -65,6 +65,8 @@ class Session:
         self.id = identifier
         self.client_gone = False
         """Set it to True for a client that hangs up while ``queue`` runs."""
+        self.client_spoke = False
+        """Set it to True for a client that speaks before it is its turn."""
         self._message = message
         self._file: Optional[Any] = None
         header, end, _ = message.partition(b"\r\n\r\n")
@@ -102,6 +104,7 @@ class Session:
         core = self._plugin.core
         core.answers.message = self._message
         core.client_gone = self.client_gone
+        core.answers.client_spoke = self.client_spoke
         more: Map = {
             "args": {name: value if isinstance(value, (dict, bytes, int, type(None))) else str(value) for name, value in args.items()},
             "connection": _only(declared["fields"], self.view.connection),

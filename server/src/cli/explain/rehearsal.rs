@@ -117,6 +117,7 @@ async fn bring(
         session: SESSION.into(),
         remote: Some(SocketAddr::new(envelope.ip.to_canonical(), 0)),
         local,
+        connections: 1,
         listen: Arc::new(listen),
         user: envelope.user.clone(),
         secured: tls,

@@ -9,20 +9,10 @@ use super::modules::{package, present, used};
 use crate::config::parts;
 
 /// Perl plugins that load, and do not what they are there for (docs/porting.md).
-const HAZARDS: &[(&str, &str)] = &[
-    (
-        "check_loop",
-        "it refuses every message, in qpsmtpd too: use `loop`",
-    ),
-    (
-        "earlytalker",
-        "it finds nothing, as a plugin has no client to listen to: use the built-in",
-    ),
-    (
-        "check_earlytalker",
-        "it finds nothing, as a plugin has no client to listen to: use the built-in",
-    ),
-];
+const HAZARDS: &[(&str, &str)] = &[(
+    "check_loop",
+    "it refuses every message, in qpsmtpd too: use `loop`",
+)];
 
 /// Prints to standard error; `notes` are about the rest of the configuration.
 pub fn print(site: &Site, items: &[Item], notes: &[String]) {

@@ -37,8 +37,8 @@ impl Mail {
             return Ok(self.say(output, "501 5.5.4 Syntax: DATA"));
         }
         self.face_recipients();
-        let decision = self.ask(Hook::Data, &Args::None, None).await;
-        if let Some(next) = self.settle(output, Hook::Data, &decision) {
+        let decision = self.ask_and_listen(wire, Hook::Data, &Args::None).await;
+        if let Some(next) = self.settle(wire.output(), Hook::Data, &decision) {
             self.reset().await;
             return Ok(next);
         }

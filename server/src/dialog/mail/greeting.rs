@@ -34,7 +34,13 @@ impl Mail {
             ),
         }
         self.log_tls(Some(Hook::Connect));
-        let decision = self.ask(Hook::Connect, &Args::None, None).await;
+        if let Some(next) = self.let_in(wire, looks).await {
+            return Ok(next);
+        }
+        let decision = match looks {
+            true => self.ask_and_listen(wire, Hook::Connect, &Args::None).await,
+            false => self.ask(Hook::Connect, &Args::None, None).await,
+        };
         if let Some(next) = self.settle(wire.output(), Hook::Connect, &decision) {
             return Ok(next);
         }
@@ -56,6 +62,24 @@ impl Mail {
             .collect::<Vec<_>>();
         reply::write_lines(wire.output(), 220, None, &lines);
         Ok(Next::Go)
+    }
+
+    /// Asks whether the client may connect at all. `Some`: it may not, for now; that is all that plugins can say here, as in qpsmtpd.
+    async fn let_in<S: Stream>(&mut self, wire: &mut Wire<S>, looks: bool) -> Option<Next> {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let args = Args::Arrival {
+            connections: count(self.connections),
+            max_connections: count(self.shared.config.limits.max_connections_per_ip),
+        };
+        let hook = Hook::PreConnection;
+        let mut decision = match looks {
+            true => self.ask_and_listen(wire, hook, &args).await,
+            false => self.ask(hook, &args, None).await,
+        };
+        if decision.verdict == Verdict::Done {
+            decision.verdict = Verdict::Ok;
+        }
+        self.settle(wire.output(), hook, &decision)
     }
 
     async fn look_before_greeting<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
@@ -93,7 +117,7 @@ impl Mail {
         // Before the reply a client does not know whether it may pipeline (RFC 2920 §3.1).
         self.look_for_early_input(wire).await?;
         let args = Args::Host(Cow::Borrowed(host));
-        let decision = self.ask(hook, &args, None).await;
+        let decision = self.ask_and_listen(wire, hook, &args).await;
         if let Some(next) = self.settle(wire.output(), hook, &decision) {
             return Ok(next);
         }

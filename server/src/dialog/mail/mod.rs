@@ -26,10 +26,11 @@ mod tests;
 use std::fmt::Arguments;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 
 use gatepost_protocol::{
-    Args, Connection, Field, Hook, Level, Message, Session, Transaction, Verdict,
+    Args, Connection, Field, Hook, Level, Message, Session, Speech, Transaction, Verdict,
 };
 
 use super::reply::{self, Usual};
@@ -152,6 +153,8 @@ pub struct Mail {
     remote: Option<SocketAddr>,
     /// What it connected to.
     local: Option<SocketAddr>,
+    /// How many connections of its address there were then, this one included.
+    connections: usize,
     may_xclient: bool,
     may_xforward: bool,
     /// What XCLIENT said.
@@ -222,6 +225,7 @@ impl Mail {
             is_first: true,
             remote: client.remote,
             local: client.local,
+            connections: client.connections,
             may_xclient: client.may_xclient,
             may_xforward: client.may_xforward,
             claims: Box::default(),
@@ -240,6 +244,32 @@ impl Mail {
             .chain
             .run(&mut self.visit, hook, args, message)
             .await
+    }
+
+    /// The same, at a time when the client has to be silent: plugins may listen whether it is.
+    async fn ask_and_listen<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        hook: Hook,
+        args: &Args<'_>,
+    ) -> Decision {
+        if !self.shared.chain.asks(hook) {
+            return self.ask(hook, args, None).await;
+        }
+        let speech = Arc::new(Speech::new());
+        self.visit.speech = Some(Arc::clone(&speech));
+        let decision = {
+            let mut asking = pin!(self.ask(hook, args, None));
+            tokio::select! {
+                // A plugin that answers at once costs no look at the client.
+                biased;
+                decision = &mut asking => decision,
+                () = listen(wire, &speech) => asking.await,
+            }
+        };
+        self.visit.speech = None;
+        self.visit.session.connection.early_talker |= speech.was_heard();
+        decision
     }
 
     /// Lets the client wait for its replies from there on, where plugins asked for that.
@@ -347,6 +377,15 @@ impl Mail {
     fn log(&self, level: Level, hook: Option<Hook>, text: Arguments<'_>) {
         report::line(level, &self.visit.session.id, hook, LOGGED_AS, text);
     }
+}
+
+/// Looks at a client, once somebody wants to know, until it speaks.
+async fn listen<S: Stream>(wire: &mut Wire<S>, speech: &Speech) {
+    speech.wanted().await;
+    if let Ok(false) = wire.has_input().await {
+        speech.note_silence();
+    }
+    speech.note_end(wire.speaks().await);
 }
 
 impl Protocol for Mail {

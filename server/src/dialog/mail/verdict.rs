@@ -11,6 +11,8 @@ pub fn denial(hook: Hook, verdict: Verdict) -> Option<(&'static str, Next)> {
         return None;
     }
     let reply = match (hook, verdict.is_soft(), verdict.disconnects()) {
+        (Hook::PreConnection, false, _) => "451 4.7.1 Sorry, service not available to you",
+        (Hook::PreConnection, true, _) => "451 4.7.1 Sorry, try again later",
         (Hook::Connect, false, _) => "550 5.7.1 Connection from you denied",
         (Hook::Connect, true, _) => "450 4.7.1 Connection from you temporarily denied",
         (Hook::Helo | Hook::Ehlo, false, _) => "550 5.7.1 Your greeting is not accepted",
@@ -57,7 +59,7 @@ pub fn denial(hook: Hook, verdict: Verdict) -> Option<(&'static str, Next)> {
         _ => return None,
     };
     let closes = match hook {
-        Hook::Connect => true,
+        Hook::PreConnection | Hook::Connect => true,
         // The message is not lost: the client keeps it, and may go on.
         Hook::Queue => false,
         _ => verdict.disconnects(),

@@ -81,6 +81,7 @@ impl Mail {
         connection.remote = address(self.remote, claims.addr, claims.port);
         connection.local = address(self.local, claims.dest_addr, claims.dest_port);
         connection.remote_host = claims.name.clone();
+        connection.remote_info = None;
         connection.hello = claims.helo.as_ref().map(|_| match claims.is_extended {
             true => Cow::Borrowed("EHLO"),
             false => Cow::Borrowed("HELO"),
@@ -107,6 +108,8 @@ impl Mail {
         self.visit.rehearsal = before.rehearsal;
         self.visit.trace = before.trace;
         self.forwarded.clear();
+        // How many others there are that speak for that client, nobody counts.
+        self.connections = 1;
         self.errors = 0;
         self.auth_failures = 0;
         self.unknown = 0;

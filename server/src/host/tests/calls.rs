@@ -5,7 +5,7 @@ use std::time::Duration;
 use gatepost_protocol::plugin::{Host, Wants};
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::wire::{CallMessage, ReplyMessage};
-use gatepost_protocol::{Hook, Value};
+use gatepost_protocol::{Hook, Speech, Value};
 
 use super::fake::{Bytes, Peer, call, hook, map, said, session, vip};
 
@@ -196,6 +196,47 @@ async fn a_hook_reads_its_message_and_gets_more_time_once() {
         ask(&mut pair.peer, id, "more_time", hour).await;
     });
     assert_eq!(outcomes[0].message, "no answer within 600 ms");
+}
+
+#[tokio::test]
+async fn a_plugin_hears_who_speaks_too_early_as_soon_as_that_is() {
+    let mut pair = vip(&[hook("connect")]).await;
+    let process = pair.process().clone();
+    let (session, speech) = (session("s"), Speech::new());
+    let mut connect = call(Hook::Connect, &session, Duration::from_secs(30));
+    connect.speech = Some(&speech);
+    let wants = Wants::default();
+    let wait = |ms: i64| map([("ms", Value::from(ms))]);
+    let spoke = |spoke: bool| Some(map([("spoke", Value::from(spoke))]));
+    let (outcomes, (), ()) = tokio::join!(
+        process.ask(&["vip"], &wants, &connect),
+        async {
+            let peer = &mut pair.peer;
+            let id = peer.hook().await.id;
+            for (ms, expected) in [(0, false), (10, false), (60_000, true), (0, true)] {
+                let reply = ask(peer, id, "client/spoke", wait(ms)).await;
+                assert_eq!(reply.ok, spoke(expected), "{ms}");
+            }
+            peer.answer(id, vec![said("vip", "heard it")]);
+        },
+        async {
+            speech.wanted().await;
+            speech.note_silence();
+            // The two looks that find nothing, and the one that waits.
+            speech.wanted().await;
+            speech.wanted().await;
+            speech.note_end(true);
+        }
+    );
+    assert_eq!(outcomes[0].message, "heard it");
+    connect.speech = None;
+    let (_, ()) = tokio::join!(process.ask(&["vip"], &wants, &connect), async {
+        let peer = &mut pair.peer;
+        let id = peer.hook().await.id;
+        let error = ask(peer, id, "client/spoke", wait(60_000)).await.error;
+        assert_eq!(error.unwrap().code, ServiceErrorCode::NotFound);
+        peer.answer(id, vec![said("vip", "never mind")]);
+    });
 }
 
 #[tokio::test]

@@ -274,6 +274,7 @@ pub(super) fn call<'a>(hook: Hook, session: &'a Session, deadline: Duration) -> 
         deadline,
         settings: None,
         departure: &THERE,
+        speech: None,
     }
 }
 

@@ -60,6 +60,8 @@ impl Asking {
     ) -> Result<Vec<Outcome>, Missing> {
         let mut reads = VecDeque::new();
         let mut reading = FuturesUnordered::new();
+        // Made when somebody wants it, which is seldom.
+        let mut listening: Option<FuturesUnordered<_>> = None;
         let mut alarm = std::pin::pin!(tokio::time::sleep_until(self.deadline));
         let mut departed = std::pin::pin!(call.departure.happened());
         let mut is_to_tell = call.hook == Hook::Queue;
@@ -85,6 +87,20 @@ impl Asking {
                             self.worker.parts.calls.reply(wanted.call, Err(error));
                         }
                     },
+                    Some(Letter::Listen { call: id, time, place }) => match call.speech {
+                        Some(speech) => {
+                            let listening = listening.get_or_insert_with(FuturesUnordered::new);
+                            listening.push(async move {
+                                let spoke = speech.within(time).await;
+                                (id, spoke, place)
+                            });
+                        }
+                        None => {
+                            let none = format!("at `{}` the client need not be silent", call.hook);
+                            let error = ServiceError::new(ServiceErrorCode::NotFound, none);
+                            self.worker.parts.calls.reply(id, Err(error));
+                        }
+                    },
                     Some(Letter::MoreTime { call: id, time, .. }) => {
                         let answer = self.give_more_time(time.min(call.deadline));
                         alarm.as_mut().reset(self.deadline);
@@ -101,6 +117,10 @@ impl Asking {
                         .map(|data| map([("data", Value::Bytes(data.to_vec()))]))
                         .map_err(|error| ServiceError::temporary(error.to_string()));
                     self.worker.parts.calls.reply(id, answer);
+                }
+                Some((id, spoke, _place)) = async { listening.as_mut()?.next().await }, if listening.is_some() => {
+                    let answer = map([("spoke", Value::Boolean(spoke))]);
+                    self.worker.parts.calls.reply(id, Ok(answer));
                 }
                 () = &mut departed, if is_to_tell => {
                     is_to_tell = false;

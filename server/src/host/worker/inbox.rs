@@ -143,6 +143,7 @@ impl Worker {
         let letter = match &*call.method {
             "message/read" => self.read(&call),
             "more_time" => self.more_time(&call),
+            "client/spoke" => self.listen(&call),
             _ => {
                 let state = self.state();
                 let asked = call.hook.and_then(|hook| state.asked.get(&hook));
@@ -208,6 +209,14 @@ impl Worker {
             call: call.id,
             time: Duration::from_millis(Params(&call.params).amount("ms")?),
             _place: self.parts.calls.place()?,
+        })
+    }
+
+    fn listen(&self, call: &CallMessage) -> Result<Letter, ServiceError> {
+        Ok(Letter::Listen {
+            call: call.id,
+            time: Duration::from_millis(Params(&call.params).amount("ms")?),
+            place: self.parts.calls.place()?,
         })
     }
 }

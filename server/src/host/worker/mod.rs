@@ -100,6 +100,11 @@ enum Letter {
         time: Duration,
         _place: OwnedSemaphorePermit,
     },
+    Listen {
+        call: u64,
+        time: Duration,
+        place: OwnedSemaphorePermit,
+    },
     Ended(Arc<str>),
 }
 

@@ -49,5 +49,18 @@ pub fn describe(change: &Change, with_values: bool) -> String {
             format!("route {whose}: {route}")
         }
         Change::RemoteHost { name } => format!("remote_host {name}"),
+        Change::Remote { ip, port } => format!("remote {}", socket(ip.as_deref(), *port)),
+        Change::Local { ip, port } => format!("local {}", socket(ip.as_deref(), *port)),
+        Change::RemoteInfo { info } => match info {
+            Some(info) => format!("remote_info {info}"),
+            None => "remote_info: no longer".to_owned(),
+        },
     }
+}
+
+/// An address or a port, or both.
+fn socket(ip: Option<&str>, port: Option<u16>) -> String {
+    let port = port.map(|port| format!("port {port}"));
+    let parts = [ip, port.as_deref()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

@@ -168,6 +168,7 @@ async fn events_are_told_in_order() {
     dialog.expect("QUIT", "221").await;
     dialog.closed().await;
     let expected = [
+        "pre_connection 0",
         "connect 0",
         "ehlo_parse 0",
         "ehlo 0",

@@ -163,6 +163,7 @@ impl Bed {
             session: "3f9a1c".into(),
             remote: Some("192.0.2.1:1234".parse().unwrap()),
             local: None,
+            connections: 1,
             listen: Arc::new(self.listen.clone()),
             user: None,
             secured: None,
