@@ -12,6 +12,7 @@ mod machine;
 mod memory;
 mod plain_sink;
 mod postfix;
+mod qpsmtpd;
 mod rounds;
 mod slow;
 mod table;
@@ -52,6 +53,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("discard", throughput::discard),
     ("durable", throughput::durable),
     ("hooks", hooks::round_trips),
+    ("qpsmtpd", qpsmtpd::same_plugins),
     ("memory", memory::measure),
     ("slow", slow::clients),
     ("tls", tls::handshakes),
@@ -70,7 +72,7 @@ fn main() -> ExitCode {
             "--write" => document = arguments.next().map(PathBuf::from),
             _ => {
                 eprintln!(
-                    "usage: bench [--quick] [--only discard|durable|hooks|memory|slow|tls|bdat] [--write FILE]"
+                    "usage: bench [--quick] [--only discard|durable|hooks|qpsmtpd|memory|slow|tls|bdat] [--write FILE]"
                 );
                 return ExitCode::from(2);
             }
