@@ -67,18 +67,40 @@ sub address {
 }
 
 # A folder for files of this process, with a slash at its end: the core's, which is gone with the process, else the flat file
-# spool_dir's, else ~/tmp.
+# spool_dir's, else one below /tmp. Others may enter it as far as the flat file spool_perms says.
 sub spool_dir {
     my $self = shift;
     my $dir = $Gatepost::Core::about{scratch_dir};
-    if (!defined $dir) {
+    if (defined $dir) {
+        _let_others_in($dir);
+    }
+    else {
         ($dir) = Qpsmtpd::Config::get('spool_dir');
         $dir = defined $dir ? Qpsmtpd::Base->tildeexp($dir =~ s{/+\z}{}r) : _own_scratch();
         if (!-d $dir) {
             mkdir $dir, 0700 or die "spool_dir: cannot make $dir: $!\n";
+            _let_others_in($dir);
         }
     }
     return "$dir/";
+}
+
+my %let_in;
+
+# Once for each folder. A group that the folder has from the one above, by its setgid bit, is kept: it may be the scanner's.
+sub _let_others_in {
+    my $dir = shift;
+    return if $let_in{$dir}++;
+    my $mode = _spool_perms() | ((stat $dir)[2] // 0) & 02000;
+    chmod $mode, $dir or die "spool_perms: cannot change $dir: $!\n";
+    return;
+}
+
+sub _spool_perms {
+    my $perms = Qpsmtpd::Config::get('spool_perms') // '0700';
+    return 0700 | oct $perms if $perms =~ /\A[0-7]{3,5}\z/;
+    Gatepost::Log::line(undef, LOGERROR, "spool_perms: $perms is no mode such as 0750; 0700 is taken");
+    return 0700;
 }
 
 my $own_scratch;

@@ -1,6 +1,7 @@
 use strict;
 use warnings;
 
+use File::Temp ();
 use FindBin;
 use Test::More;
 use Gatepost::Test;
@@ -64,12 +65,19 @@ subtest strikes => sub {
     is $result->verdict, undef;
     is_deeply $result->changes, [{op => 'note', scope => 'connection', name => 'strikes', value => 1}];
     is_deeply [$result->log], ["info command 'hello' with 'a b'"];
-    $result = $test->hook(unrecognized_command => command => 'HELLO');
+    $result = $test->hook(unrecognized_command => command => 'HELLO', argument => '');
+    is_deeply [$result->log], ["info command 'hello' with nothing"];
     is $result->verdict, 'deny_disconnect';
     is $result->reply, 'Closing connection, 2 unknown commands.';
     is $result->message, '2 strikes';
     is_deeply [map { $_->{hook} } @{$test->ready->{hooks}}], ['unrecognized_command'];
     is_deeply $test->ready->{hooks}[0]{reads}, ['*'];
+};
+
+subtest 'keys of its own' => sub {
+    my $test = Gatepost::Test->new(plugin => "$dir/keeps_a_priority");
+    is $test->ready->{hooks}[0]{priority}, 5;
+    is $test->hook(rcpt => address => 'bob@example.org')->reply, 'LOG_NOTICE';
 };
 
 subtest isa_plugin => sub {
@@ -204,6 +212,20 @@ subtest 'the body' => sub {
     ok $test->hook('data_post')->reply eq $all =~ s/\n/\$/gr, 'a message of several pieces';
     is +Gatepost::Test->new(plugin => "$dir/scan", message => "Subject: x\n")->hook('data_post')->reply, '12|Subject: x$',
         'no body at all';
+
+    my $kept = File::Temp->newdir;
+    for (['0700', 0700, 0600], ['02750', 02750, 0640], ['0710', 0710, 0640], ['755', 0755, 0644], [undef, 0700, 0600], ['rwx', 0700, 0600]) {
+        my ($perms, $folder, $file) = @$_;
+        mkdir my $scratch = "$kept/" . ($perms // 'none'), 0700;
+        $test = Gatepost::Test->new(
+            plugin => "$dir/scan", message => "Subject: x\n\none\n", scratch_dir => $scratch, config => {$perms ? (spool_perms => [$perms]) : ()},
+        );
+        $result = $test->hook('data_post');
+        my $path = $test->transaction->notes('files')->[0];
+        is sprintf('%o %o', map { (stat $_)[2] & 07777 } $scratch, $path), sprintf('%o %o', $folder, $file),
+            'spool_perms: ' . ($perms // 'none') . ', of the folder and the file';
+    }
+    like join("\n", $result->log), qr/error spool_perms: rwx is no mode such as 0750/;
 };
 
 {

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod fuzz;
 pub mod mixed;
 pub mod nodemailer;
+pub mod postfix;
 pub mod programs;
 pub mod refusals;
 pub mod server;

@@ -1,5 +1,6 @@
 //! Where the project's programs are, and the ones that a test needs from the system.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -62,6 +63,13 @@ pub fn needed(name: &str) -> Option<PathBuf> {
         missing(&format!("`{name}` is not installed: run `make setup`"));
     }
     found
+}
+
+/// An address of loopback with a port that was free a moment ago, for a program that cannot choose one itself.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port of loopback is free")
 }
 
 /// Says loudly that a test cannot be made here, and why; fails in CI.

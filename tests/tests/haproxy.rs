@@ -1,6 +1,5 @@
 //! haproxy passes a client on with both versions of the PROXY protocol, and the client's address is known.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use gatepost_tests::programs;
@@ -19,12 +18,6 @@ impl Drop for Running {
     }
 }
 
-/// An address that nobody listens on.
-fn free_address() -> SocketAddr {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    socket.local_addr().expect("it has an address")
-}
-
 #[test]
 fn the_client_behind_haproxy_is_known() {
     let Some(haproxy) = programs::needed("haproxy") else {
@@ -34,7 +27,7 @@ fn the_client_behind_haproxy_is_known() {
         let server = Server::start(
             "loglevel = 'debug'\n[[listen]]\nproxy_from = ['127.0.0.2']\n[[plugin]]\nname = 'rcpt_ok'\n[[plugin]]\nname = 'queue/maildir'",
         );
-        let front = free_address();
+        let front = programs::free_address();
         let config = server.dir().join("haproxy.cfg");
         // It connects from an address that is not the client's.
         let text = format!(

@@ -102,7 +102,7 @@ sub ready {
                 hook => $_, fields => Gatepost::Hooks::fields($_, $entry->{fields}),
                 @{$entry->{reads}} ? (reads => $entry->{reads}) : (),
                 Gatepost::Hooks::is_event($_) ? (mode => 'observe') : (),
-                defined $entry->{plugin}{_priority}{$_} ? (priority => $entry->{plugin}{_priority}{$_}) : (),
+                defined $entry->{plugin}{_hook_priority}{$_} ? (priority => $entry->{plugin}{_hook_priority}{$_}) : (),
             }
         } grep { $self->{table}{$_}{$entry->{name}} } sort keys %{$self->{table}};
         my $args = $entry->{plugin}{_args};

@@ -10,7 +10,6 @@ use strict;
 use warnings;
 
 use File::Path ();
-use File::Spec ();
 use File::Temp ();
 use Gatepost::Core;
 
@@ -76,13 +75,13 @@ sub body_as_string {
 }
 
 # A copy of the message as received, with LF line ends, for scanners; gone with the transaction. A copy, since the
-# core's own file is promised not to change, and asking for its path would put every message on disk.
+# core's own file is promised not to change, and asking for its path would put every message on disk. Who may enter the folder may
+# read it: some plugins see to that themselves, others leave it to qpsmtpd's umask.
 sub body_filename {
     my $self = shift;
     return "$self->{_file}" if $self->{_file};
-    my $file = File::Temp->new(
-        TEMPLATE => 'message-XXXXXXXX', DIR => $Gatepost::Core::about{scratch_dir} // File::Spec->tmpdir, UNLINK => 1,
-    );
+    my $dir  = $self->spool_dir;
+    my $file = File::Temp->new(TEMPLATE => 'message-XXXXXXXX', DIR => $dir, UNLINK => 1);
     binmode $file;
     if ($self->_in_memory) {
         print {$file} @{$self->{_body_array}};
@@ -99,8 +98,8 @@ sub body_filename {
         print {$file} $carry;
     }
     $file->flush or die "$file: $!\n";
-    # A scanner's daemon reads it under another user.
-    chmod 0644, "$file";
+    my $folder = (stat $dir)[2];
+    chmod 0600 | ($folder & 0010 ? 0040 : 0) | ($folder & 0001 ? 0004 : 0), "$file" or die "$file: $!\n";
     $self->{_file} = $file;
     return "$file";
 }

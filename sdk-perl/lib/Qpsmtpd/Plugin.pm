@@ -2,7 +2,7 @@ package Qpsmtpd::Plugin;
 
 # The base class of every plugin file. A plugin is a plain hash; _args holds its arguments and settings where the
 # plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _name,
-# _package, _dirs, _settings, _registered, _priority, _number, _guard, _resolver, _async_resolver, db, db_args.
+# _package, _dirs, _settings, _registered, _hook_priority, _number, _guard, _resolver, _async_resolver, db, db_args.
 
 use strict;
 use warnings;
@@ -57,7 +57,7 @@ sub register_hook {
         undef $unshift;
     }
     else { $priority = $unshift ? 'first' : undef }
-    $self->{_priority}{$hook} = $priority if defined $priority;
+    $self->{_hook_priority}{$hook} = $priority if defined $priority;
     my $list = $self->{_registered}{$hook} //= [];
     my $all = $Qpsmtpd::hooks->{$hook} //= [];
     my $entry = {name => $name, code => sub {

@@ -1,5 +1,6 @@
 //! Keeps a worker running: start, serve, replace.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,6 +139,7 @@ impl Process {
         }
     }
 
+    /// What plugins keep there is of the mail, so that only the daemon's user may enter it.
     fn scratch(&self, number: u32) -> Result<TempDir, String> {
         let parent = self.core.spool_dir.join("plugins");
         let name = self.name.replace(['/', '\0'], "-");
@@ -145,6 +147,7 @@ impl Process {
             .and_then(|()| {
                 tempfile::Builder::new()
                     .prefix(&format!("{name}.{number}."))
+                    .permissions(std::fs::Permissions::from_mode(0o700))
                     .tempdir_in(&parent)
             })
             .map_err(|error| {

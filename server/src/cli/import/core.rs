@@ -18,10 +18,6 @@ const NO_COUNTERPART: &[(&str, &str)] = &[
         "the greeting is the host name; a plugin can add lines to it at `connect`",
     ),
     (
-        "spool_perms",
-        "spooled messages are the daemon's own; plugins get files of their own",
-    ),
-    (
         "me-auth-results",
         "`hostname` is the name in Authentication-Results",
     ),

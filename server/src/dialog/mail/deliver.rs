@@ -124,9 +124,12 @@ impl Mail {
             delivery.shares[at].has_trace = true;
             self.add_trace(message).await;
         }
-        let before = self.visit.session.connection.auth_results.clone();
+        let before = match hook {
+            Hook::DataPost => Some(self.visit.session.connection.auth_results.clone()),
+            _ => None,
+        };
         let decision = self.put_while_there(wire, hook, message).await;
-        if hook == Hook::DataPost {
+        if let Some(before) = before {
             self.add_results(&before);
         }
         self.note_decided(delivery, at);
@@ -470,6 +473,7 @@ impl Mail {
             }
         }
     }
+
     /// Adds to our trace headers what plugins found out when they were there: the plugins that look at signatures do so at `data_post`.
     fn add_results(&mut self, before: &[String]) {
         let session = &mut self.visit.session;

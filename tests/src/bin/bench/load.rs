@@ -1,10 +1,10 @@
 //! Postfix's smtp-source as the load, its smtp-sink as the yardstick.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use gatepost_tests::programs;
+use gatepost_tests::programs::{self, free_address};
 use gatepost_tests::wait::until;
 
 /// A way to send messages.
@@ -111,13 +111,6 @@ impl Drop for Sink {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port that was free a moment ago.
-pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a port of loopback is free")
 }
 
 /// A program that `make setup` installs.

@@ -11,7 +11,6 @@ mod load;
 mod machine;
 mod memory;
 mod plain_sink;
-mod postfix;
 mod qpsmtpd;
 mod rounds;
 mod slow;

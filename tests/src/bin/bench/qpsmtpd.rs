@@ -8,14 +8,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use gatepost::cli::transcript::{Dns, Zone};
-use gatepost_tests::programs;
+use gatepost_tests::programs::{self, free_address};
 use gatepost_tests::server::Server;
 use gatepost_tests::wait::until;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, User, geteuid};
 use tempfile::TempDir;
 
-use crate::load::{LOADS, Load, free_address};
+use crate::load::{LOADS, Load};
 use crate::rounds::{interleaved, median, ratios, spread};
 use crate::table::{Table, Target};
 use crate::{Effort, Tables};

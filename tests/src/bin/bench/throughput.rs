@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use gatepost_tests::postfix::Postfix;
 use gatepost_tests::server::Server;
 
 use crate::disk::{Folder, write_and_sync};
 use crate::load::{LOADS, Load, Sink};
 use crate::plain_sink;
-use crate::postfix::Postfix;
 use crate::rounds::{interleaved, median, ratios, spread};
 use crate::table::{Table, Target};
 use crate::{Effort, Tables};
@@ -141,7 +141,7 @@ const WRITERS: usize = 20;
 /// Safely to disk, beside a plain sink that syncs the same, the same syncs with no SMTP, and Postfix's own queue.
 pub fn durable(effort: &Effort) -> Tables {
     let maildir = Server::start(&format!("{BARE}\n[[plugin]]\nname = \"queue/maildir\"\n"));
-    let postfix = Postfix::start();
+    let postfix = Postfix::start().map_err(|why| format!("Postfix's queue is not measured: {why}"));
     if let Err(why) = &postfix {
         eprintln!("\n*** {why} ***\n");
     }

@@ -3,11 +3,12 @@
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 
+use gatepost_tests::programs::free_address;
 use gatepost_tests::server::{Server, gatepost};
 use gatepost_tests::wait::until;
 use tempfile::TempDir;
 
-use crate::load::{free_address, program};
+use crate::load::program;
 use crate::rounds::{interleaved, median, ratios, spread};
 use crate::table::{Table, Target};
 use crate::{Effort, Tables};

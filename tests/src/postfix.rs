@@ -3,13 +3,13 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
-use gatepost_tests::wait::until;
 use tempfile::TempDir;
 
-use crate::load::{free_address, program};
+use crate::programs::{free_address, needed};
+use crate::wait::until;
 
 /// A running Postfix. It is stopped when dropped.
 pub struct Postfix {
@@ -22,9 +22,7 @@ impl Postfix {
     /// Starts one; an error says why it cannot be had.
     pub fn start() -> Result<Postfix, String> {
         if !nix::unistd::geteuid().is_root() {
-            return Err(
-                "Postfix's queue is not measured: its master must be started by root".to_owned(),
-            );
+            return Err("Postfix's master must be started by root".to_owned());
         }
         let dir = TempDir::with_prefix("postfix-").map_err(|error| error.to_string())?;
         let address = free_address();
@@ -33,7 +31,7 @@ impl Postfix {
         let started = postfix.command("start")?;
         if !started.status.success() {
             let said = String::from_utf8_lossy(&started.stderr).into_owned();
-            return Err(format!("Postfix's queue is not measured: {said}"));
+            return Err(format!("Postfix does not start: {said}"));
         }
         until("Postfix to listen", || TcpStream::connect(address).ok());
         Ok(postfix)
@@ -42,20 +40,32 @@ impl Postfix {
     /// Empties the queue.
     pub fn forget(&self) {
         // A queue that stays full only costs disk.
-        let _ = Command::new(program("postsuper"))
-            .arg("-c")
-            .arg(self.dir.path().join("etc"))
-            .args(["-d", "ALL"])
-            .output();
+        let _ = self.run("postsuper", &["-d", "ALL"]);
     }
 
-    fn command(&self, what: &str) -> Result<std::process::Output, String> {
-        Command::new(program("postfix"))
+    /// The socket of its cleanup, which takes messages for the queue.
+    pub fn cleanup(&self) -> PathBuf {
+        self.dir.path().join("queue/public/cleanup")
+    }
+
+    /// A message of the queue: its envelope and its lines, as postcat shows them.
+    pub fn queued(&self, id: &str) -> Result<String, String> {
+        let output = self.run("postcat", &["-q", id])?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn command(&self, what: &str) -> Result<Output, String> {
+        self.run("postfix", &[what])
+    }
+
+    fn run(&self, name: &str, arguments: &[&str]) -> Result<Output, String> {
+        let program = needed(name).ok_or_else(|| format!("{name} is not installed"))?;
+        Command::new(program)
             .arg("-c")
             .arg(self.dir.path().join("etc"))
-            .arg(what)
+            .args(arguments)
             .output()
-            .map_err(|error| error.to_string())
+            .map_err(|error| format!("{name}: {error}"))
     }
 }
 
