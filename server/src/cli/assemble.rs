@@ -73,8 +73,17 @@ impl Generation {
 
 /// Reads the configuration and starts every plugin. Where anything is wrong it is on standard error, all of it, and the exit code is returned.
 pub fn start(path: Option<&Path>) -> Result<Assembled, ExitCode> {
+    start_with(path, |_| ())
+}
+
+/// The same with a configuration that is changed before anything starts.
+pub fn start_with(
+    path: Option<&Path>,
+    change: impl FnOnce(&mut Config),
+) -> Result<Assembled, ExitCode> {
     let definitions = plugins::all();
-    let config = config::load(path, &definitions).map_err(|mistakes| wrong(&mistakes))?;
+    let mut config = config::load(path, &definitions).map_err(|mistakes| wrong(&mistakes))?;
+    change(&mut config);
     if !config.warnings.is_empty() {
         eprintln!("{}", config.warnings);
     }

@@ -2,6 +2,7 @@
 
 mod assemble;
 mod check;
+mod compare;
 mod control;
 mod distinctions;
 mod explain;
@@ -10,6 +11,7 @@ mod origins;
 mod outbox;
 mod plugin_test;
 mod quarantine;
+mod rehearsal;
 mod reload;
 mod run;
 mod scaffold;
@@ -75,6 +77,8 @@ enum Command {
         #[command(flatten)]
         question: explain::Question,
     },
+    /// Play sessions by two configurations, and show where these decide differently; nothing is delivered
+    Compare(compare::Question),
     /// Begin, test or host plugins
     #[command(subcommand)]
     Plugin(PluginCommand),
@@ -144,6 +148,7 @@ pub fn main() -> ExitCode {
         }
         Command::Run { config, .. } => run::run(config.config.as_deref()),
         Command::Check { config, users } => check::check(config.config.as_deref(), &users),
+        Command::Compare(question) => compare::compare(&question),
         Command::Reload { config, plugins } => control::reload(config.config.as_deref(), &plugins),
         Command::Explain { config, question } => {
             explain::explain(config.config.as_deref(), question)

@@ -1,6 +1,5 @@
 //! `gatepost explain`: why a message was decided as it was, or how one would be (docs/explain.md).
 
-mod rehearsal;
 mod show;
 
 use std::io::{IsTerminal, Read, Write};
@@ -10,7 +9,7 @@ use std::process::ExitCode;
 
 use gatepost_protocol::Address;
 
-use super::{FAILED, MISTAKE, refuse};
+use super::{FAILED, MISTAKE, refuse, rehearsal};
 use crate::config;
 use crate::plugins;
 use crate::report::journal::{self, Record};
@@ -44,7 +43,8 @@ pub struct Question {
     json: bool,
 }
 
-fn sender(text: &str) -> Result<Address, String> {
+/// Reads the address of a sender.
+pub fn sender(text: &str) -> Result<Address, String> {
     match text {
         "" | "<>" => Ok(Address::null()),
         text => recipient(text),
@@ -79,7 +79,7 @@ pub fn explain(path: Option<&Path>, question: Question) -> ExitCode {
                     tls,
                     user: auth,
                 };
-                rehearsal::perform(path, envelope, &message)
+                rehearsal::perform(path, &envelope, &message)
             }
             Err(error) => {
                 eprintln!("cannot read the message on standard input: {error}");

@@ -18,6 +18,7 @@ mod tests;
 mod tls;
 
 pub use daemon::{Daemon, perform};
+pub use dns::{Dns, Zone};
 pub use head::{Head, Places};
 pub use log::{Log, text_of};
 pub use mail::{Mailbox, files, spooled};

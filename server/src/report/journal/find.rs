@@ -23,6 +23,23 @@ pub struct Found {
 /// The folder or a file in it cannot be read.
 pub fn find(dir: &Path, id: &str) -> io::Result<Found> {
     let mut found = Found::default();
+    each_line(dir, |line| look_at(line, id, &mut found))?;
+    Ok(found)
+}
+
+/// The lines of all records, the oldest first.
+///
+/// # Errors
+/// The folder or a file in it cannot be read.
+pub fn all(dir: &Path) -> io::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    each_line(dir, |line| {
+        lines.push(String::from_utf8_lossy(line).into_owned());
+    })?;
+    Ok(lines)
+}
+
+fn each_line(dir: &Path, mut look: impl FnMut(&[u8])) -> io::Result<()> {
     for segment in list(dir)? {
         let file = match File::open(&segment.path) {
             Ok(file) => file,
@@ -33,11 +50,11 @@ pub fn find(dir: &Path, id: &str) -> io::Result<Found> {
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {
-            look_at(&line, id, &mut found);
+            look(&line);
             line.clear();
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn look_at(line: &[u8], id: &str, found: &mut Found) {

@@ -18,7 +18,7 @@ use gatepost_protocol::Level;
 
 use super::Limit;
 use super::queue::Queue;
-pub use find::{Found, find};
+pub use find::{Found, all, find};
 pub use record::{Record, Reply, Step, Told, Turn};
 use segments::Segments;
 pub use trace::Trace;

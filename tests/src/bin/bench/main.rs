@@ -11,6 +11,7 @@ mod load;
 mod machine;
 mod memory;
 mod plain_sink;
+mod qpsmtpd;
 mod rounds;
 mod slow;
 mod table;
@@ -51,6 +52,7 @@ const MEASURES: &[(&str, Measure)] = &[
     ("discard", throughput::discard),
     ("durable", throughput::durable),
     ("hooks", hooks::round_trips),
+    ("qpsmtpd", qpsmtpd::same_plugins),
     ("memory", memory::measure),
     ("slow", slow::clients),
     ("tls", tls::handshakes),
@@ -69,7 +71,7 @@ fn main() -> ExitCode {
             "--write" => document = arguments.next().map(PathBuf::from),
             _ => {
                 eprintln!(
-                    "usage: bench [--quick] [--only discard|durable|hooks|memory|slow|tls|bdat] [--write FILE]"
+                    "usage: bench [--quick] [--only discard|durable|hooks|qpsmtpd|memory|slow|tls|bdat] [--write FILE]"
                 );
                 return ExitCode::from(2);
             }

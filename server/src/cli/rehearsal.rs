@@ -1,4 +1,4 @@
-//! A message that comes in by a client made up for it: the chain as it runs, the real conversation, and nothing delivered.
+//! Sessions of clients made up for them: the chain as it runs, the real conversation, and nothing delivered.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use gatepost_protocol::session::Tls;
 use gatepost_protocol::{Address, Direction, Level};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
+use tokio::runtime::Runtime;
 
-use crate::cli::assemble::{self, Assembled, Generation};
-use crate::cli::{FAILED, MISTAKE};
+use super::assemble::{self, Assembled, Generation};
+use super::{FAILED, MISTAKE};
 use crate::config::{self, Config, Listen, MailProtocol};
 use crate::dialog::{Client, SMTP, Secured, Shared, Stop, serve};
+use crate::host::Processes;
 use crate::message::Spool;
 use crate::report;
 use crate::report::journal::Journal;
@@ -34,69 +37,127 @@ pub struct Envelope {
     pub user: Option<String>,
 }
 
+/// What a client does behind its greeting.
+#[derive(Clone, Copy)]
+pub enum Said<'a> {
+    /// It brings a message, as a mail server does.
+    Message(&'a [u8]),
+    /// It names sender and recipients, and gives up.
+    Envelope,
+    /// It says these lines, its greeting among them, with their CRLF.
+    Lines(&'a [Vec<u8>]),
+}
+
+/// A chain that runs, and delivers nothing.
+pub struct Rehearsal {
+    runtime: Runtime,
+    config: Arc<Config>,
+    processes: Processes,
+    journal: Arc<Journal>,
+    shared: Arc<Shared>,
+    /// Its own folder, where it has one.
+    _apart: Option<TempDir>,
+}
+
+impl Rehearsal {
+    /// Starts every plugin of a configuration. What goes wrong is on standard error.
+    pub fn start(path: Option<&Path>) -> Result<Rehearsal, ExitCode> {
+        Rehearsal::over(assemble::start(path)?, None)
+    }
+
+    /// The same, with a spool and a state store of its own in a folder: what runs by that configuration notices nothing.
+    pub fn start_apart(path: &Path, folder: TempDir) -> Result<Rehearsal, ExitCode> {
+        let place = |config: &mut Config| {
+            config.spool_dir = folder.path().join("spool");
+            config.state = folder.path().join("state");
+        };
+        let assembled = assemble::start_with(Some(path), place)?;
+        Rehearsal::over(assembled, Some(folder))
+    }
+
+    fn over(assembled: Assembled, apart: Option<TempDir>) -> Result<Rehearsal, ExitCode> {
+        let Assembled {
+            generation,
+            services,
+            runtime,
+        } = assembled;
+        let Generation {
+            config,
+            chain,
+            processes,
+            ..
+        } = generation;
+        // All the rest is printed anyway. Nothing can go wrong with a log that runs.
+        let _ = report::start(config.loglevel.min(Level::Warn), config.log_format);
+        let spool = match Spool::open(&config) {
+            Ok(spool) => spool,
+            Err(error) => {
+                runtime.block_on(processes.shutdown(GRACE));
+                eprintln!("{error}");
+                return Err(ExitCode::from(MISTAKE));
+            }
+        };
+        let journal = Arc::new(Journal::in_memory());
+        let shared = Arc::new(Shared {
+            config: config.clone(),
+            chain,
+            services,
+            spool: Arc::new(spool),
+            outbox: None,
+            store: None,
+            journal: Some(journal.clone()),
+            apart: Arc::default(),
+        });
+        Ok(Rehearsal {
+            runtime,
+            config,
+            processes,
+            journal,
+            shared,
+            _apart: apart,
+        })
+    }
+
+    /// Plays a session; its records.
+    pub fn bring(&self, envelope: &Envelope, said: Said<'_>) -> io::Result<Vec<String>> {
+        let shared = self.shared.clone();
+        self.runtime
+            .block_on(bring(&self.config, shared, envelope, said))?;
+        let records = self.journal.take();
+        let records = records
+            .iter()
+            .map(|it| String::from_utf8_lossy(it).into_owned());
+        Ok(records.collect())
+    }
+
+    /// Ends its plugins.
+    pub fn end(self) {
+        self.runtime.block_on(self.processes.shutdown(GRACE));
+        report::flush();
+    }
+}
+
 /// Starts every plugin, has the message brought, and returns the records. What goes wrong is on standard error.
 pub fn perform(
     path: Option<&Path>,
-    envelope: Envelope,
+    envelope: &Envelope,
     message: &[u8],
 ) -> Result<Vec<String>, ExitCode> {
-    let Assembled {
-        generation,
-        services,
-        runtime,
-    } = assemble::start(path)?;
-    let Generation {
-        config,
-        chain,
-        processes,
-        ..
-    } = generation;
-    // All the rest is printed anyway. Nothing can go wrong with a log that runs.
-    let _ = report::start(config.loglevel.min(Level::Warn), config.log_format);
-    let performed = runtime.block_on(async {
-        let spool = Spool::open(&config).map_err(|error| (MISTAKE, error.to_string()));
-        let performed = match spool {
-            Ok(spool) => {
-                let journal = Arc::new(Journal::in_memory());
-                let shared = Arc::new(Shared {
-                    config: config.clone(),
-                    chain,
-                    services,
-                    spool: Arc::new(spool),
-                    outbox: None,
-                    store: None,
-                    journal: Some(journal.clone()),
-                    apart: Arc::default(),
-                });
-                let brought = bring(&config, shared, envelope, message).await;
-                brought
-                    .map(|()| journal.take())
-                    .map_err(|error| (FAILED, error.to_string()))
-            }
-            Err(error) => Err(error),
-        };
-        processes.shutdown(GRACE).await;
-        performed
-    });
-    report::flush();
-    match performed {
-        Ok(records) => Ok(records
-            .iter()
-            .map(|record| String::from_utf8_lossy(record).into_owned())
-            .collect()),
-        Err((code, error)) => {
-            eprintln!("{error}");
-            Err(ExitCode::from(code))
-        }
-    }
+    let stage = Rehearsal::start(path)?;
+    let brought = stage.bring(envelope, Said::Message(message));
+    stage.end();
+    brought.map_err(|error| {
+        eprintln!("{error}");
+        ExitCode::from(FAILED)
+    })
 }
 
 /// Holds the conversation from both sides.
 async fn bring(
     config: &Config,
     shared: Arc<Shared>,
-    envelope: Envelope,
-    message: &[u8],
+    envelope: &Envelope,
+    said: Said<'_>,
 ) -> io::Result<()> {
     let listen = listener(config, envelope.user.is_some());
     let local = match listen.addr {
@@ -129,7 +190,11 @@ async fn bring(
     let mut caller = Caller {
         stream: BufReader::new(ours),
     };
-    let called = caller.call(&envelope, &on_the_wire(message)).await;
+    let called = match said {
+        Said::Message(message) => caller.call(envelope, Some(&on_the_wire(message))).await,
+        Said::Envelope => caller.call(envelope, None).await,
+        Said::Lines(lines) => caller.say(lines).await,
+    };
     drop(caller);
     server.await.map_err(io::Error::other)?;
     match called {
@@ -165,8 +230,8 @@ struct Caller {
 
 impl Caller {
     /// Does what a mail server does: recipients that are put off with 452 come in a transaction of their own, and after 451 for a message that only some take,
-    /// all come again.
-    async fn call(&mut self, envelope: &Envelope, message: &[u8]) -> io::Result<()> {
+    /// all come again. Without a message it gives up behind the last recipient.
+    async fn call(&mut self, envelope: &Envelope, message: Option<&[u8]>) -> io::Result<()> {
         if !is_yes(&self.reply().await?) {
             return Ok(());
         }
@@ -174,7 +239,7 @@ impl Caller {
         let mut left: Vec<&Address> = envelope.rcpt.iter().collect();
         let mut came_again = false;
         while is_yes(&greeted) && !left.is_empty() {
-            let mail = mail_command(envelope, &left, message);
+            let mail = mail_command(envelope, &left, message.unwrap_or_default());
             if !is_yes(&self.ask(&mail).await?) {
                 break;
             }
@@ -188,10 +253,10 @@ impl Caller {
                     later.push(recipient);
                 }
             }
-            if accepted.is_empty() {
+            let Some(message) = message.filter(|_| !accepted.is_empty()) else {
                 self.ask("RSET").await?;
                 break;
-            }
+            };
             if self.ask("DATA").await?.starts_with("354") {
                 self.stream.get_mut().write_all(message).await?;
                 let reply = self.reply().await?;
@@ -203,6 +268,34 @@ impl Caller {
             left = later;
         }
         self.ask("QUIT").await?;
+        Ok(())
+    }
+
+    /// Says lines as they are, each behind the reply to the one before. A message that is not wanted is left out.
+    async fn say(&mut self, lines: &[Vec<u8>]) -> io::Result<()> {
+        if !is_yes(&self.reply().await?) {
+            return Ok(());
+        }
+        let mut lines = lines.iter();
+        while let Some(line) = lines.next() {
+            self.stream.get_mut().write_all(line).await?;
+            let reply = self.reply().await?;
+            if !line.eq_ignore_ascii_case(b"DATA\r\n") {
+                continue;
+            }
+            let is_wanted = reply.starts_with("354");
+            for line in lines.by_ref() {
+                if is_wanted {
+                    self.stream.get_mut().write_all(line).await?;
+                }
+                if line == b".\r\n" {
+                    break;
+                }
+            }
+            if is_wanted {
+                self.reply().await?;
+            }
+        }
         Ok(())
     }
 
