@@ -13,6 +13,20 @@ use crate::dialog::{End, Next, Stream, Wire, reply};
 /// The note with lines for the reply to EHLO.
 const CAPABILITIES: &str = "capabilities";
 
+/// What is the core's to offer or not: it needs the connection, or the grammar of commands, which no plugin has.
+const OURS: [&str; 10] = [
+    "8BITMIME",
+    "AUTH",
+    "BINARYMIME",
+    "CHUNKING",
+    "DSN",
+    "PIPELINING",
+    "PRDR",
+    "REQUIRETLS",
+    "SMTPUTF8",
+    "STARTTLS",
+];
+
 impl Mail {
     /// Asks plugins about the client and greets it; `looks` whether it speaks before that.
     pub(super) async fn connect<S: Stream>(
@@ -185,10 +199,14 @@ impl Mail {
                         line.escape_debug()
                     ),
                 ),
-                Some(line) if lines.iter().all(|old| keyword(old) != keyword(line)) => {
-                    lines.push(line.to_owned().into());
+                Some(line) => {
+                    let new = keyword(line);
+                    let is_there = lines.iter().any(|old| keyword(old) == new);
+                    if !is_there && !OURS.contains(&&*new) {
+                        lines.push(line.to_owned().into());
+                    }
                 }
-                _ => {}
+                None => {}
             }
         }
     }
