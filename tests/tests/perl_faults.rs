@@ -142,6 +142,10 @@ fn nobody_else_feels_a_plugin_that_forks() {
     own.expect("250");
     own.ask("RCPT TO:<bob@example.org>", "250");
     own.ask("NOOP", "250");
+    server.wait_for_log("whose child it was", |text| {
+        text.contains("bad: a child of it came back out of the plugin, and is ended at ")
+            && text.contains("bad line ")
+    });
 }
 
 /// A child that nobody waits for, and that would stay, holds up neither an answer nor the daemon's end, and ends with it.
@@ -153,6 +157,10 @@ fn a_child_that_stays_ends_with_the_daemon() {
     let mut own = beside(&server);
     own.expect("250");
     own.ask("RSET", "250");
+    server.wait_for_log("whose child it is", |text| {
+        text.contains("bad: left a child behind, which still runs at ")
+            && text.contains("bad line ")
+    });
     let line = server.wait_for_log("the child", |text| text.contains("pass, child "));
     let child = line.rsplit(' ').next().unwrap();
     let process = Path::new("/proc").join(child);

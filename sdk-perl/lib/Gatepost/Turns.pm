@@ -143,24 +143,31 @@ sub _with_environment {
 sub guard {
     my ($name, $where, $code) = @_;
     my ($folder, $handler, $pid) = (Cwd::getcwd(), $SIG{CHLD}, $$);
+    # Those that somebody left before are not to be laid at this one's door.
+    my $before;
+    1 while ($before = waitpid -1, POSIX::WNOHANG()) > 0;
     my @got;
     my $lived = eval { @got = $code->(); 1 };
     my $error = $@;
-    # In a plugin's child all is its own.
-    if ($$ == $pid) {
-        my $now = Cwd::getcwd();
-        if (defined $folder && ($now // '') ne $folder) {
-            Gatepost::Log::line($name, LOGWARN, 'changed the working folder to ' . ($now // 'one that is gone') . "; it is changed back$where");
-            chdir $folder or Gatepost::Log::line($name, LOGERROR, "cannot go back to $folder: $!");
-        }
-        if (($SIG{CHLD} // '') ne ($handler // '')) {
-            Gatepost::Log::line($name, LOGWARN, "set \$SIG{CHLD}, which is taken back: other plugins wait for children of theirs$where");
-            $SIG{CHLD} = $handler // 'DEFAULT';
-        }
-        while ((my $child = waitpid -1, POSIX::WNOHANG()) > 0) {
-            Gatepost::Log::line($name, LOGWARN, "left a child behind, process $child, which has ended$where");
-        }
+    # A plugin's child has no business in here: it would answer in its parent's place.
+    if ($$ != $pid) {
+        print STDERR "$name: a child of it came back out of the plugin, and is ended$where\n";
+        POSIX::_exit(255);
     }
+    my $now = Cwd::getcwd();
+    if (defined $folder && ($now // '') ne $folder) {
+        Gatepost::Log::line($name, LOGWARN, 'changed the working folder to ' . ($now // 'one that is gone') . "; it is changed back$where");
+        chdir $folder or Gatepost::Log::line($name, LOGERROR, "cannot go back to $folder: $!");
+    }
+    if (($SIG{CHLD} // '') ne ($handler // '')) {
+        Gatepost::Log::line($name, LOGWARN, "set \$SIG{CHLD}, which is taken back: other plugins wait for children of theirs$where");
+        $SIG{CHLD} = $handler // 'DEFAULT';
+    }
+    my $child;
+    while (($child = waitpid -1, POSIX::WNOHANG()) > 0) {
+        Gatepost::Log::line($name, LOGWARN, "left a child behind, process $child, which has ended$where");
+    }
+    Gatepost::Log::line($name, LOGWARN, "left a child behind, which still runs$where") if $child == 0 && $before != 0;
     die $error unless $lived;
     return @got;
 }
