@@ -34,8 +34,9 @@ sub of {
 
 sub copy {
     my $plugin = shift;
+    my %copy = %$plugin;
     my %seen;
-    my %copy = map { $_ => ref $plugin->{$_} && !$shared{$_} ? _deep($plugin->{$_}, \%seen) : $plugin->{$_} } keys %$plugin;
+    for my $key (grep { ref $copy{$_} && !$shared{$_} } keys %copy) { $copy{$key} = _deep($copy{$key}, \%seen) }
     return bless \%copy, ref $plugin;
 }
 

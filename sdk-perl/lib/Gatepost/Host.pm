@@ -247,36 +247,37 @@ sub event {
     my $hook  = $message->{hook};
     return $self->_line($message) if $hook eq 'log';
     my $table = $self->{table}{$hook} // {};
-    my @abouts = grep { $_ } map { ($table->{$_}, $self->_others_at_end($message, $_)) } @{$message->{plugins} // []};
+    my $id = $message->{session};
+    my $asked = defined $id && $self->{sessions}{$id} ? $self->{sessions}{$id}->asked : {};
+    my @abouts = grep { $_ } map { ($table->{$_}, $asked->{$_} ? $self->_others_at_end($hook, $_, $asked->{$_}) : ()) } @{$message->{plugins} // []};
     if (@abouts) {
-        my $session = $self->_session($message->{session});
+        my $session = $self->_session($id);
         my ($qp, $transaction) = $session->update($message);
-        local $Gatepost::Copies::current = defined $message->{session} ? $session->copies : undef;
+        local $Gatepost::Copies::current = defined $id ? $session->copies : undef;
         my @arguments = Gatepost::Hooks::arguments($hook)->($message->{args} // {}, $qp);
         local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
         $running_hook = $hook;
         for my $about (@abouts) {
             $running = [@$about{qw(code plugin)}, $about];
+            my $plugin = Gatepost::Copies::of($about->{plugin});
             for my $code (@{$about->{codes}}) {
-                my $plugin = Gatepost::Copies::of($about->{plugin});
                 eval { $code->($plugin, $transaction, @arguments); 1 }
                     or Gatepost::Log::line($about->{name}, LOGCRIT, "died in $hook: " . Gatepost::Instances::reason($@));
-                POSIX::_exit(255) if $$ != $self->{pid};
             }
         }
+        # As in run().
+        POSIX::_exit(255) if $$ != $self->{pid};
     }
     undef $running;
-    $self->_forget($hook, $message->{session});
+    $self->_forget($hook, $id);
     return;
 }
 
 # Other instances of a plugin that were asked about a session keep things for it as well: they are told when it, or its transaction,
 # is over.
 sub _others_at_end {
-    my ($self, $message, $name) = @_;
-    my ($hook, $id) = @$message{qw(hook session)};
+    my ($self, $hook, $name, $asked) = @_;
     return unless $hook eq 'disconnect' || $hook eq 'reset_transaction';
-    my $asked = defined $id && $self->{sessions}{$id} && $self->{sessions}{$id}->asked->{$name} or return;
     return map { $_->{$hook} } $self->{instances}->known($name, $asked);
 }
 

@@ -51,6 +51,8 @@ sub _of {
     $text =~ s/^__(?:END|DATA)__\b.*//ms;
     $text =~ s/^=[a-z].*?(?:^=cut\b[^\n]*|\z)//gms;
     $text =~ s/^\s*#[^\n]*//gm;
+    # The names of two hooks look like the name of a field.
+    $text =~ s/\b(?:hook_)?data_(?:headers_end|post_headers)\b//g;
     my $as_written = scalar $text =~ /\benvelope_(?:from|rcpt)\b/;
     return _all($as_written) if $text =~ /\bisa_plugin\b|\beval\b(?!\s*\{)|^\s*do\b(?!\s*\{)/m;
     return _all($as_written) if grep { $_ !~ $harmless } $text =~ /\b(?:use|require)\s+([A-Za-z0-9_:.]+)\s*(?:[;(\[}'"0-9\\]|qw\b|if\b|or\b|\z)/g;
