@@ -196,3 +196,64 @@ fn what_cannot_be_compared_is_named() {
         text(&output.stderr)
     );
 }
+
+#[test]
+fn messages_from_behind_other_queues_are_played_as_from_their_clients() {
+    let bed = Bed::new(BUILT_IN, BUILT_IN);
+    bed.configure("new", BUILT_IN, "mx.c.example\n");
+    let to = "Return-Path: <a@b.example>\nDelivered-To: bob@example.org\n";
+    let came = "Received: from h (HELO mx.c.example) (192.0.2.7)\n    by mx.example.org (qpsmtpd/0.94) with ESMTP; x\nSubject: x\n\nhello\n";
+    let folder = bed.path("behind/cur");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, above) in [
+        (
+            "forwarded",
+            "Received: from mx.example.org (y [192.0.2.250])\n\tby store.example.org; x\n",
+        ),
+        ("qmail", "Received: (qmail 7 invoked by uid 89); x\n"),
+        ("spamassassin", "X-Spam-Status: No, hits=0.1\n"),
+    ] {
+        std::fs::write(folder.join(name), format!("{to}{above}{came}")).unwrap();
+    }
+    // A Maildir has files that are no messages.
+    std::fs::write(bed.path("behind/dovecot-uidlist"), "3 V1 N2\n").unwrap();
+    let mbox = format!("From a@b Mon\n{to}{came}\nFrom a@b Tue\n{to}Subject: y\n\n");
+    std::fs::write(bed.path("mbox"), mbox).unwrap();
+    let output = bed.compare(&["behind", "mbox"]);
+    let said = text(&output.stdout);
+    let about = "client 192.0.2.7, EHLO mx.c.example, from <a@b.example> to <bob@example.org>\n";
+    for name in [
+        "behind/cur/forwarded",
+        "behind/cur/qmail",
+        "behind/cur/spamassassin",
+        "mbox (1)",
+    ] {
+        assert!(said.contains(&format!("{name}: {about}")), "{name}: {said}");
+    }
+    assert!(
+        said.ends_with("5 sessions: 1 equal, 4 different (helo 4, the reply 4)\n"),
+        "{said}"
+    );
+    assert_eq!(
+        text(&output.stderr),
+        "passed over: 1, such as behind/dovecot-uidlist: it is no message: it does not begin with a header field\n1 messages have no Received field that names their client, and are played as from 192.0.2.1; say --ip\n"
+    );
+}
+
+#[test]
+fn a_transcript_that_breaks_off_ends() {
+    let bed = Bed::new(BUILT_IN, BUILT_IN);
+    let lines = "C: EHLO mx.b.example\nC: MAIL FROM:<a@b.example>\nC: RCPT TO:<bob@example.org>\n";
+    let broken_off = format!("{lines}C: DATA\nC: Subject: x\n");
+    std::fs::write(bed.path("broken-off.smtp"), broken_off).unwrap();
+    let output = bed.compare(&["broken-off.smtp"]);
+    assert_eq!(text(&output.stdout), "1 sessions: 1 equal, 0 different\n");
+    let block = format!("{lines}C: BDAT 86 LAST\nC: Subject: x\n");
+    std::fs::write(bed.path("block.smtp"), block).unwrap();
+    let output = bed.compare(&["block.smtp"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        text(&output.stderr),
+        "block.smtp: BDAT cannot be played; say DATA\n"
+    );
+}

@@ -271,7 +271,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Says lines as they are, each behind the reply to the one before. A message that is not wanted is left out.
+    /// Says lines as they are, each behind the reply to the one before. A message that is not wanted is left out; one that has no end is broken off.
     async fn say(&mut self, lines: &[Vec<u8>]) -> io::Result<()> {
         if !is_yes(&self.reply().await?) {
             return Ok(());
@@ -284,15 +284,17 @@ impl Caller {
                 continue;
             }
             let is_wanted = reply.starts_with("354");
+            let mut is_whole = false;
             for line in lines.by_ref() {
                 if is_wanted {
                     self.stream.get_mut().write_all(line).await?;
                 }
-                if line == b".\r\n" {
+                is_whole = line == b".\r\n";
+                if is_whole {
                     break;
                 }
             }
-            if is_wanted {
+            if is_wanted && is_whole {
                 self.reply().await?;
             }
         }

@@ -138,7 +138,7 @@ fn effects(records: &[Record<'_>], steps: &[String], has_field: &impl Fn(&str) -
             hook: hook.to_owned(),
             who: who.to_owned(),
         };
-        effects.entry(key).or_insert_with(Vec::new).push(effect);
+        effects.entry(key).or_default().push(effect);
     };
     for step in records.iter().flat_map(|record| &record.steps) {
         let reply = match step {

@@ -1,6 +1,7 @@
 //! `gatepost compare`: two configurations over the same sessions, and where they decide differently (docs/compare.md).
 
 mod difference;
+mod messages;
 mod sessions;
 
 use std::net::IpAddr;
@@ -9,9 +10,9 @@ use std::process::ExitCode;
 
 use gatepost_protocol::Address;
 
+use super::MISTAKE;
 use super::explain::{recipient, sender};
 use super::rehearsal::{Rehearsal, Said};
-use super::{FAILED, MISTAKE};
 use crate::report::journal::Record;
 use difference::{Differences, Tally};
 use sessions::Recorded;
@@ -43,19 +44,40 @@ pub struct Question {
     rcpt: Vec<Address>,
 }
 
+#[cfg(test)]
+impl Question {
+    /// Without files and options.
+    fn of_nothing() -> Question {
+        Question {
+            old: PathBuf::new(),
+            new: PathBuf::new(),
+            files: Vec::new(),
+            journal: false,
+            ip: None,
+            helo: None,
+            from: None,
+            rcpt: Vec::new(),
+        }
+    }
+}
+
 /// Compares. Exit code 0: nothing differs.
 pub fn compare(question: &Question) -> ExitCode {
-    let sessions = match sessions::all(question) {
-        Ok(sessions) if sessions.is_empty() => {
-            eprintln!("there is no session in what was named");
-            return ExitCode::from(FAILED);
-        }
-        Ok(sessions) => sessions,
+    let found = match sessions::all(question) {
+        Ok(found) => found,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(MISTAKE);
         }
     };
+    for remark in &found.remarks {
+        eprintln!("{remark}");
+    }
+    let sessions = found.sessions;
+    if sessions.is_empty() {
+        eprintln!("there is no session in what was named");
+        return ExitCode::from(MISTAKE);
+    }
     match play(question, &sessions) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -68,9 +90,10 @@ fn play(question: &Question, sessions: &[Recorded]) -> Result<bool, ExitCode> {
     let start = |path: &Path| {
         let scratch = tempfile::tempdir().map_err(|error| {
             eprintln!("there is no folder for temporary files: {error}");
-            ExitCode::from(FAILED)
+            ExitCode::from(MISTAKE)
         })?;
-        Rehearsal::start_apart(path, scratch)
+        // Whatever went wrong: 1 says that sessions differ.
+        Rehearsal::start_apart(path, scratch).map_err(|_| ExitCode::from(MISTAKE))
     };
     let old = start(&question.old)?;
     let new = match start(&question.new) {

@@ -4,31 +4,19 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use bytes::Bytes;
-use gatepost_protocol::{Address, HeaderBlock};
+use gatepost_protocol::Address;
 
 use super::Question;
+use super::messages::{Origin, messages};
 use crate::cli::rehearsal::Envelope;
 use crate::cli::transcript::files;
-use crate::config;
+use crate::config::{self, Config};
 use crate::plugins;
 use crate::report::journal::{self, Record};
 
 /// Who brings a message about which nothing is known: an address for documentation (RFC 5737).
-const SOMEBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-const SOME_NAME: &str = "client.example";
-
-/// Header fields that the server put above the message when it came in.
-const ADDED: [&str; 6] = [
-    "Return-Path",
-    "Delivered-To",
-    "X-Original-To",
-    "Envelope-To",
-    "Authentication-Results",
-    "Received",
-];
-/// Those that name a recipient.
-const NAMES_RECIPIENT: [&str; 3] = ["Delivered-To", "X-Original-To", "Envelope-To"];
+pub const SOMEBODY: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+pub const SOME_NAME: &str = "client.example";
 
 /// A session to be played.
 pub struct Recorded {
@@ -80,10 +68,21 @@ impl Recorded {
     }
 }
 
-/// All that was named, in order.
-pub fn all(question: &Question) -> Result<Vec<Recorded>, String> {
-    let mut found = Vec::new();
-    let of_file = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+/// What was found.
+pub struct Found {
+    /// In the order in which it was named.
+    pub sessions: Vec<Recorded>,
+    /// What the operator should know before trusting the result, in sentences.
+    pub remarks: Vec<String>,
+}
+
+/// All that was named. What cannot be played is a mistake, but passed over in a folder: a Maildir has files that are no messages.
+pub fn all(question: &Question) -> Result<Found, String> {
+    let config = config::load(Some(&question.old), &plugins::all())
+        .map_err(|mistakes| mistakes.to_string())?;
+    let mut sessions = Vec::new();
+    let mut passed_over = Vec::new();
+    let mut without_client = 0;
     for path in &question.files {
         let about = std::fs::metadata(path).map_err(|error| of_file(path, error))?;
         let paths = match about.is_dir() {
@@ -91,21 +90,63 @@ pub fn all(question: &Question) -> Result<Vec<Recorded>, String> {
             false => vec![path.clone()],
         };
         for path in paths {
-            let text = std::fs::read(&path).map_err(|error| of_file(&path, error))?;
-            found.push(match path.extension() {
-                Some(extension) if extension == "smtp" => transcript(&path, &text, question),
-                _ => message(&path, text, question)?,
-            });
+            match of_path(&path, question, &config.hostname) {
+                Ok((found, unknown)) => {
+                    sessions.extend(found);
+                    without_client += unknown;
+                }
+                Err(error) if about.is_dir() => passed_over.push(error),
+                Err(error) => return Err(error),
+            }
         }
     }
     if question.journal {
-        of_journal(question, &mut found)?;
+        of_journal(&config, &mut sessions)?;
     }
-    Ok(found)
+    let mut remarks = Vec::new();
+    if let [first, ..] = &passed_over[..] {
+        remarks.push(format!(
+            "passed over: {}, such as {first}",
+            passed_over.len()
+        ));
+    }
+    if without_client > 0 {
+        remarks.push(format!(
+            "{without_client} messages have no Received field that names their client, and are played as from {SOMEBODY}; say --ip"
+        ));
+    }
+    Ok(Found { sessions, remarks })
+}
+
+fn of_file(path: &Path, error: io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+/// The sessions of a file, and how many of them have an unknown client.
+fn of_path(
+    path: &Path,
+    question: &Question,
+    hostname: &str,
+) -> Result<(Vec<Recorded>, usize), String> {
+    let text = std::fs::read(path).map_err(|error| of_file(path, error))?;
+    let of_path = |error: String| format!("{}: {error}", path.display());
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "smtp")
+    {
+        let session = transcript(path, &text, question).map_err(of_path)?;
+        return Ok((vec![session], 0));
+    }
+    let (name, origin) = (path.display().to_string(), Origin { question, hostname });
+    let found = messages(&name, text, &origin).map_err(of_path)?;
+    let unknown = found.iter().filter(|message| !message.names_client);
+    let unknown = unknown.count();
+    let sessions = found.into_iter().map(|message| message.session);
+    Ok((sessions.collect(), unknown))
 }
 
 /// The lines that begin with `C:`.
-fn transcript(path: &Path, text: &[u8], question: &Question) -> Recorded {
+fn transcript(path: &Path, text: &[u8], question: &Question) -> Result<Recorded, String> {
     let lines = text.split(|byte| *byte == b'\n');
     let said = lines.filter_map(|line| {
         let line = line.strip_prefix(b"C:")?;
@@ -113,7 +154,24 @@ fn transcript(path: &Path, text: &[u8], question: &Question) -> Recorded {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         Some([line, b"\r\n"].concat())
     });
-    Recorded {
+    let said: Vec<Vec<u8>> = said.collect();
+    if said.is_empty() {
+        return Err("no line begins with C:, which is what the client says".to_owned());
+    }
+    let mut is_message = false;
+    for line in &said {
+        let is = |verb: &[u8]| {
+            let begin = line.get(..verb.len());
+            begin.is_some_and(|begin| begin.eq_ignore_ascii_case(verb))
+        };
+        match is_message {
+            true => is_message = line != b".\r\n",
+            // Who waits for a reply in the middle of a block waits for ever (RFC 3030 §2).
+            false if is(b"BDAT ") => return Err("BDAT cannot be played; say DATA".to_owned()),
+            false => is_message = is(b"DATA\r\n"),
+        }
+    }
+    Ok(Recorded {
         name: path.display().to_string(),
         envelope: Envelope {
             ip: question.ip.unwrap_or(SOMEBODY),
@@ -123,99 +181,12 @@ fn transcript(path: &Path, text: &[u8], question: &Question) -> Recorded {
             tls: false,
             user: None,
         },
-        said: Said::Lines(said.collect()),
-    }
-}
-
-/// A message as it was delivered; it is played as it came, without what was put above it.
-fn message(path: &Path, text: Vec<u8>, question: &Question) -> Result<Recorded, String> {
-    let end = HeaderBlock::find_end(&text, 0).map_or(text.len(), |(end, _)| end);
-    let header = HeaderBlock::parse(Bytes::copy_from_slice(&text[..end]));
-    let mut rest = HeaderBlock::parse(Bytes::copy_from_slice(&text[..end]));
-    let mut received = None;
-    let mut sender = None;
-    let mut rcpt = Vec::new();
-    for (name, value) in header.iter() {
-        let name = String::from_utf8_lossy(name);
-        let is = |other: &&str| name.eq_ignore_ascii_case(other);
-        let Some(added) = ADDED.iter().find(|added| is(added)) else {
-            break;
-        };
-        let value = String::from_utf8_lossy(value).trim().to_owned();
-        match *added {
-            "Return-Path" => sender = Some(value),
-            "Received" => received = Some(value),
-            added if NAMES_RECIPIENT.contains(&added) => rcpt.push(value),
-            _ => {}
-        }
-        rest.remove(added, Some(1));
-        if received.is_some() {
-            break;
-        }
-    }
-    let (helo, ip) = received.as_deref().map(came_from).unwrap_or_default();
-    let address = |text: &String| {
-        let text = text.trim_start_matches('<').trim_end_matches('>');
-        match text {
-            "" => Some(Address::null()),
-            text => Address::parse_utf8(text).ok(),
-        }
-    };
-    let rcpt = match question.rcpt.is_empty() {
-        true => rcpt.iter().filter_map(address).collect(),
-        false => question.rcpt.clone(),
-    };
-    if rcpt.is_empty() {
-        return Err(format!(
-            "{}: no field Delivered-To says for whom the message was; say --rcpt",
-            path.display()
-        ));
-    }
-    let from = question.from.clone();
-    Ok(Recorded {
-        name: path.display().to_string(),
-        envelope: Envelope {
-            ip: question.ip.or(ip).unwrap_or(SOMEBODY),
-            helo: question
-                .helo
-                .clone()
-                .or(helo)
-                .unwrap_or(SOME_NAME.to_owned()),
-            from: from
-                .or(sender.as_ref().and_then(address))
-                .unwrap_or(Address::null()),
-            rcpt,
-            tls: false,
-            user: None,
-        },
-        said: Said::Message([&rest.to_bytes()[..], &text[end..]].concat()),
+        said: Said::Lines(said),
     })
 }
 
-/// The name and the address in a Received field (RFC 5321 §4.4): `from NAME (… [ADDRESS])`, or as qpsmtpd writes it, `from HOST (HELO NAME) (ADDRESS)`.
-fn came_from(received: &str) -> (Option<String>, Option<IpAddr>) {
-    let Some(from) = received.strip_prefix("from ") else {
-        return (None, None);
-    };
-    let from = from.split(" by ").next().unwrap_or(from);
-    let mut words = from.split([' ', '\t', '\r', '\n', '(', ')', '[', ']']);
-    let greeted = words
-        .clone()
-        .skip_while(|word| !matches!(*word, "HELO" | "EHLO"));
-    let name = greeted.skip(1).find(|word| !word.is_empty());
-    let name = name.or_else(|| words.clone().find(|word| !word.is_empty()));
-    let address = words.find_map(|word| {
-        let word = word.strip_prefix("IPv6:").unwrap_or(word);
-        let (word, _) = word.split_once('%').unwrap_or((word, ""));
-        word.parse().ok()
-    });
-    (name.map(str::to_owned), address)
-}
-
 /// Transactions that name a sender and recipients.
-fn of_journal(question: &Question, found: &mut Vec<Recorded>) -> Result<(), String> {
-    let old = Some(question.old.as_path());
-    let config = config::load(old, &plugins::all()).map_err(|mistakes| mistakes.to_string())?;
+fn of_journal(config: &Config, found: &mut Vec<Recorded>) -> Result<(), String> {
     let folder = journal::folder(&config.spool_dir);
     let lines = journal::all(&folder).map_err(|error| {
         format!(
@@ -265,65 +236,24 @@ fn of_journal(question: &Question, found: &mut Vec<Recorded>) -> Result<(), Stri
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     #[test]
-    fn who_brought_a_message_is_read_from_its_trace() {
-        for (received, name, address) in [
-            (
-                "from mx.a.example (mail.a.example [192.0.2.7]) by us.example with ESMTP; x",
-                "mx.a.example",
-                "192.0.2.7",
-            ),
-            (
-                "from [192.0.2.9] (unknown [IPv6:2001:db8::9])\r\n\tby us.example",
-                "192.0.2.9",
-                "192.0.2.9",
-            ),
-            (
-                "from host.a.example (HELO mx.a.example) (192.0.2.8)\n    by us (qpsmtpd/0.94)",
-                "mx.a.example",
-                "192.0.2.8",
-            ),
-            ("from mx (x [IPv6:2001:db8::9]) by us", "mx", "2001:db8::9"),
+    fn a_transcript_that_cannot_be_played_is_a_mistake() {
+        let question = Question::of_nothing();
+        for (text, says) in [
+            ("EHLO x\nQUIT\n", "no line begins with C:"),
+            ("C: EHLO x\nC: bdat 3 LAST\nC: x\n", "BDAT cannot"),
         ] {
-            let expected = (Some(name.to_owned()), address.parse().ok());
-            assert_eq!(came_from(received), expected, "{received}");
+            let error = transcript(Path::new("x.smtp"), text.as_bytes(), &question).err();
+            assert!(error.unwrap().starts_with(says));
         }
-        assert_eq!(came_from("by us with local"), (None, None));
-    }
-
-    #[test]
-    fn a_delivered_message_is_played_as_it_came() {
-        let question = Question {
-            old: PathBuf::new(),
-            new: PathBuf::new(),
-            files: Vec::new(),
-            journal: false,
-            ip: None,
-            helo: None,
-            from: None,
-            rcpt: Vec::new(),
+        // In a message the word is no command.
+        let text = b"S: 250\nC: DATA\nC: BDAT 3\nC: .\nC: QUIT\n";
+        let session = transcript(Path::new("x.smtp"), text, &question).unwrap();
+        let Said::Lines(lines) = session.said else {
+            panic!("they are lines")
         };
-        let text = b"Return-Path: <a@b.example>\nDelivered-To: bob@example.org\nReceived: from mx.b.example (x [192.0.2.7]) by us\nReceived: from inside by mx.b.example\nSubject: x\n\nhello\n";
-        let session = message(Path::new("m"), text.to_vec(), &question).unwrap();
-        assert_eq!(
-            session.about(),
-            "client 192.0.2.7, EHLO mx.b.example, from <a@b.example> to <bob@example.org>"
-        );
-        let Said::Message(message) = session.said else {
-            panic!("it is a message")
-        };
-        assert_eq!(
-            String::from_utf8(message).unwrap(),
-            "Received: from inside by mx.b.example\nSubject: x\n\nhello\n"
-        );
-        let error = super::message(Path::new("m"), b"Subject: x\n\n".to_vec(), &question).err();
-        assert_eq!(
-            error.unwrap(),
-            "m: no field Delivered-To says for whom the message was; say --rcpt"
-        );
+        assert_eq!(lines.concat(), b"DATA\r\nBDAT 3\r\n.\r\nQUIT\r\n");
     }
 }
