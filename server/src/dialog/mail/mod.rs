@@ -256,6 +256,16 @@ impl Mail {
         if !self.shared.chain.asks(hook) {
             return self.ask(hook, args, None).await;
         }
+        // Boxed: a session keeps room for the most that it ever awaits, and most sessions never listen.
+        Box::pin(self.ask_listening(wire, hook, args)).await
+    }
+
+    async fn ask_listening<S: Stream>(
+        &mut self,
+        wire: &mut Wire<S>,
+        hook: Hook,
+        args: &Args<'_>,
+    ) -> Decision {
         let speech = Arc::new(Speech::new());
         self.visit.speech = Some(Arc::clone(&speech));
         let decision = {
