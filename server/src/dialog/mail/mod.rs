@@ -10,6 +10,7 @@ mod envelope;
 mod greeting;
 mod incoming;
 mod lines;
+mod listening;
 mod other;
 pub mod parse;
 mod repair;
@@ -26,12 +27,9 @@ mod tests;
 use std::fmt::Arguments;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 
-use gatepost_protocol::{
-    Args, Connection, Field, Hook, Level, Message, Session, Speech, Transaction, Verdict,
-};
+use gatepost_protocol::{Args, Connection, Hook, Level, Message, Session, Transaction, Verdict};
 
 use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
@@ -246,42 +244,6 @@ impl Mail {
             .await
     }
 
-    /// The same, at a time when the client has to be silent: plugins may listen whether it is.
-    async fn ask_and_listen<S: Stream>(
-        &mut self,
-        wire: &mut Wire<S>,
-        hook: Hook,
-        args: &Args<'_>,
-    ) -> Decision {
-        if !self.shared.chain.asks(hook) {
-            return self.ask(hook, args, None).await;
-        }
-        // Boxed: a session keeps room for the most that it ever awaits, and most sessions never listen.
-        Box::pin(self.ask_listening(wire, hook, args)).await
-    }
-
-    async fn ask_listening<S: Stream>(
-        &mut self,
-        wire: &mut Wire<S>,
-        hook: Hook,
-        args: &Args<'_>,
-    ) -> Decision {
-        let speech = Arc::new(Speech::new());
-        self.visit.speech = Some(Arc::clone(&speech));
-        let decision = {
-            let mut asking = pin!(self.ask(hook, args, None));
-            tokio::select! {
-                // A plugin that answers at once costs no look at the client.
-                biased;
-                decision = &mut asking => decision,
-                () = listen(wire, &speech) => asking.await,
-            }
-        };
-        self.visit.speech = None;
-        self.visit.session.connection.early_talker |= speech.was_heard();
-        decision
-    }
-
     /// Lets the client wait for its replies from there on, where plugins asked for that.
     async fn let_wait<S: Stream>(&mut self, wire: &mut Wire<S>, from: u64) -> Result<(), End> {
         let delay = std::mem::take(&mut self.visit.delay);
@@ -299,15 +261,6 @@ impl Mail {
     /// Whether nobody on the way can read along.
     fn is_secure(&self) -> bool {
         self.visit.session.connection.tls.is_some()
-    }
-
-    /// Looks whether the client speaks out of turn, where a plugin wants to know.
-    async fn look_for_early_input<S: Stream>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
-        let connection = &mut self.visit.session.connection;
-        if !connection.early_talker && self.shared.chain.wants(Field::EarlyTalker) {
-            connection.early_talker = wire.has_input().await?;
-        }
-        Ok(())
     }
 
     /// Ends the transaction at hand, if there is one.
@@ -387,15 +340,6 @@ impl Mail {
     fn log(&self, level: Level, hook: Option<Hook>, text: Arguments<'_>) {
         report::line(level, &self.visit.session.id, hook, LOGGED_AS, text);
     }
-}
-
-/// Looks at a client, once somebody wants to know, until it speaks.
-async fn listen<S: Stream>(wire: &mut Wire<S>, speech: &Speech) {
-    speech.wanted().await;
-    if let Ok(false) = wire.has_input().await {
-        speech.note_silence();
-    }
-    speech.note_end(wire.speaks().await);
 }
 
 impl Protocol for Mail {
