@@ -319,6 +319,11 @@ impl Tally {
         }
     }
 
+    /// Whether there was no session.
+    pub fn is_empty(&self) -> bool {
+        self.sessions == 0
+    }
+
     /// Whether none differs.
     pub fn is_equal(&self) -> bool {
         self.different == 0

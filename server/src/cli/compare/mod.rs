@@ -63,75 +63,62 @@ impl Question {
 
 /// Compares. Exit code 0: nothing differs.
 pub fn compare(question: &Question) -> ExitCode {
-    let found = match sessions::all(question) {
-        Ok(found) => found,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(MISTAKE);
+    match play(question) {
+        Ok(tally) => {
+            println!("{tally}");
+            match tally.is_equal() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::from(1),
+            }
         }
-    };
-    for remark in &found.remarks {
-        eprintln!("{remark}");
-    }
-    let sessions = found.sessions;
-    if sessions.is_empty() {
-        eprintln!("there is no session in what was named");
-        return ExitCode::from(MISTAKE);
-    }
-    match play(question, &sessions) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(code) => code,
+        // Whatever went wrong: 1 says that sessions differ.
+        Err(error) => {
+            eprint!("{error}");
+            ExitCode::from(MISTAKE)
+        }
     }
 }
 
-/// Whether all sessions are equal.
-fn play(question: &Question, sessions: &[Recorded]) -> Result<bool, ExitCode> {
+/// Plays what was named by both configurations. An error is what is not on standard error yet.
+fn play(question: &Question) -> Result<Tally, String> {
+    let named = sessions::named(question).map_err(|error| format!("{error}\n"))?;
     let start = |path: &Path| {
-        let scratch = tempfile::tempdir().map_err(|error| {
-            eprintln!("there is no folder for temporary files: {error}");
-            ExitCode::from(MISTAKE)
-        })?;
-        // Whatever went wrong: 1 says that sessions differ.
-        Rehearsal::start_apart(path, scratch).map_err(|_| ExitCode::from(MISTAKE))
+        let scratch = tempfile::tempdir()
+            .map_err(|error| format!("there is no folder for temporary files: {error}\n"))?;
+        Rehearsal::start_apart(path, scratch).map_err(|_| String::new())
     };
     let old = start(&question.old)?;
     let new = match start(&question.new) {
         Ok(new) => new,
-        Err(code) => {
+        Err(error) => {
             old.end();
-            return Err(code);
+            return Err(error);
         }
     };
     let mut tally = Tally::default();
-    let mut failed = None;
-    for session in sessions {
-        let (before, after) = match (bring(&old, session), bring(&new, session)) {
-            (Ok(before), Ok(after)) => (before, after),
-            (Err(error), _) | (_, Err(error)) => {
-                eprintln!("{}: {error}", session.name);
-                failed = Some(ExitCode::from(MISTAKE));
-                break;
-            }
-        };
+    let played = named.each(|session| {
+        let failed = |error| format!("{}: {error}", session.name);
+        let before = bring(&old, session).map_err(failed)?;
+        let after = bring(&new, session).map_err(failed)?;
         let differences = Differences::between(&records(&before), &records(&after), |name| {
             session.has_field(name)
         });
         if !differences.is_empty() {
             println!("{}: {}", session.name, session.about());
-            print!("{differences}");
-            println!();
+            println!("{differences}");
         }
         tally.add(&differences);
-    }
+        Ok(())
+    });
     old.end();
     new.end();
-    match failed {
-        Some(code) => Err(code),
-        None => {
-            println!("{tally}");
-            Ok(tally.is_equal())
-        }
+    let remarks = played.map_err(|error| format!("{error}\n"))?;
+    for remark in remarks {
+        eprintln!("{remark}");
+    }
+    match tally.is_empty() {
+        true => Err("there is no session in what was named\n".to_owned()),
+        false => Ok(tally),
     }
 }
 

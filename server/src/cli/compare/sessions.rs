@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gatepost_protocol::Address;
 
@@ -68,54 +68,74 @@ impl Recorded {
     }
 }
 
-/// What was found.
-pub struct Found {
-    /// In the order in which it was named.
-    pub sessions: Vec<Recorded>,
-    /// What the operator should know before trusting the result, in sentences.
-    pub remarks: Vec<String>,
+/// Files and folders that were named, none of them read yet: there may be more in them than memory holds.
+pub struct Named<'a> {
+    question: &'a Question,
+    config: Config,
+    /// Each with whether it was found in a folder.
+    paths: Vec<(PathBuf, bool)>,
 }
 
-/// All that was named. What cannot be played is a mistake, but passed over in a folder: a Maildir has files that are no messages.
-pub fn all(question: &Question) -> Result<Found, String> {
+/// What was named, in that order.
+///
+/// # Errors
+/// The configuration of before cannot be read, or something that was named is not there.
+pub fn named(question: &Question) -> Result<Named<'_>, String> {
     let config = config::load(Some(&question.old), &plugins::all())
         .map_err(|mistakes| mistakes.to_string())?;
-    let mut sessions = Vec::new();
-    let mut passed_over = Vec::new();
-    let mut without_client = 0;
+    let mut paths = Vec::new();
     for path in &question.files {
         let about = std::fs::metadata(path).map_err(|error| of_file(path, error))?;
-        let paths = match about.is_dir() {
-            true => files(path),
-            false => vec![path.clone()],
-        };
-        for path in paths {
-            match of_path(&path, question, &config.hostname) {
+        match about.is_dir() {
+            true => paths.extend(files(path).into_iter().map(|path| (path, true))),
+            false => paths.push((path.clone(), false)),
+        }
+    }
+    Ok(Named {
+        question,
+        config,
+        paths,
+    })
+}
+
+impl Named<'_> {
+    /// Plays all of it, a file at a time; returns what the operator should know before trusting the result, in sentences. What cannot be played ends it, but is passed over in a
+    /// folder: a Maildir has files that are no messages.
+    pub fn each(
+        &self,
+        mut play: impl FnMut(&Recorded) -> Result<(), String>,
+    ) -> Result<Vec<String>, String> {
+        let mut passed_over = Vec::new();
+        let mut without_client = 0;
+        for (path, is_in_folder) in &self.paths {
+            match of_path(path, self.question, &self.config.hostname) {
                 Ok((found, unknown)) => {
-                    sessions.extend(found);
+                    found.iter().try_for_each(&mut play)?;
                     without_client += unknown;
                 }
-                Err(error) if about.is_dir() => passed_over.push(error),
+                Err(error) if *is_in_folder => passed_over.push(error),
                 Err(error) => return Err(error),
             }
         }
+        if self.question.journal {
+            let mut found = Vec::new();
+            of_journal(&self.config, &mut found)?;
+            found.iter().try_for_each(&mut play)?;
+        }
+        let mut remarks = Vec::new();
+        if let [first, ..] = &passed_over[..] {
+            remarks.push(format!(
+                "passed over: {}, such as {first}",
+                passed_over.len()
+            ));
+        }
+        if without_client > 0 {
+            remarks.push(format!(
+                "{without_client} messages have no Received field that names their client, and are played as from {SOMEBODY}; say --ip"
+            ));
+        }
+        Ok(remarks)
     }
-    if question.journal {
-        of_journal(&config, &mut sessions)?;
-    }
-    let mut remarks = Vec::new();
-    if let [first, ..] = &passed_over[..] {
-        remarks.push(format!(
-            "passed over: {}, such as {first}",
-            passed_over.len()
-        ));
-    }
-    if without_client > 0 {
-        remarks.push(format!(
-            "{without_client} messages have no Received field that names their client, and are played as from {SOMEBODY}; say --ip"
-        ));
-    }
-    Ok(Found { sessions, remarks })
 }
 
 fn of_file(path: &Path, error: io::Error) -> String {
