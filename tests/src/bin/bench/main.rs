@@ -56,7 +56,8 @@ type Measure = fn(&Effort) -> Tables;
 const MEASURES: &[(&str, Measure)] = &[
     ("discard", throughput::discard),
     ("durable", throughput::durable),
-    ("peers", side_by_side::compare),
+    ("peers", side_by_side::dropped),
+    ("peers-kept", side_by_side::kept),
     ("noop", noop::added),
     ("sessions", sessions::memory),
     ("hooks", hooks::round_trips),

@@ -15,22 +15,32 @@ const SESSIONS: usize = 20;
 /// The part of a load that all subjects are given, at most.
 const PART: usize = 2;
 
-/// Tables of every load, dropped and kept, and a plot of them.
-pub fn compare(effort: &Effort) -> Tables {
-    let dropped = comparison(Keep::Nothing, effort);
-    let kept = comparison(Keep::Messages, effort);
-    let (mut tables, mut panels) = (Vec::new(), Vec::new());
-    for figures in dropped.iter().chain(&kept) {
-        tables.push(table(figures));
-        panels.push(panel(figures));
-    }
-    let plot = Plot {
-        file: "performance-peers.svg",
-        about: "Gatepost beside its peers: messages per second and processor time per message, of Gatepost's",
-        panels,
-    };
+/// Tables of every load, accepted and dropped, and a plot of them.
+pub fn dropped(effort: &Effort) -> Tables {
+    tables(
+        &comparison(Keep::Nothing, effort),
+        "performance-peers.svg",
+        "Messages per second and processor time of Gatepost's peers, which drop what they get, of Gatepost's",
+    )
+}
+
+/// The same with messages kept on disk.
+pub fn kept(effort: &Effort) -> Tables {
+    tables(
+        &comparison(Keep::Messages, effort),
+        "performance-peers-kept.svg",
+        "Messages per second and processor time of Gatepost's peers, which keep what they get, of Gatepost's",
+    )
+}
+
+fn tables(loads: &[Figures], file: &'static str, about: &'static str) -> Tables {
+    let mut tables: Tables = loads.iter().map(table).collect();
     if let Some(last) = tables.last_mut() {
-        last.plot = Some(plot);
+        last.plot = Some(Plot {
+            file,
+            about,
+            panels: loads.iter().map(panel).collect(),
+        });
     }
     tables
 }
