@@ -241,13 +241,18 @@ impl Worker {
             return count(&self.parts.stats.dropped_events);
         }
         match frame::encode(&EventMessage(message)) {
-            Ok(frame) => self.send(&frame),
+            // A process that is about to be asked something need not be woken twice.
+            Ok(frame) => self.sent(self.parts.writer.send_soon(&frame)),
             Err(_) => count(&self.parts.stats.dropped_events),
         }
     }
 
     fn send(&self, frame: &[u8]) {
-        if let Err(error) = self.parts.writer.send(frame) {
+        self.sent(self.parts.writer.send(frame));
+    }
+
+    fn sent(&self, result: io::Result<()>) {
+        if let Err(error) = result {
             let end = match error.kind() {
                 io::ErrorKind::TimedOut => {
                     End::Broken("it does not read what it is sent".to_owned())
