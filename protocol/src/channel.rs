@@ -291,6 +291,7 @@ mod tests {
             message: message.into(),
             plugin: None,
             hook: None,
+            then: false,
             told: false,
         })
         .unwrap()
