@@ -52,7 +52,21 @@ sub serve {
         my $handler = $handler{$message->{kind} // ''} or next;
         $self->$handler($message);
     }
+    $self->_end_children;
     return $self->{failed} // 0;
+}
+
+# A core that was killed ends nobody: a copy of ours that is busy for ever would be there for ever.
+sub _end_children {
+    my $self = shift;
+    my $children = $self->{children} or return;
+    my $until = clock_gettime(CLOCK_MONOTONIC) + $GRACE;
+    while (%$children && clock_gettime(CLOCK_MONOTONIC) < $until) {
+        $self->_reap;
+        select undef, undef, undef, 0.05 if %$children;
+    }
+    kill KILL => map { -$_ } keys %$children;
+    return;
 }
 
 sub _greet {
@@ -143,6 +157,7 @@ sub _fork {
     setpgrp 0, 0;
     srand;
     @$self{qw(pid children greeted)} = ($$, {}, 0);
+    close $_ for @{$self->{channel}}{qw(in out)};
     $self->{host}->forked;
     no warnings 'once';
     $Gatepost::Streams::pid = $$;
