@@ -87,12 +87,10 @@ fn table(load: &Load, subjects: &mut [(&'static Peer, Pair)], effort: &Effort) -
                 let time = median(&figures.time);
                 let target = own.filter(|_| peer.name != GATEPOST.name);
                 // Gatepost's, which has to be below this one's.
-                let target =
-                    target.map(
-                        |own| match Target::AtMost(time.round()).verdict(own.round()) {
-                            verdict => format!("Gatepost's {verdict}"),
-                        },
-                    );
+                let target = target.map(|own| {
+                    let verdict = Target::AtMost(time.round()).verdict(own.round());
+                    format!("Gatepost's {verdict}")
+                });
                 row.extend([
                     format!("{:.0}", median(&figures.rates[0])),
                     format!("{:.0}", median(&figures.rates[1])),
