@@ -15,8 +15,8 @@ use crate::{Effort, Tables};
 /// Open at once, after EHLO.
 const SESSIONS: usize = 500;
 
-/// Starts of each server. Memory varies little.
-const STARTS: usize = 3;
+/// Starts of each server: memory varies little.
+const STARTS: usize = 1;
 
 pub fn memory(_effort: &Effort) -> Tables {
     raise_descriptors(SESSIONS);

@@ -38,9 +38,6 @@ fn start(wanted: Wanted) -> Result<Box<dyn Server>, String> {
 /// Stands for the folder for mail in a line of `config/plugins`.
 const MAIL: &str = "$MAIL";
 
-/// Processes that are there before clients come, at most: qpsmtpd's own default.
-const FROM_THE_START: usize = 15;
-
 /// A running qpsmtpd-prefork.
 pub struct Prefork {
     daemon: Daemon,
@@ -73,7 +70,8 @@ impl Prefork {
             .args(["--port", &address.port().to_string()])
             .args(["--user", &user])
             .args(["--children", &workers.to_string()])
-            .args(["--idle-children", &workers.min(FROM_THE_START).to_string()])
+            // From the start: it adds them one a second or so.
+            .args(["--idle-children", &workers.to_string()])
             // More than there are clients.
             .args(["--max-from-ip", &(workers + 100).to_string()]);
         Ok(Prefork {
