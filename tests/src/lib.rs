@@ -8,5 +8,6 @@ pub mod postfix;
 pub mod programs;
 pub mod refusals;
 pub mod server;
+pub mod small_disk;
 pub mod smtp;
 pub mod wait;
