@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod fuzz;
+pub mod limits;
 pub mod mixed;
 pub mod nodemailer;
 pub mod postfix;

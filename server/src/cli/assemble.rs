@@ -49,7 +49,7 @@ impl Generation {
     /// From now on its flat files and its plugins answer what the core is asked, and its plugins are told of the log.
     pub fn answer_questions(&self, services: &Core) {
         let files = FlatFiles::new(self.config.flat_files.clone());
-        services.read_files(Arc::new(move |name| Ok(files.lines(name).to_vec())));
+        services.read_files(Arc::new(move |name| Ok(files.lines(name)?.to_vec())));
         // The chain's plugins hold the services: not to be held by them in turn.
         let chain = Arc::downgrade(&self.chain);
         let hook: ConfigHook =
@@ -378,7 +378,7 @@ fn services(config: &Config) -> Arc<Core> {
             server: config.dns_server,
             ..DnsConfig::default()
         },
-        Arc::new(move |name| Ok(files.lines(name).to_vec())),
+        Arc::new(move |name| Ok(files.lines(name)?.to_vec())),
         config.state.clone(),
         Arc::new(|plugin, level, message| {
             let all = report::Audience::All;
@@ -434,7 +434,7 @@ impl Workshop {
         Arc::new(OwnFiles {
             site: self.services.clone(),
             names,
-            files: Arc::new(move |name| Ok(files.lines(name).to_vec())),
+            files: Arc::new(move |name| Ok(files.lines(name)?.to_vec())),
         })
     }
 
