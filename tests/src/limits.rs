@@ -1,13 +1,26 @@
 //! What the system lets a running daemon have, changed while it runs, and what it takes.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use nix::unistd::Pid;
 
 /// Gives a running process another soft limit; `name` as prlimit(1) calls it.
 pub fn limit(pid: Pid, name: &str, limit: u64) {
-    let set = Command::new("prlimit")
+    // As whoever it runs as: root in a container may not touch the limits of others.
+    let owner = fs::metadata(format!("/proc/{pid}")).expect("the process runs");
+    let mut set = match owner.uid() == nix::unistd::geteuid().as_raw() {
+        true => Command::new("prlimit"),
+        false => {
+            let (user, group) = (owner.uid().to_string(), owner.gid().to_string());
+            let mut set = Command::new("setpriv");
+            set.args(["--reuid", &user, "--regid", &group, "--clear-groups"]);
+            set.arg("prlimit");
+            set
+        }
+    };
+    let set = set
         .args(["--pid", &pid.to_string(), &format!("--{name}={limit}:")])
         .output()
         .expect("prlimit can be started");

@@ -23,6 +23,7 @@ mod users;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use gatepost_protocol::Address;
@@ -35,6 +36,8 @@ use crate::plugins;
 const FAILED: u8 = 1;
 /// A mistake in the configuration or the arguments.
 const MISTAKE: u8 = 2;
+/// How long a thread for work that waits for the disk stays when there is none.
+const THREAD_KEPT: Duration = Duration::from_secs(60);
 
 /// An SMTP daemon whose behaviour is its plugins.
 #[derive(Parser)]
@@ -186,6 +189,7 @@ pub fn runtime() -> std::io::Result<Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     Builder::new_multi_thread()
         .worker_threads(cores.div_ceil(2))
+        .thread_keep_alive(THREAD_KEPT)
         .enable_all()
         .build()
 }

@@ -43,7 +43,7 @@ pub struct Kept {
     pub listeners: Arc<Listeners>,
     /// Tells the outbox which chain is in force.
     pub chain: watch::Sender<Arc<Chain>>,
-    pub _tasks: [AbortOnDropHandle<()>; 2],
+    pub _tasks: [AbortOnDropHandle<()>; 3],
 }
 
 /// A daemon that runs.

@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::assemble::{self, Assembled, Generation};
 use super::reload::{Daemon, Kept};
-use super::{FAILED, MISTAKE};
+use super::{FAILED, MISTAKE, THREAD_KEPT};
 use crate::config::Config;
 use crate::listen::Listeners;
 use crate::message::Spool;
@@ -100,6 +100,7 @@ async fn begin(
     let expiring = store.clone().run(stop);
     let journal = journal(&config).map_err(|error| (MISTAKE, error))?;
     let telling = tokio::spawn(tell_limits());
+    let keeping = tokio::spawn(keep_a_thread());
     let kept = Kept {
         path: path.map(Path::to_owned),
         services,
@@ -110,7 +111,7 @@ async fn begin(
         apart: Arc::default(),
         listeners,
         chain,
-        _tasks: [tokio::spawn(expiring), telling].map(AbortOnDropHandle::new),
+        _tasks: [tokio::spawn(expiring), telling, keeping].map(AbortOnDropHandle::new),
     };
     let daemon = Daemon::new(kept, generation, bindings);
     let daemon = daemon.map_err(|error| (FAILED, error.to_string()))?;
@@ -128,6 +129,16 @@ fn journal(config: &Config) -> Result<Option<Arc<Journal>>, String> {
             "the journal {}: {error}; let the user that Gatepost runs as write there, or set `journal = 0`",
             folder.display()
         )),
+    }
+}
+
+/// Sees that there is always a thread for work that waits for the disk. Where the system gives no more threads, that one does all of the work in turn; without any, the work could not even be
+/// put off.
+async fn keep_a_thread() {
+    loop {
+        // On its own: the runtime panics where there is no thread, and the next time there may be one.
+        let _ = tokio::spawn(async { tokio::task::spawn_blocking(|| {}).await }).await;
+        tokio::time::sleep(THREAD_KEPT / 2).await;
     }
 }
 
