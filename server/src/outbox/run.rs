@@ -30,6 +30,7 @@ impl Outbox {
     ) {
         let mut deliveries = JoinSet::new();
         while !stop.is_cancelled() {
+            self.schedule.bring_forward(self.latest_due(now()));
             while deliveries.len() < PARALLEL
                 && let Some(id) = self.schedule.take_due(now())
             {
@@ -82,8 +83,11 @@ impl Outbox {
         };
         if let Some(unsaved) = self.schedule.recall(&id) {
             claim.envelope = unsaved;
-        } else if claim.envelope.due > now() {
-            return self.schedule.put_back(&id, claim.envelope.due);
+        } else {
+            let (now, due) = (now(), claim.envelope.due);
+            if now < due && due <= self.latest_due(now) {
+                return self.schedule.put_back(&id, due);
+            }
         }
         let message = claim.message();
         let attempted = match self.attempt(&chain, &claim, &message).await {
@@ -166,7 +170,8 @@ impl Outbox {
         let expires = envelope.after(self.config.max_age);
         let late = envelope.after(self.config.notify_delay);
         let now = now();
-        if now >= expires {
+        let is_believed = self.clock.is_believed();
+        if now >= expires && is_believed {
             failed.append(&mut later);
         }
         if !failed.is_empty()
@@ -177,7 +182,7 @@ impl Outbox {
             later.append(&mut failed);
         }
         let mut delay_told = envelope.delay_told;
-        if !delay_told && now >= late {
+        if !delay_told && now >= late && is_believed {
             let action = Action::Delayed(time(expires));
             let delays = later.iter().map(|(_, said)| News {
                 action,
@@ -206,6 +211,9 @@ impl Outbox {
         Envelope {
             attempts,
             due,
+            // Where the clock was ahead when it came, it would never be old enough.
+            arrived: envelope.arrived.min(now),
+            released: envelope.released.map(|released| released.min(now)),
             reason: reason.unwrap_or_default(),
             delay_told,
             recipients: later.into_iter().map(|(recipient, _)| recipient).collect(),
