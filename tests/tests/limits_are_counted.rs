@@ -76,6 +76,14 @@ const CASES: &[Case] = &[
         exceed: |address| ends(Client::connect(address), "421"),
     },
     Case {
+        limit: Limit::StressTimeout,
+        head: "[limits]\nmax_connections = 10",
+        exceed: |address| {
+            let mut clients = Vec::from_iter((0..10).map(|_| Client::connect(address)));
+            ends(clients.remove(0), "421 4.3.2");
+        },
+    },
+    Case {
         limit: Limit::UnreadReplies,
         head: "[limits]\ncommand_timeout = \"1s\"\nmax_idle_commands = 1000000",
         exceed: |address| {
@@ -208,6 +216,14 @@ const CASES: &[Case] = &[
             client.send(b"BDAT 101 LAST\r\n");
             client.send(&[b'x'; 101]);
             client.expect("552");
+        },
+    },
+    Case {
+        limit: Limit::MessageMemory,
+        head: "[limits]\nmemory_per_message = \"64KB\"\nmemory_for_messages = \"8KB\"",
+        exceed: |address| {
+            let message = b"this line is thirty-two bytes.\r\n".repeat(1000);
+            refused(address, &message, "250");
         },
     },
     Case {

@@ -24,6 +24,8 @@ const LOGGED_AS: &str = "control";
 const LONGEST: u64 = 16 * 1024;
 /// How long a client may take to say what it wants, or to read what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait where no connection can be accepted for lack of descriptors or memory.
+const RETRY: Duration = Duration::from_millis(100);
 /// Requests that wait for their turn; further ones wait in the socket.
 const WAITING: usize = 8;
 
@@ -62,15 +64,21 @@ pub fn listen(spool_dir: &Path) -> mpsc::Receiver<Request> {
 }
 
 async fn hear(listener: Bound, requests: mpsc::Sender<Request>) {
+    let mut failing = false;
     loop {
         match listener.accept().await {
             Ok(Accepted::Unix(stream)) => {
+                failing = false;
                 tokio::spawn(answer(stream, requests.clone()));
             }
             Ok(Accepted::Tcp(..)) => {}
             Err(error) => {
-                log(&format!("cannot accept connections: {error}; trying on"));
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                // Once for a row of failures.
+                if !failing {
+                    log(&format!("cannot accept connections: {error}; trying on"));
+                }
+                failing = true;
+                tokio::time::sleep(RETRY).await;
             }
         }
     }

@@ -42,6 +42,7 @@ impl Default for Limits {
             min_data_rate: 10,
             command_timeout: Duration::from_secs(5 * 60),
             data_timeout: Duration::from_secs(3 * 60),
+            stress_timeout: Duration::from_secs(10),
             session_timeout: Duration::from_secs(60 * 60),
             max_connections: 2000,
             max_connections_per_ip: 20,
@@ -319,6 +320,7 @@ fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {
     time("command_timeout", &mut limits.command_timeout);
     time("data_timeout", &mut limits.data_timeout);
     time("hello_timeout", &mut limits.hello_timeout);
+    time("stress_timeout", &mut limits.stress_timeout);
     time("session_timeout", &mut limits.session_timeout);
     warn(reader, &keys, &limits);
     keys.finish(reader);

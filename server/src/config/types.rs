@@ -314,6 +314,8 @@ pub struct Limits {
     pub command_timeout: Duration,
     /// Waiting for the next block of a message.
     pub data_timeout: Duration,
+    /// Waiting for a client, whatever for, while connections are scarce.
+    pub stress_timeout: Duration,
     /// A whole session.
     pub session_timeout: Duration,
     /// Connections in all.

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use gatepost_protocol::{Hook, Level};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -159,7 +160,7 @@ impl Listeners {
                 sessions: TaskTracker::new(),
                 stop: Stop {
                     soon: stop,
-                    now: CancellationToken::new(),
+                    ..Stop::default()
                 },
                 // Ids of a restarted daemon are not those of the one before, which are in the same log.
                 ids: AtomicU64::new(RandomState::new().build_hasher().finish() & 0xff_ffff),
@@ -235,7 +236,10 @@ impl Listeners {
     /// over, or after a time of grace.
     pub async fn run(&self) {
         let stop = &self.door.stop;
-        stop.soon.cancelled().await;
+        tokio::select! {
+            () = stop.soon.cancelled() => {}
+            () = self.door.slots.make_room() => {}
+        }
         self.doors.close();
         self.doors.wait().await;
         let sessions = &self.door.sessions;
@@ -336,11 +340,18 @@ impl Door {
             let mut transport = Transport::new(stream, credentials);
             // Boxed: it is soon over, and the session is not.
             if listen.tls != ListenTls::Implicit
-                || Box::pin(door.secure(&mut transport, &mut client, &service)).await
+                || Box::pin(door.secure(&mut transport, &mut client, &slot, &service)).await
             {
                 let shared = Arc::clone(&service.shared);
                 // Boxed: a task is moved several times, and this is nearly all of it.
-                Box::pin(serve(dialect, transport, client, shared, door.stop.clone())).await;
+                Box::pin(serve(
+                    dialect,
+                    transport,
+                    client,
+                    shared,
+                    door.stop_of(&slot),
+                ))
+                .await;
             }
             drop(slot);
         });
@@ -360,7 +371,7 @@ impl Door {
         let (door, dialect) = (Arc::clone(self), dialect(listen));
         self.sessions.spawn(async move {
             let shared = Arc::clone(&service.shared);
-            serve(dialect, stream, client, shared, door.stop.clone()).await;
+            serve(dialect, stream, client, shared, door.stop_of(&slot)).await;
             drop(slot);
         });
     }
@@ -400,11 +411,13 @@ impl Door {
         &self,
         transport: &mut Transport,
         client: &mut Client,
+        slot: &Slot,
         service: &Service,
     ) -> bool {
         let limit = service.shared.config.limits.command_timeout;
         let shaken = tokio::select! {
             shaken = tokio::time::timeout(limit, transport.secure()) => shaken,
+            () = self.crowded(client, slot) => return false,
             () = self.stop.soon.cancelled() => return false,
         };
         let error = match shaken {
@@ -444,7 +457,11 @@ impl Door {
     ) -> Option<(TcpStream, Client, Slot)> {
         let peer = client.remote?;
         if listen.proxy_from.contains(peer.ip()) {
-            match self.proxied(&mut stream, service).await {
+            let proxied = tokio::select! {
+                proxied = self.proxied(&mut stream, service) => proxied,
+                () = self.crowded(&client, &slot) => None,
+            };
+            match proxied {
                 Some(Ok(Header::Own)) => {}
                 Some(Ok(Header::Passed { client: remote, to })) => {
                     client.remote = Some(canonical(remote));
@@ -484,6 +501,28 @@ impl Door {
                 );
                 None
             }
+        }
+    }
+
+    /// Waits until a connection that has not come to its conversation yet is to make room.
+    async fn crowded(&self, client: &Client, slot: &Slot) {
+        let _waiting = slot.seat().wait(Instant::now());
+        slot.seat().leave().await;
+        report::count(Limit::StressTimeout);
+        let remote = client.remote.map(|remote| remote.to_string());
+        let text = format_args!(
+            "{} cut off: silent while there were too many connections",
+            remote.as_deref().unwrap_or("a client")
+        );
+        let hook = Some(Hook::Connect);
+        report::line(Level::Info, &client.session, hook, LOGGED_AS, text);
+    }
+
+    /// How the conversation that has a slot is told to stop.
+    fn stop_of(&self, slot: &Slot) -> Stop {
+        Stop {
+            seat: Arc::clone(slot.seat()),
+            ..self.stop.clone()
         }
     }
 
