@@ -145,3 +145,25 @@ gatepost.run()
     drop(client);
     assert!(server.stop().success());
 }
+
+/// Who comes when all that can be had are taken is told so, rather than left to wait; files, plugins and the command line have descriptors all the same.
+#[test]
+fn connections_leave_some_for_other_things() {
+    let mut server = Server::start_inside("[limits]\nmax_connections_per_ip = 1000", |_| {
+        let words = ["prlimit", "--nofile=120:120"];
+        words.into_iter().map(Into::into).collect()
+    });
+    server.wait_for_log("that there are too few descriptors", |text| {
+        text.contains("`max_connections` is 2000") && text.contains(": 90 connections")
+    });
+    let mut clients: Vec<Client> = (0..90).map(|_| Client::greet(server.address())).collect();
+    assert!(Client::try_connect_or_421(server.address()).is_none());
+    let reply = clients[0].deliver(&large());
+    assert!(reply.starts_with("250 2."), "{reply:?}");
+    let (code, _, said) = server.command(&["reload"]);
+    assert_eq!(code, Some(0), "{said}");
+    let log = server.log();
+    assert!(!log.iter().any(|line| line.contains(REASON)), "{log:?}");
+    drop(clients);
+    assert!(server.stop().success());
+}

@@ -177,3 +177,21 @@ fn is_open(mut stream: &TcpStream) -> bool {
         }
     }
 }
+
+/// Connections that have not come as far as a conversation.
+#[test]
+fn who_has_not_said_who_it_is_makes_room_too() {
+    for listener in ["proxy_from = [\"127.0.0.1\"]", "tls = \"implicit\""] {
+        let server = Server::start(&format!("[[listen]]\n{listener}\n{HEAD}"));
+        let connect = || TcpStream::connect(server.address()).expect("a connection");
+        let silent: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect()).collect();
+        until("one that is gone", || {
+            silent.iter().any(|one| !is_open(one)).then_some(())
+        });
+        let gone = silent.iter().filter(|one| !is_open(one)).count();
+        assert!(gone < CONNECTIONS / 2, "{listener}: {gone}");
+        server.wait_for_log("why", |text| {
+            text.contains("cut off: silent while there were too many connections")
+        });
+    }
+}
