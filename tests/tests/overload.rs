@@ -90,12 +90,13 @@ fn deadlines_are_shorter_while_connections_are_scarce() {
         client.open_message();
     }
     let began = Instant::now();
-    for client in &mut stalled {
-        client.expect("421 4.3.2");
-    }
+    // The one that has been silent for longest: where enough have gone, the others have their time again.
+    stalled[0].expect("421 4.3.2");
     let took = began.elapsed();
-    assert!(took > Duration::from_secs(2), "not spared: {took:?}");
     assert!(took < Duration::from_secs(20), "{took:?}");
+    server.wait_for_log("that it is over", |text| {
+        text.starts_with("listen: stress is over after ")
+    });
     let mut client = let_in(&server);
     let reply = client.deliver(MESSAGE);
     assert!(reply.starts_with("250 2."), "{reply:?}");
