@@ -13,8 +13,9 @@ def memory():
 
 def files():
     kept = []
-    while True:
+    while len(kept) < 200:
         kept.append(open(os.devnull))
+    return "as many as it liked"
 
 
 def fork():
@@ -64,11 +65,12 @@ def allowed():
 def who():
     with open("/proc/self/status") as status:
         no_new_privs = [line.split()[1] for line in status if line.startswith("NoNewPrivs:")]
+    known = f"{os.getuid()} {os.getgid()} {os.getgroups()} no_new_privs {no_new_privs[0]}"
     try:
         os.setuid(0)
-        return "root again"
+        return known + ", can be root"
     except PermissionError:
-        return f"{os.getuid()} {os.getgid()} {os.getgroups()} no_new_privs {no_new_privs[0]}"
+        return known + ", cannot be root"
 
 
 @gatepost.hook("rcpt")

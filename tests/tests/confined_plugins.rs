@@ -140,7 +140,7 @@ fn each_limit_holds_in_each_language() {
     }
     let nobody = User::from_name("nobody").unwrap().unwrap();
     let who = format!(
-        "who: {} {} [{}] no_new_privs 1",
+        "who: {} {} [{}] no_new_privs 1, cannot be root",
         nobody.uid, nobody.gid, nobody.gid
     );
     for (language, out_of_memory) in LANGUAGES.into_iter().zip(["MemoryError", "Out of memory"]) {
@@ -169,7 +169,8 @@ fn each_limit_holds_in_each_language() {
 #[test]
 fn cpu_time_ends_and_nobody_else_waits() {
     for language in LANGUAGES {
-        let scene = Scene::new(language, "cpu = '2s'");
+        let scene = Scene::new(language, "cpu = '2s', no_new_privs = true");
+        scene.does("who", "250", &["no_new_privs 1, "]);
         let mut client = scene.client();
         client.send(b"RCPT TO:<spin@example.org>\r\n");
         scene.others_deliver();
@@ -193,16 +194,11 @@ fn cpu_time_ends_and_nobody_else_waits() {
 #[test]
 fn what_is_not_asked_for_is_not_taken() {
     let scene = Scene::new(LANGUAGES[0], "open_files = 64");
-    let me = geteuid();
-    scene.does(
-        "who",
-        "250",
-        &[if me.is_root() {
-            "who: root again"
-        } else {
-            "no_new_privs 0"
-        }],
-    );
+    let root = match geteuid().is_root() {
+        true => "no_new_privs 0, can be root",
+        false => "no_new_privs 0, cannot be root",
+    };
+    scene.does("who", "250", &[root]);
     scene.does("connect", "250", &["connect: connected"]);
     scene.does("write", "250", &["write: inside, and outside"]);
     scene.does("files", "450", &["Too many open files"]);
