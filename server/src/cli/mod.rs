@@ -3,6 +3,7 @@
 mod assemble;
 mod check;
 mod compare;
+mod confine;
 mod control;
 mod distinctions;
 mod explain;
@@ -97,6 +98,8 @@ enum Command {
     /// Make certificates
     #[command(subcommand)]
     Tls(TlsCommand),
+    /// Run a program held as a plugin's is by its setting `confine`
+    Confine(confine::Held),
 }
 
 #[derive(clap::Args)]
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Outbox(command) => outbox::outbox(&command),
         Command::Quarantine(command) => quarantine::quarantine(&command),
         Command::Tls(TlsCommand::SelfSigned { names, out }) => self_signed::write(names, &out),
+        Command::Confine(held) => confine::confine(held),
         Command::Plugin(PluginCommand::Serve) => {
             gatepost_protocol::serve(Vec::leak(plugins::all()))
         }

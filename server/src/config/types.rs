@@ -413,6 +413,8 @@ pub struct Program {
     pub exclusive: bool,
     /// A name that keeps plugins with the same command in processes of their own.
     pub process: Option<String>,
+    /// How it is held.
+    pub confine: super::Confinement,
 }
 
 /// What a program is to load for a plugin.

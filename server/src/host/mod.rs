@@ -6,6 +6,7 @@
 
 mod calls;
 mod capture;
+mod confine;
 mod declare;
 mod foreign;
 mod handshake;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use gatepost_protocol::Services;
 
+pub use confine::hold;
 pub use declare::Declared;
 pub use process::Process;
 pub use start::{Processes, StartError, Started};

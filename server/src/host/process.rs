@@ -10,12 +10,13 @@ use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Answers, Call, Host, Then, Wants};
 use gatepost_protocol::wire::InitPlugin;
 use gatepost_protocol::{Hook, Outcome};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Core;
+use super::confine::Folder;
 use super::declare::Declared;
 use super::span::span;
 use super::stats::{Counts, Stats, count};
@@ -55,6 +56,8 @@ pub struct Process {
     /// as long as there may be more.
     pub(super) forks: AtomicBool,
     pub(super) core: Core,
+    /// Its own folder, where it is held and needs one.
+    pub(super) folder: OnceCell<Folder>,
     pub(super) pool: Mutex<Pool>,
     /// A request was done with, or a worker came or went.
     pub(super) changed: Arc<Notify>,
@@ -128,6 +131,7 @@ impl Process {
             origin: tokio::sync::Mutex::default(),
             forks: AtomicBool::new(false),
             core,
+            folder: OnceCell::new(),
             pool: Mutex::default(),
             changed: Arc::default(),
             waiting: AtomicUsize::new(0),
