@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Core;
+use super::circuit::Circuits;
 use super::declare::Declared;
 use super::span::span;
 use super::stats::{Counts, Stats, count};
@@ -60,6 +61,7 @@ pub struct Process {
     pub(super) changed: Arc<Notify>,
     waiting: AtomicUsize,
     pub(super) stats: Arc<Stats>,
+    circuits: Circuits,
     /// What it has to be told of the log.
     pub(super) following: Arc<Following>,
     pub(super) closing: CancellationToken,
@@ -124,6 +126,7 @@ impl Process {
                 .map(|plugin| plugin.name.as_str().into())
                 .collect(),
             init,
+            circuits: Circuits::new(core.patience.pause),
             declared: OnceLock::new(),
             origin: tokio::sync::Mutex::default(),
             forks: AtomicBool::new(false),
@@ -178,6 +181,21 @@ impl Process {
             count(&self.stats.errors);
             no_answer(why)
         };
+        let leave = match self.circuits.enter(call.hook) {
+            Ok(leave) => leave,
+            Err(why) => {
+                count(&self.stats.unasked);
+                report::count(Limit::PluginCircuit);
+                return not_asked(&why);
+            }
+        };
+        let failed = |why: &str| {
+            // What ends with the daemon, or with a reload, failed for no fault of its own.
+            if !self.closing.is_cancelled() {
+                let (hook, name, stats) = (call.hook, &self.name, &self.stats);
+                self.circuits.failed(hook, &leave, why, name, stats);
+            }
+        };
         let deadline = began + call.deadline;
         let arrival = self.arrive(&call.session.id);
         let placed = self.place(call, deadline).await;
@@ -185,7 +203,13 @@ impl Process {
         self.tell_lines();
         let (worker, permit, resumed) = match placed {
             Ok(placed) => placed,
-            Err(why) => return not_asked(&why),
+            Err(why) => {
+                // Who waited for a worker that others keep busy waited as long as for a silent one.
+                if Instant::now() >= deadline {
+                    failed(&why);
+                }
+                return not_asked(&why);
+            }
         };
         // Without `segments` one is asked at a time; whoever asked comes back for the rest.
         let most = if worker.segments() { plugins.len() } else { 1 };
@@ -194,10 +218,21 @@ impl Process {
         };
         match worker.ask(segment, wants, call, deadline, resumed, permit) {
             Ok(asking) => match asking.outcomes(call).await {
-                Ok(outcomes) => outcomes,
-                Err(Missing::Gone(why)) => no_answer(&why),
+                Ok(outcomes) => {
+                    self.circuits.answered(call.hook, &self.name);
+                    outcomes
+                }
+                Err(Missing::Gone(why)) => {
+                    // However many it had, it died once.
+                    if worker.mourn() {
+                        failed(&why);
+                    }
+                    no_answer(&why)
+                }
                 Err(Missing::Late(within)) => {
-                    vec![Outcome::error(format!("no answer within {}", span(within)))]
+                    let why = format!("no answer within {}", span(within));
+                    failed(&why);
+                    vec![Outcome::error(why)]
                 }
             },
             Err(why) => not_asked(&why),
