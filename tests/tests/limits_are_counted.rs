@@ -18,9 +18,10 @@ struct Case {
 }
 
 /// Those of the daemon itself, which no client exceeds at will: the tests beside their code count them.
-const INSIDE: [Limit; 6] = [
+const INSIDE: [Limit; 7] = [
     Limit::PluginDelay,
     Limit::Quarantine,
+    Limit::PluginCircuit,
     Limit::PluginRequests,
     Limit::PluginEvents,
     Limit::LogLines,

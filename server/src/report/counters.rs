@@ -82,6 +82,8 @@ limits! {
     Quarantine "quarantine",
     /// Requests that wait for a plugin process.
     PluginRequests "plugin_requests",
+    /// Hooks while a circuit breaker is open.
+    PluginCircuit "plugin_circuit",
     /// Events that wait for a plugin process.
     PluginEvents "plugin_events",
     /// Log lines that wait for standard error.
