@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use gatepost_tests::programs;
 use gatepost_tests::server::{Server, gatepost};
@@ -17,6 +18,7 @@ const USER: &str = "nobody";
 /// A plugin that tries to become root, and says who it is.
 const HEAD: &str = r#"
 run_as = "nobody"
+spool_dir = "$DIR/own"
 [[listen]]
 addr = "ADDRESS"
 [files]
@@ -51,12 +53,17 @@ fn is_root() -> bool {
     is_root
 }
 
+/// Another one each time.
 fn privileged_address() -> SocketAddr {
-    let free = (600..1024)
-        .rev()
-        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    let mut free = free.filter(|addr| TcpListener::bind(addr).is_ok());
-    free.next().expect("a port below 1024 is free")
+    static NEXT: AtomicU16 = AtomicU16::new(1023);
+    loop {
+        let port = NEXT.fetch_sub(1, Ordering::Relaxed);
+        assert!(port > 512, "a port below 1024 is free");
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(addr).is_ok() {
+            return addr;
+        }
+    }
 }
 
 /// What the system says of a process, in a line of its `status`.
@@ -120,8 +127,8 @@ fn root_binds_and_becomes_its_user_for_good() {
     assert!(seen > 1, "there are threads");
     let delivered = server.delivered();
     let files = [
-        server.dir().join("spool/control"),
-        server.dir().join("spool"),
+        server.dir().join("own/control"),
+        server.dir().join("own"),
         delivered[0].clone(),
     ];
     for file in files {

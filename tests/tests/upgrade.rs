@@ -17,19 +17,15 @@ use nix::unistd::Pid;
 
 const CLIENTS: usize = 4;
 
-/// Says 4yz to every other recipient.
+/// Says 4yz to every other recipient, or so.
 const FICKLE: &str = r#"
 [files]
 "fickle.py" = '''
-import gatepost
-
-count = 0
+import gatepost, random
 
 @gatepost.hook("rcpt")
 def rcpt(session):
-    global count
-    count += 1
-    return gatepost.denysoft("not now") if count % 2 else gatepost.declined()
+    return random.choice([gatepost.denysoft("not now"), gatepost.declined()])
 
 gatepost.run()
 '''
@@ -43,12 +39,13 @@ name = "rcpt_ok"
 name = "queue/maildir"
 "#;
 
-/// Bob's mail goes into a Maildir, Carol's to a server that takes it at the second attempt, so that the outbox has always something.
+/// Bob's mail goes into a Maildir, Carol's to a server that takes it at the second attempt or a later one, so that the outbox has always something.
 const HEAD: &str = r#"
 journal = "8MB"
 mixed = "bounce"
 [outbox]
 retry = "1s"
+retry_max = "1s"
 [limits]
 memory_per_message = "1KB"
 [files]
