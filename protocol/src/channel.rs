@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
@@ -13,6 +14,8 @@ use crate::frame::{self, FrameError};
 
 /// How many bytes may wait for a slow reader at the other end before it counts as stuck.
 pub const MAX_PENDING: usize = 4 * frame::MAX_FRAME;
+/// How long a frame that nobody waits for may stay, for another to go with it.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// Why a channel came to its end.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +153,19 @@ struct Pending {
     bytes: BytesMut,
     /// More is about to come, and can go out with it.
     held: bool,
+    /// More may come soon.
+    lingers: bool,
+}
+
+impl Pending {
+    fn keep(&mut self, frames: &[u8]) -> io::Result<()> {
+        if self.bytes.len() + frames.len() > MAX_PENDING {
+            let text = "the other end does not read";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        self.bytes.extend_from_slice(frames);
+        Ok(())
+    }
 }
 
 impl FrameWriter {
@@ -178,14 +194,23 @@ impl FrameWriter {
         if rest.is_empty() {
             return Ok(());
         }
-        if pending.bytes.len() + rest.len() > MAX_PENDING {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the other end does not read",
-            ));
+        pending.keep(rest)?;
+        if std::mem::take(&mut pending.lingers) && !pending.held {
+            return self.write(&mut pending);
         }
-        pending.bytes.extend_from_slice(rest);
         if !pending.held {
+            self.more.notify_one();
+        }
+        Ok(())
+    }
+
+    /// The same for what nobody waits for: it goes out with the next frame, or by [`FrameWriter::flush`] some milliseconds later.
+    pub fn send_soon(&self, frames: &[u8]) -> io::Result<()> {
+        let mut pending = self.pending();
+        let is_first = pending.bytes.is_empty();
+        pending.keep(frames)?;
+        if is_first && !pending.held {
+            pending.lingers = true;
             self.more.notify_one();
         }
         Ok(())
@@ -200,6 +225,10 @@ impl FrameWriter {
     pub fn release(&self) -> io::Result<()> {
         let mut pending = self.pending();
         pending.held = false;
+        self.write(&mut pending)
+    }
+
+    fn write(&self, pending: &mut Pending) -> io::Result<()> {
         while !pending.bytes.is_empty() {
             match self.sink.try_write(&pending.bytes) {
                 Ok(written) => pending.bytes.advance(written),
@@ -226,6 +255,13 @@ impl FrameWriter {
     pub async fn flush(&self) -> io::Error {
         loop {
             self.more.notified().await;
+            if self.pending().lingers {
+                tokio::time::sleep(LINGER).await;
+                // What has been sent since took it along.
+                if !std::mem::take(&mut self.pending().lingers) {
+                    continue;
+                }
+            }
             loop {
                 if let Err(error) = self.sink.writable().await {
                     return error;
@@ -255,6 +291,7 @@ mod tests {
             message: message.into(),
             plugin: None,
             hook: None,
+            then: false,
             told: false,
         })
         .unwrap()
@@ -342,6 +379,30 @@ mod tests {
         let read = async {
             for frame_bytes in &frames {
                 assert_eq!(*reader.next().await.unwrap().unwrap(), frame_bytes[4..]);
+            }
+        };
+        tokio::select! {
+            error = writer.flush() => panic!("{error}"),
+            () = read => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_wait_goes_out_with_the_next_frame_or_by_itself() {
+        let (sender, receiver) = pipe::pipe().unwrap();
+        let writer = FrameWriter::new(Sink::Pipe(sender));
+        writer.sink.writable().await.unwrap();
+        let frames: Vec<Vec<u8>> = (0..3).map(|number| log(&number.to_string())).collect();
+        writer.send_soon(&frames[0]).unwrap();
+        writer.send_soon(&frames[1]).unwrap();
+        assert_eq!(writer.waiting(), frames[..2].concat().len());
+        writer.send(&frames[2]).unwrap();
+        assert_eq!(writer.waiting(), 0);
+        writer.send_soon(&frames[0]).unwrap();
+        let mut reader = FrameReader::new(receiver);
+        let read = async {
+            for at in [0, 1, 2, 0] {
+                assert_eq!(*reader.next().await.unwrap().unwrap(), frames[at][4..]);
             }
         };
         tokio::select! {

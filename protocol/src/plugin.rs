@@ -46,8 +46,49 @@ pub trait Host: Send + Sync + 'static {
         call: &'a Call<'a>,
     ) -> BoxFuture<'a, Vec<Outcome>>;
 
+    /// The same, and a host that can goes on with the next hook at once, where all of them decline and change nothing.
+    fn ask_then<'a>(
+        &'a self,
+        plugins: &'a [&'a str],
+        wants: &'a Wants,
+        call: &'a Call<'a>,
+        _then: &'a Then<'a>,
+    ) -> BoxFuture<'a, Answers> {
+        Box::pin(async move {
+            Answers {
+                here: self.ask(plugins, wants, call).await,
+                then: None,
+            }
+        })
+    }
+
     /// Tells observers, and waits for nothing.
     fn tell(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>);
+}
+
+/// The hook that comes next, with nothing in between, where nobody has anything to say at the one at hand. It is about the same session and
+/// message, and has as long.
+#[derive(Debug)]
+pub struct Then<'a> {
+    /// The hook.
+    pub hook: Hook,
+    /// Whom it is put to first.
+    pub plugins: &'a [&'a str],
+    /// All that they subscribed to at it.
+    pub wants: &'a Wants,
+    /// What it is about.
+    pub args: &'a Args<'a>,
+    /// The number of the transaction by then.
+    pub transaction: u32,
+}
+
+/// What a [`Host`] says.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// To the hook at hand.
+    pub here: Vec<Outcome>,
+    /// To the next one, where it was asked.
+    pub then: Option<Vec<Outcome>>,
 }
 
 /// What a plugin, or a segment of them, wants to see at a hook.

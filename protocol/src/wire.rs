@@ -213,6 +213,21 @@ pub struct HookMessage<'a> {
     /// Another worker had this session, and died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumed: Option<bool>,
+    /// What is asked next where nobody has anything to say to this hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<ThenMessage<'a>>,
+}
+
+/// The hook that follows in the same request (§4). All else that it carries is what the request carries.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThenMessage<'a> {
+    /// The hook's name.
+    pub hook: Cow<'a, str>,
+    /// The segment.
+    pub plugins: Vec<Cow<'a, str>>,
+    /// The transaction's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transaction: Option<u32>,
 }
 
 /// Settings by plugin.
@@ -397,6 +412,9 @@ pub struct ResultMessage {
     pub id: u64,
     /// One for each plugin that ran.
     pub results: Vec<Entry>,
+    /// The same for the hook of `then`, where that was run as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<Vec<Entry>>,
 }
 
 /// `verdict`, plugin to core: what was deferred.
@@ -545,6 +563,9 @@ pub struct Log {
     /// The hook it belongs to.
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub hook: Option<u64>,
+    /// It belongs to the hook that came `then`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub then: bool,
     /// Its process told its plugins that follow the log already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub told: bool,

@@ -152,7 +152,7 @@ subtest 'files of a transaction' => sub {
 
 subtest validate_password => sub {
     local $Gatepost::Core::backend = Gatepost::Memory->new;
-    my $self = Qpsmtpd::Plugin->new(_name => 'auth');
+    my $self = Qpsmtpd::Plugin->new(_gatepost => {name => 'auth'});
     my $try = sub { [Qpsmtpd::Auth::validate_password($self, @_)] };
     is_deeply $try->(src_clear => 'secret', attempt_clear => 'secret', method => 'plain'), [OK, 'memory.t'];
     is_deeply $try->(src_clear => 'secret', attempt_clear => 'guess', method => 'plain'), [DENY, 'memory.t - wrong password'];
@@ -178,7 +178,7 @@ subtest parse => sub {
 };
 
 subtest 'a DBM file' => sub {
-    my $self = Qpsmtpd::Plugin->new(_name => 'karma');
+    my $self = Qpsmtpd::Plugin->new(_gatepost => {name => 'karma'});
     no warnings 'once';
     local *Qpsmtpd::Plugin::plugin_name = sub { 'karma' };
     my $db = $self->db(class => 'Qpsmtpd::DB::File::DBM', dir => "$dir");

@@ -255,7 +255,7 @@ subtest 'names and levels'  => sub {
     my $memory = local $Gatepost::Core::backend = Gatepost::Memory->new;
     for my $case (['2', 'crit'], ['+1', 'debug'], ['-2', 'warn'], ['-9', 'emerg'], [undef, 'info']) {
         my ($level, $want) = @$case;
-        Qpsmtpd::Plugin->new(_args => {loglevel => $level}, _name => 'x')->log(LOGINFO, 'hello');
+        Qpsmtpd::Plugin->new(_args => {loglevel => $level}, _gatepost => {name => 'x'})->log(LOGINFO, 'hello');
         is +($memory->take_log)[0]{level}, $want, 'loglevel ' . ($level // 'not set');
     }
 };

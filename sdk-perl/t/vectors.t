@@ -137,9 +137,8 @@ subtest 'what a plugin sends is as the schema says' => sub {
         my $want = plain($value);
         my $frame;
         if ($value->{kind} eq 'result') {
-            $frame = Gatepost::Schema::message_result(
-                $value->{id}, Gatepost::Schema::results(map { $Gatepost::Schema::RESULT->(unwrap($_)) } @{$value->{results}}),
-            );
+            my ($results, $then) = map { $_ && Gatepost::Schema::results(map { $Gatepost::Schema::RESULT->(unwrap($_)) } @$_) } @$value{qw(results then)};
+            $frame = Gatepost::Schema::message_result($value->{id}, $results, $then);
         }
         else {
             my $schema = $schema{$value->{kind}} or next;

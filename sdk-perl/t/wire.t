@@ -33,7 +33,7 @@ my %tests = (
         my ($hello) = grep { $_->{kind} eq 'hello' } @{$core->{heard}};
         is $hello->{protocol}, 'gatepost-plugin';
         is_deeply $hello->{version}, [1, 0];
-        is_deeply $hello->{features}, [qw(cancel segments settings fork)];
+        is_deeply $hello->{features}, [qw(cancel segments settings fork then)];
         is $core->{ready}{kind}, 'ready';
         is $core->{ready}{concurrency}, 64;
         my ($plugin) = @{$core->{ready}{plugins}};
@@ -80,6 +80,30 @@ my %tests = (
         is_deeply rcpt($core, 'dsn'), {
             plugin => 'say', verdict => 'deny', reply => ['nobody (#5.1.1)'], message => 'nobody (#5.1.1)', enhanced => '5.1.1',
         };
+    },
+    'two hooks in one request' => sub {
+        my $core = core([{name => 'steps', source => 'steps', dirs => ["$FindBin::RealBin/plugins"]}]);
+        my $both = sub {
+            my $address = "$_[0]\@example.org";
+            splice @{$core->{heard}};
+            $core->send($core->hook_message(
+                mail_pre => args => {line => "<$address>", address => $address, parameters => {}},
+                then => {hook => 'mail', plugins => ['steps'], transaction => 1},
+            ));
+            return $core->wait_for('result');
+        };
+        my $result = $both->('quiet');
+        is_deeply $result->{results}, [{plugin => 'steps'}];
+        my $words = 'mail from quiet@example.org';
+        is_deeply $result->{then}, [{plugin => 'steps', verdict => 'deny', reply => [$words], message => $words}], 'the second ran at once';
+        is_deeply [map { $_->{then} } grep { $_->{kind} eq 'log' } @{$core->{heard}}], [1], 'its lines are said to be its own';
+        for my $word (qw(speaks notes slow)) {
+            $result = $both->($word);
+            is $result->{then}, undef, "$word: the core is to ask again";
+            is_deeply [grep { $_->{kind} eq 'log' } @{$core->{heard}}], [];
+        }
+        is_deeply $core->hook(mail => args => {address => 'next@example.org', parameters => {}}, transaction => 1)->[0]{reply}, ['mail from next@example.org'];
+        is_deeply [map { $_->{then} } grep { $_->{kind} eq 'log' } @{$core->{heard}}], [undef], 'its lines belong to the one that was asked';
     },
     'bad return codes' => sub {
         my $core = core([$say]);

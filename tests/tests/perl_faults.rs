@@ -9,6 +9,7 @@ use gatepost_tests::programs;
 use gatepost_tests::server::{Server, gatepost};
 use gatepost_tests::smtp::Client;
 use gatepost_tests::wait::until;
+use nix::sys::signal::Signal;
 
 const MESSAGE: &[u8] = b"Subject: x\r\n\r\nhello\r\n";
 
@@ -170,5 +171,26 @@ fn a_child_that_stays_ends_with_the_daemon() {
     until("the end of the child", || {
         let stat = fs::read_to_string(process.join("stat"));
         stat.is_err().then_some(())
+    });
+}
+
+/// The daemon is killed while a worker is busy for ever: nobody is left to end it but the process that it was forked from.
+#[test]
+fn a_plugin_that_never_ends_ends_behind_a_daemon_that_was_killed() {
+    let mut server = with_bad(
+        "open my $me, '>', '$DIR/pid.new'; print $me $$; close $me; rename '$DIR/pid.new', '$DIR/pid'; 1 while 1;",
+    );
+    beside(&server);
+    let pid = until("the worker's number", || {
+        fs::read_to_string(server.dir().join("pid")).ok()
+    });
+    let stat = Path::new("/proc").join(pid).join("stat");
+    assert!(stat.exists());
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    until("the end of the worker", || {
+        // Whoever inherits it may not have looked at it yet.
+        let stat = fs::read_to_string(&stat);
+        stat.map_or(Some(()), |stat| stat.contains(") Z ").then_some(()))
     });
 }

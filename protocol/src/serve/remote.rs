@@ -196,6 +196,7 @@ impl Services for Remote {
             message: message.to_owned(),
             plugin: Some(plugin.to_owned()),
             hook: None,
+            then: false,
             told: false,
         });
     }

@@ -171,7 +171,11 @@ impl Worker {
                 () = worker.listen(id, running.speech.as_ref()) => {}
             }
             worker.running().remove(&id);
-            worker.send(&wire::ResultMessage { id, results });
+            worker.send(&wire::ResultMessage {
+                id,
+                results,
+                then: None,
+            });
         });
         Ok(())
     }

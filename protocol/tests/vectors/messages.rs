@@ -155,7 +155,7 @@ fn messages() {
         transaction: Some(1),
         deadline_ms: Some(30_000),
         args: ArgsMessage {
-            address: Some(Cow::Owned(address)),
+            address: Some(Cow::Owned(address.clone())),
             parameters: Some(Cow::Owned(parameters)),
             ..ArgsMessage::default()
         },
@@ -389,6 +389,41 @@ fn messages() {
         ..HookMessage::default()
     };
     message(&mut out, "event log", "core", &EventMessage(logged));
+    let then = HookMessage {
+        id: Some(18),
+        hook: "mail_pre".into(),
+        plugins: vec!["vip".into()],
+        session: "3f9a1c".into(),
+        args: ArgsMessage {
+            line: Some("<007@example.org>".into()),
+            address: Some(Cow::Owned(address.clone())),
+            parameters: Some(Cow::Owned(BTreeMap::new())),
+            ..ArgsMessage::default()
+        },
+        then: Some(ThenMessage {
+            hook: "mail".into(),
+            plugins: vec!["vip".into()],
+            transaction: Some(1),
+        }),
+        ..HookMessage::default()
+    };
+    message(&mut out, "hook mail_pre, and then mail", "core", &then);
+    let nothing = || {
+        vec![Entry {
+            plugin: text("vip"),
+            ..Entry::default()
+        }]
+    };
+    message(
+        &mut out,
+        "result, of two hooks",
+        "plugin",
+        &ResultMessage {
+            id: 18,
+            results: nothing(),
+            then: Some(nothing()),
+        },
+    );
     message(
         &mut out,
         "result, nothing to say",
@@ -399,6 +434,7 @@ fn messages() {
                 plugin: text("vip"),
                 ..Entry::default()
             }],
+            then: None,
         },
     );
     message(
@@ -413,6 +449,7 @@ fn messages() {
                 delay_ms: Some(2500),
                 ..Entry::default()
             }],
+            then: None,
         },
     );
     let mut changes = vec![
@@ -525,6 +562,7 @@ fn messages() {
                     ..Entry::default()
                 },
             ],
+            then: None,
         },
     );
     let recipient = |address: &str| RecipientEntry {
@@ -562,6 +600,7 @@ fn messages() {
                 ]),
                 ..Entry::default()
             }],
+            then: None,
         },
     );
     message(
@@ -600,6 +639,7 @@ fn messages() {
                     ..Entry::default()
                 },
             ],
+            then: None,
         },
     );
     message(
@@ -613,6 +653,7 @@ fn messages() {
                 defer: Some(Hook::Rcpt),
                 ..Entry::default()
             }],
+            then: None,
         },
     );
     message(
@@ -641,6 +682,7 @@ fn messages() {
                 values: Some(vec![text("Received: from x"), text("\tby y")]),
                 ..Entry::default()
             }],
+            then: None,
         },
     );
     message(
@@ -717,6 +759,7 @@ fn messages() {
             message: text("hello"),
             plugin: Some(text("vip")),
             hook: Some(17),
+            then: false,
             told: false,
         },
     );
@@ -729,6 +772,7 @@ fn messages() {
             message: text("hello"),
             plugin: Some(text("vip")),
             hook: Some(17),
+            then: false,
             told: true,
         },
     );

@@ -29,14 +29,14 @@ sub _load_plugin {
     require Qpsmtpd::Plugin;
     if (Gatepost::Loader::is_module($name)) {
         my ($class) = Gatepost::Loader::module($name, [@dirs]);
-        return _registered($self, $class->new(_name => $name, _package => $name, _dirs => [@dirs]), @args);
+        return _registered($self, $class->new(_gatepost => {name => $name, package => $name, dirs => [@dirs]}), @args);
     }
     (my $file = $name) =~ s/:[0-9]+\z//;
     my $path = Gatepost::Loader::find($file, [@dirs]);
     my $plugin_name = Gatepost::Loader::package_name($name);
     my $package = "Qpsmtpd::Plugin::$plugin_name";
     Qpsmtpd::Plugin->compile($plugin_name, $package, $path, $self->{_test_mode}, $file) unless $package->can('plugin_name');
-    my $plugin = $package->new(_name => $name, _package => $name, _dirs => [@dirs]);
+    my $plugin = $package->new(_gatepost => {name => $name, package => $name, dirs => [@dirs]});
     return _registered($self, $plugin, @args);
 }
 

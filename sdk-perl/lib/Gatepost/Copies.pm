@@ -18,26 +18,26 @@ use Scalar::Util ();
 
 our $current;
 
-# The SDK's own, which no plugin edits.
-my %shared = map { $_ => 1 } qw(_registered _dirs _settings _guard);
-
 my $numbers = 0;
 
 sub next_number { return ++$numbers }
 
 sub of {
     my $plugin = shift;
-    my $number = $plugin->{_number};
+    my $number = $plugin->{_gatepost}{number};
     return $plugin unless $current && defined $number;
     return $current->{$number} //= copy($plugin);
 }
 
 sub copy {
     my $plugin = shift;
-    my %copy = %$plugin;
+    my $copy = bless {%$plugin}, ref $plugin;
+    # What the SDK knows of a plugin no plugin edits.
+    my $own = $plugin->{_gatepost};
     my %seen;
-    for my $key (grep { ref $copy{$_} && !$shared{$_} } keys %copy) { $copy{$key} = _deep($copy{$key}, \%seen) }
-    return bless \%copy, ref $plugin;
+    $seen{Scalar::Util::refaddr($own)} = $own if $own;
+    for my $value (values %$copy) { $value = _deep($value, \%seen) if ref $value }
+    return $copy;
 }
 
 sub is_held {

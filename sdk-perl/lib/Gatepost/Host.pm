@@ -101,7 +101,7 @@ sub ready {
                 hook => $_, fields => Gatepost::Hooks::fields($_, $entry->{fields}),
                 @{$entry->{reads}} && $_ ne 'log' ? (reads => $entry->{reads}) : (),
                 Gatepost::Hooks::is_event($_) ? (mode => 'observe') : (),
-                defined $entry->{plugin}{_hook_priority}{$_} ? (priority => $entry->{plugin}{_hook_priority}{$_}) : (),
+                defined $entry->{plugin}{_gatepost}{priority}{$_} ? (priority => $entry->{plugin}{_gatepost}{priority}{$_}) : (),
             }
         } grep { $self->{table}{$_}{$entry->{name}} } sort keys %{$self->{table}};
         my $args = $entry->{plugin}{_args};
@@ -186,7 +186,7 @@ sub _first {
 
 sub _absent {
     my $name = shift;
-    my $nobody = bless {_number => 0}, 'Qpsmtpd::Plugin';
+    my $nobody = bless {_gatepost => {number => 0}}, 'Qpsmtpd::Plugin';
     return {name => $name, plugin => $nobody, quiet => Gatepost::Outcome::quiet($name), code => sub { DECLINED }};
 }
 
@@ -222,7 +222,7 @@ sub _segment {
     my ($self, $abouts, $hook) = @_;
     my @quiet = map { $_->{quiet} } @$abouts;
     return {
-        turns => [map { [@{$abouts->[$_]}{qw(code plugin)}, {%{$abouts->[$_]}, at => $_}, $abouts->[$_]{plugin}{_number}] } 0 .. $#$abouts],
+        turns => [map { [@{$abouts->[$_]}{qw(code plugin)}, {%{$abouts->[$_]}, at => $_}, $abouts->[$_]{plugin}{_gatepost}{number}] } 0 .. $#$abouts],
         quiet => \@quiet, encoded => Gatepost::Schema::results(map { $_->{_bytes} } @quiet),
         arguments => Gatepost::Hooks::arguments($hook),
         all_notes => scalar grep({ "@{$_->{reads} // []}" eq '*' } @$abouts),
@@ -246,31 +246,43 @@ sub event {
     my ($self, $message) = @_;
     my $hook  = $message->{hook};
     return $self->_line($message) if $hook eq 'log';
-    my $table = $self->{table}{$hook} // {};
     my $id = $message->{session};
-    my $asked = defined $id && $self->{sessions}{$id} ? $self->{sessions}{$id}->asked : {};
-    my @abouts = grep { $_ } map { ($table->{$_}, $asked->{$_} ? $self->_others_at_end($hook, $_, $asked->{$_}) : ()) } @{$message->{plugins} // []};
-    if (@abouts) {
+    my $turns = $self->_told($hook, $message->{plugins} // [], defined $id ? $self->{sessions}{$id} : undef);
+    if (@$turns) {
         my $session = $self->_session($id);
         my ($qp, $transaction) = $session->update($message);
         local $Gatepost::Copies::current = defined $id ? $session->copies : undef;
-        my @arguments = Gatepost::Hooks::arguments($hook)->($message->{args} // {}, $qp);
+        my @arguments = ($transaction, Gatepost::Hooks::arguments($hook)->($message->{args} // {}, $qp));
         local ($Qpsmtpd::Plugin::current_qp, $Qpsmtpd::Plugin::current_hook) = ($qp, $hook);
         $running_hook = $hook;
-        for my $about (@abouts) {
-            $running = [@$about{qw(code plugin)}, $about];
-            my $plugin = Gatepost::Copies::of($about->{plugin});
-            for my $code (@{$about->{codes}}) {
-                eval { $code->($plugin, $transaction, @arguments); 1 }
-                    or Gatepost::Log::line($about->{name}, LOGCRIT, "died in $hook: " . Gatepost::Instances::reason($@));
-            }
+        # As in run(); whoever dies keeps nobody else from being told.
+        my $next = 0;
+        while ($next < @$turns) {
+            eval {
+                while ($next < @$turns) {
+                    $running = $turns->[$next++];
+                    $running->[CODE]->(Gatepost::Copies::of($running->[PLUGIN]), @arguments);
+                }
+                1;
+            } or Gatepost::Log::line($running->[ABOUT]{name}, LOGCRIT, "died in $hook: " . Gatepost::Instances::reason($@));
         }
-        # As in run().
         POSIX::_exit(255) if $$ != $self->{pid};
     }
     undef $running;
     $self->_forget($hook, $id);
     return;
+}
+
+# The turns of those who are told; each of a plugin's codes is one.
+sub _told {
+    my ($self, $hook, $plugins, $session) = @_;
+    my $table = $self->{table}{$hook} // {};
+    my $turns = sub { [map { my $about = $_; map { [$_, $about->{plugin}, $about] } @{$about->{codes}} } grep { $_ } @_] };
+    if (!$session || !%{$session->asked}) {
+        return $self->{told}{$hook}{join "\n", @$plugins} //= $turns->(@$table{@$plugins});
+    }
+    my $asked = $session->asked;
+    return $turns->(map { ($table->{$_}, $asked->{$_} ? $self->_others_at_end($hook, $_, $asked->{$_}) : ()) } @$plugins);
 }
 
 # Other instances of a plugin that were asked about a session keep things for it as well: they are told when it, or its transaction,

@@ -64,14 +64,16 @@ sub _make {
     my ($class, $path) = Gatepost::Loader::is_module($source) ? Gatepost::Loader::module($source, $about->{dirs}) : ();
     $path  //= Gatepost::Loader::find($source, $about->{dirs});
     $class //= Gatepost::Loader::load($name, $path, $package);
-    my $plugin = $class->new(_name => $name, _package => $package, _dirs => $about->{dirs} // [], _number => Gatepost::Copies::next_number());
+    my $plugin = $class->new(
+        _gatepost => {name => $name, package => $package, dirs => $about->{dirs} // [], number => Gatepost::Copies::next_number()},
+    );
     my @declared = Gatepost::Settings::declared($plugin);
     my $given = $about->{settings} // {};
     my ($settings, @errors) = @declared ? Gatepost::Settings::check(\@declared, $given) : {%$given};
     return (undef, @errors) if @errors;
 
     my %pairs = @args % 2 ? () : @args;
-    $plugin->{_settings} = $settings;
+    $plugin->{_gatepost}{settings} = $settings;
     $plugin->{_args} = {%$settings, %pairs};
     my $needs = Gatepost::Needs::of_file($path);
     my $qp = $self->{loading};
@@ -81,7 +83,7 @@ sub _make {
         _note_as_written($plugin) if $needs->{as_written};
         $needs->{guarded} ? Gatepost::Turns::guard($name, " while it was loaded from $path", $register) : $register->();
     }
-    delete $plugin->{_number} if Gatepost::Copies::is_held($plugin);
+    delete $plugin->{_gatepost}{number} if Gatepost::Copies::is_held($plugin);
     # Most plugins replace _args in register, by their arguments and defaults.
     if (ref $plugin->{_args} eq 'HASH') {
         exists $pairs{$_} or $plugin->{_args}{$_} = $settings->{$_} for keys %$given;
@@ -131,8 +133,8 @@ sub _other {
     }
     my %other = (turns => Gatepost::Turns::of($entry), plugin => $entry->{plugin});
     # Code in there that refers to the plugin would keep it for ever.
-    delete $entry->{plugin}{_registered};
-    $entry->{plugin}{_guard} = bless \$package, 'Gatepost::Instances::Guard';
+    delete $entry->{plugin}{_gatepost}{registered};
+    $entry->{plugin}{_gatepost}{guard} = bless \$package, 'Gatepost::Instances::Guard';
     return \%other;
 }
 

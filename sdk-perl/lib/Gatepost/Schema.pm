@@ -16,7 +16,7 @@ use Gatepost::MessagePack qw(pack_text pack_bytes pack_integer pack_boolean map_
 our $MAX_FRAME = 1_048_576;
 our @VERSION   = (1, 0);
 our $PROTOCOL  = 'gatepost-plugin';
-our @FEATURES  = qw(cancel segments settings fork);
+our @FEATURES  = qw(cancel segments settings fork then);
 
 sub text    { \&pack_text }
 sub bytes   { \&pack_bytes }
@@ -153,22 +153,28 @@ my $params = record(
     )),
 );
 *message_call = message(call => id => integer(), for => integer(), method => text(), params => $params);
-*message_log  = message(log => level => text(), message => text(), plugin => text(), for => integer(), told => boolean());
+*message_log  = message(log => level => text(), message => text(), plugin => text(), for => integer(), then => boolean(), told => boolean());
 *message_error = message(error => message => text());
 
 # A result, which answers every hook, is put together by hand from its id and all the rest: results() makes that of
 # encoded entries, and it is mostly the same as the last time. The id has the widest form there is (0xcf and 8 bytes),
 # so that one pack is all it takes.
-my $result_head = map_head(3) . pack_text('kind') . pack_text('result') . pack_text('id') . "\xcf";
-my $results_key = pack_text('results');
+my ($result_head, $results_head) = map { map_head($_) . pack_text('kind') . pack_text('result') . pack_text('id') . "\xcf" } 3, 4;
+my ($results_key, $then_key) = map { pack_text($_) } qw(results then);
 
 sub results { return $results_key . array_head(scalar @_) . join '', @_ }
 
+# $then: what results() made for the hook that came behind the one that was asked, if it was run.
 sub message_result {
-    my ($id, $results) = @_;
-    my $n = length($result_head) + 8 + length $results;
+    my ($id, $results, $then) = @_;
+    my $head = $result_head;
+    if (defined $then) {
+        $head = $results_head;
+        $results .= $then_key . substr $then, length $results_key;
+    }
+    my $n = length($head) + 8 + length $results;
     die "too_long: a result of $n bytes, $MAX_FRAME is the limit\n" if $n > $MAX_FRAME;
-    return pack 'N a* Q> a*', $n, $result_head, $id, $results;
+    return pack 'N a* Q> a*', $n, $head, $id, $results;
 }
 
 1;

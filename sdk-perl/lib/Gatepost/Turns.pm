@@ -25,7 +25,7 @@ sub of {
     my $entry = shift;
     my $plugin = $entry->{plugin};
     my (%turns, %where);
-    my $registered = $plugin->{_registered} // {};
+    my $registered = $plugin->{_gatepost}{registered} // {};
     for my $hook (grep { $registered->{$_} } @Gatepost::Hooks::ORDER) {
         my $served_by = Gatepost::Hooks::served_by($hook);
         push @{$turns{$served_by}}, map { _code($entry, $hook, $_) } @{$registered->{$hook}};

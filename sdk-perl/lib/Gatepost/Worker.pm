@@ -11,6 +11,7 @@ use warnings;
 use IO::Socket::UNIX;
 use POSIX ();
 use Socket qw(SOCK_STREAM);
+use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC);
 use Gatepost;
 use Gatepost::Channel;
 use Gatepost::Core;
@@ -20,8 +21,17 @@ use Gatepost::Schema;
 # Hooks wait in our pipe rather than in the core: the next one is there when this one is done.
 my $CONCURRENCY = 64;
 
+# The next hook has what is left of this one's time, so it is only run where hardly any is gone: in seconds.
+my $AT_ONCE = 0.01;
+
+# What stands beside the results of the next hook, in bytes; of plugins that had nothing to say there is not much.
+my $BRIEF = 2048;
+
+# How long copies of a process whose core is gone have to finish what they are at, in seconds.
+my $GRACE = 5;
+
 # Results above this, and what stands around them, would not fit into a frame.
-my $MAX_RESULTS = $Gatepost::Schema::MAX_FRAME - 4096;
+my $MAX_RESULTS = $Gatepost::Schema::MAX_FRAME - 4096 - $BRIEF;
 
 sub new {
     my ($class, $channel, %args) = @_;
@@ -42,7 +52,21 @@ sub serve {
         my $handler = $handler{$message->{kind} // ''} or next;
         $self->$handler($message);
     }
+    $self->_end_children;
     return $self->{failed} // 0;
+}
+
+# A core that was killed ends nobody: a copy of ours that is busy for ever would be there for ever.
+sub _end_children {
+    my $self = shift;
+    my $children = $self->{children} or return;
+    my $until = clock_gettime(CLOCK_MONOTONIC) + $GRACE;
+    while (%$children && clock_gettime(CLOCK_MONOTONIC) < $until) {
+        $self->_reap;
+        select undef, undef, undef, 0.05 if %$children;
+    }
+    kill KILL => map { -$_ } keys %$children;
+    return;
 }
 
 sub _greet {
@@ -133,6 +157,7 @@ sub _fork {
     setpgrp 0, 0;
     srand;
     @$self{qw(pid children greeted)} = ($$, {}, 0);
+    close $_ for @{$self->{channel}}{qw(in out)};
     $self->{host}->forked;
     no warnings 'once';
     $Gatepost::Streams::pid = $$;
@@ -164,14 +189,28 @@ sub _hook {
     my ($self, $message) = @_;
     my $id = $message->{id} // return;
     my ($results, $encoded) = ([]);
+    my ($then, $thereof) = $message->{then};
     if (!delete $self->{cancelled}{$id}) {
         @$self{qw(current hook)} = ($id, $message->{hook});
+        my $latest = $then && clock_gettime(CLOCK_MONOTONIC) + $AT_ONCE;
         ($results, $encoded) = $self->{host}->run($message);
+        $thereof = $self->_go_on($message, $then)
+            if $then && defined $encoded && length $encoded <= $BRIEF && clock_gettime(CLOCK_MONOTONIC) <= $latest;
         undef $self->{current};
     }
     delete $self->{departed}{$id};
-    $self->{channel}->send(Gatepost::Schema::message_result($id, $encoded // _encoded($results)));
+    $self->{channel}->send(Gatepost::Schema::message_result($id, $encoded // _encoded($results), $thereof));
     return;
+}
+
+# Nobody had anything to say: the next hook is run at once, as if the core had heard that and asked.
+sub _go_on {
+    my ($self, $message, $then) = @_;
+    @$message{qw(hook plugins transaction)} = @$then{qw(hook plugins transaction)};
+    local $self->{then} = 1;
+    $self->{hook} = $then->{hook};
+    my ($results, $encoded) = $self->{host}->run($message);
+    return $encoded // _encoded($results);
 }
 
 sub _encoded {
@@ -283,7 +322,7 @@ sub log {
         return;
     }
     $self->{channel}->send(Gatepost::Schema::message_log({
-        level => $level, message => $message, plugin => $plugin, for => $self->{current}, told => $told,
+        level => $level, message => $message, plugin => $plugin, for => $self->{current}, then => $self->{then}, told => $told,
     }));
     return;
 }

@@ -1,8 +1,8 @@
 package Qpsmtpd::Plugin;
 
 # The base class of every plugin file. A plugin is a plain hash; _args holds its arguments and settings where the
-# plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _name,
-# _package, _dirs, _settings, _registered, _hook_priority, _number, _guard, _resolver, _async_resolver, db, db_args.
+# plugin put them, and is what reject, reject_type and loglevel are read from. Keys used here: _args, _qp, _resolver, _async_resolver, db, db_args,
+# and _gatepost for what no plugin looks at: name, package, dirs, number, settings, registered, priority, guard.
 
 use strict;
 use warnings;
@@ -42,7 +42,7 @@ sub temp_file      { $_[0]->qp->temp_file }
 sub temp_dir       { $_[0]->qp->temp_dir }
 
 # The plugin's settings in gatepost.toml, with the defaults it declared.
-sub settings { $_[0]{_settings} //= {} }
+sub settings { $_[0]{_gatepost}{settings} //= {} }
 
 # $method is a method's name or a code reference. True in $unshift puts it before the plugin's other code for that
 # hook, and the plugin before all others there. Not qpsmtpd's: in its place `priority => ...`, which is the plugin's place among
@@ -57,8 +57,8 @@ sub register_hook {
         undef $unshift;
     }
     else { $priority = $unshift ? 'first' : undef }
-    $self->{_hook_priority}{$hook} = $priority if defined $priority;
-    my $list = $self->{_registered}{$hook} //= [];
+    $self->{_gatepost}{priority}{$hook} = $priority if defined $priority;
+    my $list = $self->{_gatepost}{registered}{$hook} //= [];
     my $all = $Qpsmtpd::hooks->{$hook} //= [];
     my $entry = {name => $name, code => sub {
         my ($qp, @arguments) = @_;
@@ -112,8 +112,8 @@ sub validate_db_args {
 sub isa_plugin {
     my ($self, $parent) = @_;
     require Gatepost::Loader;
-    my $package = "$self->{_package}/isa/$parent";
-    my $base = Gatepost::Loader::load("$self->{_name}/isa/$parent", Gatepost::Loader::find($parent, $self->{_dirs}), $package);
+    my $package = "$self->{_gatepost}{package}/isa/$parent";
+    my $base = Gatepost::Loader::load("$self->{_gatepost}{name}/isa/$parent", Gatepost::Loader::find($parent, $self->{_gatepost}{dirs}), $package);
     no strict 'refs';
     my $isa = \@{ref($self) . '::ISA'};
     unshift @$isa, $base unless grep { $_ eq $base } @$isa;
@@ -136,7 +136,7 @@ sub _register {
 sub log {
     my ($self, $level, @message) = @_;
     $level = $self->_adjusted($level) if $self->{_args} && defined $self->{_args}{loglevel};
-    Gatepost::Log::line($self->{_name}, $level, grep { defined } @message);
+    Gatepost::Log::line($self->{_gatepost}{name}, $level, grep { defined } @message);
     return;
 }
 

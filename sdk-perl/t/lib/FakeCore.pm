@@ -119,7 +119,7 @@ sub hello {
     my ($self, %change) = @_;
     return {
         kind => 'hello', protocol => 'gatepost-plugin', version => [1, 0], server => 'gatepost 0.1.0',
-        features => [qw(cancel defer segments settings)], max_frame => 1048576, %change,
+        features => [qw(cancel defer segments settings then)], max_frame => 1048576, %change,
     };
 }
 

@@ -1,11 +1,13 @@
 //! Hook in, verdict out: the order of the plugins, the operator's policy, and the changes that plugins ask for.
 
+mod ahead;
 mod build;
 mod flags;
 mod kept;
 mod origins;
 mod policy;
 mod profile;
+mod segment;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,7 @@ use gatepost_protocol::{
 
 use crate::config::When;
 
+pub use ahead::Upcoming;
 pub use build::Entry;
 use build::HookSet;
 pub use origins::Origins;
@@ -31,6 +34,7 @@ use policy::Finding;
 pub use policy::Rules;
 use profile::Profiles;
 pub use profile::{Distinct, Distinctions, Finder, Found, Made, Profile, Special, agree};
+use segment::Request;
 use visit::Owed;
 pub use visit::{Decision, Visit};
 
@@ -135,10 +139,12 @@ impl Chain {
     }
 
     fn names(&self, step: &Step) -> Vec<&str> {
-        step.members()
-            .iter()
-            .map(|member| &*self.members[*member].name)
-            .collect()
+        self.named(step.members())
+    }
+
+    fn named(&self, members: &[usize]) -> Vec<&str> {
+        let members = members.iter();
+        members.map(|at| &*self.members[*at].name).collect()
     }
 
     /// Puts a hook to the plugins, applies what they change, and says what was decided; to those, too, that only the recipients at hand have. For events:
@@ -150,36 +156,52 @@ impl Chain {
         args: &Args<'_>,
         message: Option<&dyn Message>,
     ) -> Decision {
+        self.run_then(visit, hook, args, message, None).await
+    }
+
+    /// The same, where another hook may come next: plugins of another process that have nothing to say at this one may be asked for both at once.
+    /// Then the caller puts that next one, with nothing in between that a plugin could see or that could keep it from being put.
+    pub async fn run_then(
+        &self,
+        visit: &mut Visit,
+        hook: Hook,
+        args: &Args<'_>,
+        message: Option<&dyn Message>,
+        next: Option<Upcoming<'_>>,
+    ) -> Decision {
+        if visit.ahead.as_ref().is_some_and(|ahead| ahead.hook != hook) {
+            visit.ahead = None;
+        }
         if self.has_nothing_to_do(visit, hook) {
             return Decision::declined();
         }
         if hook.is_event() {
             for own in visit.met.clone() {
-                own.run_alone(visit, hook, args, message).await;
+                own.run_alone(visit, hook, args, message, None).await;
             }
         }
         let profile = visit.profile.as_ref();
         let own = profile.and_then(|profile| profile.own.clone());
         let Some(own) = own.filter(|_| is_for_recipients(hook)) else {
-            return self.run_alone(visit, hook, args, message).await;
+            return self.run_alone(visit, hook, args, message, next).await;
         };
         if !visit.met.iter().any(|met| Arc::ptr_eq(met, &own)) {
             visit.met.push(own.clone());
         }
         if hook == Hook::Queue {
             // Who is to keep their mail, recipients may say first.
-            let decision = own.run_alone(visit, hook, args, message).await;
+            let decision = own.run_alone(visit, hook, args, message, None).await;
             if decision.verdict != Verdict::Declined {
                 return decision;
             }
-            return self.run_alone(visit, hook, args, message).await;
+            return self.run_alone(visit, hook, args, message, None).await;
         }
-        let decision = self.run_alone(visit, hook, args, message).await;
+        let decision = self.run_alone(visit, hook, args, message, None).await;
         // A recipient that nobody accepted is none, whatever it has of its own.
         if decision.ends_message() || hook == Hook::Rcpt && decision.verdict != Verdict::Ok {
             return decision;
         }
-        let theirs = own.run_alone(visit, hook, args, message).await;
+        let theirs = own.run_alone(visit, hook, args, message, None).await;
         if theirs.ends_message() {
             theirs
         } else {
@@ -200,6 +222,7 @@ impl Chain {
         hook: Hook,
         args: &Args<'_>,
         message: Option<&dyn Message>,
+        next: Option<Upcoming<'_>>,
     ) -> Decision {
         self.tell(visit, hook, args);
         if hook == Hook::Rcpt
@@ -211,7 +234,7 @@ impl Chain {
             self.forget(visit, hook);
         }
         let shown = self.show_deferred(visit, hook);
-        let decision = self.walk(visit, hook, args, message).await;
+        let decision = self.walk(visit, hook, args, message, next).await;
         if shown {
             visit.session.connection.naughty = None;
         }
@@ -224,6 +247,7 @@ impl Chain {
         hook: Hook,
         args: &Args<'_>,
         message: Option<&dyn Message>,
+        next: Option<Upcoming<'_>>,
     ) -> Option<Decision> {
         if !visit.owed.is_empty()
             && let Some(decision) = self.collect(visit, hook).await
@@ -238,7 +262,8 @@ impl Chain {
         if visit.rehearsal && matches!(hook, Hook::Queue | Hook::QueuePost) {
             return self.rehearse(visit, hook);
         }
-        for step in &self.steps[hook as usize] {
+        let steps = &self.steps[hook as usize];
+        for (at, step) in steps.iter().enumerate() {
             if visit.departure.has_happened() {
                 break;
             }
@@ -253,12 +278,16 @@ impl Chain {
                     wants,
                     timeout,
                 } => {
+                    let is_last = at + 1 == steps.len();
+                    let next = next.as_ref().filter(|_| is_last);
                     let request = Request {
                         hook,
                         args,
                         message,
                         timeout: *timeout,
                         wants,
+                        following: next
+                            .and_then(|next| self.following(visit, host, *timeout, next)),
                     };
                     self.ask(visit, &**host, members, &request).await
                 }
@@ -454,87 +483,6 @@ impl Chain {
             // Whoever keeps a message keeps it, whether that counts or not.
             && (hook != Hook::Queue || !self.is_shadow(visit, at))
     }
-
-    /// Asks a segment; where the policy lets a failure pass, what stands behind it is asked in its turn.
-    async fn ask(
-        &self,
-        visit: &mut Visit,
-        host: &dyn Host,
-        members: &[usize],
-        request: &Request<'_>,
-    ) -> Option<Decision> {
-        let mut left: Vec<usize> = self.taking_part(visit, request.hook, members).collect();
-        while let Some(first) = left.first()
-            && !visit.departure.has_happened()
-        {
-            if self.spares(visit, request.hook, *first) {
-                let first = left.remove(0);
-                self.spare(visit, request.hook, first);
-                continue;
-            }
-            // Up to the next that is spared: the order of the lines in the log is the configuration's.
-            let spared = |at: &usize| self.spares(visit, request.hook, *at);
-            let together = left.iter().position(spared).unwrap_or(left.len());
-            if let Some(trace) = &mut visit.trace {
-                trace.ask();
-            }
-            let outcomes = {
-                let names = left[..together].iter();
-                let names: Vec<&str> = names.map(|at| &*self.members[*at].name).collect();
-                let Request {
-                    hook,
-                    args,
-                    message,
-                    timeout,
-                    wants,
-                } = request;
-                let call = Call {
-                    hook: *hook,
-                    session: &visit.session,
-                    args,
-                    message: *message,
-                    deadline: *timeout,
-                    settings: visit.profile.as_deref().and_then(Profile::in_force),
-                    departure: &visit.departure,
-                    speech: visit.speech.as_deref(),
-                };
-                host.ask(&names, wants, &call).await
-            };
-            // A host answers for one plugin at least; were it none, the first has failed.
-            let outcomes = if outcomes.is_empty() {
-                vec![Outcome::error("no answer")]
-            } else {
-                outcomes
-            };
-            let ran = outcomes.len().min(together);
-            for (at, outcome) in left[..ran].iter().zip(outcomes) {
-                // One before it gave the client a flag: the order says that this one was not asked.
-                if self.spares(visit, request.hook, *at) {
-                    self.spare(visit, request.hook, *at);
-                    continue;
-                }
-                if let Some(decision) =
-                    self.settle(visit, request.hook, *at, request.timeout, outcome)
-                {
-                    return Some(decision);
-                }
-            }
-            left.drain(..ran);
-        }
-        None
-    }
-
-    fn taking_part<'a>(
-        &'a self,
-        visit: &'a Visit,
-        hook: Hook,
-        members: &'a [usize],
-    ) -> impl Iterator<Item = usize> + 'a {
-        members
-            .iter()
-            .copied()
-            .filter(move |at| self.takes_part(visit, hook, *at))
-    }
 }
 
 /// Whether recipients' own plugins are asked at a hook.
@@ -543,15 +491,6 @@ const fn is_for_recipients(hook: Hook) -> bool {
         hook,
         Hook::Rcpt | Hook::DataPostHeaders | Hook::DataPost | Hook::QueuePre | Hook::Queue
     )
-}
-
-/// A hook as it is put to a segment.
-struct Request<'a> {
-    hook: Hook,
-    args: &'a Args<'a>,
-    message: Option<&'a dyn Message>,
-    timeout: Duration,
-    wants: &'a Wants,
 }
 
 impl Member {

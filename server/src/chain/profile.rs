@@ -324,6 +324,17 @@ impl Chain {
         }
     }
 
+    /// Whether the site's settings hold for everybody.
+    pub fn has_one_profile(&self) -> bool {
+        let Profiles {
+            domains,
+            users,
+            finder,
+            ..
+        } = &self.profiles;
+        domains.is_empty() && users.is_empty() && finder.get().is_none()
+    }
+
     /// What the configuration says of a recipient; `None`: what holds for everybody.
     pub fn configured_profile(&self, recipient: &Address) -> Option<Arc<Profile>> {
         let Profiles { domains, users, .. } = &self.profiles;

@@ -1,11 +1,12 @@
 //! The chain with small plugins and a host that only remembers what it was asked.
 
+mod ahead;
 mod flags;
 mod timing;
 
 use std::sync::{Arc, Mutex};
 
-use gatepost_protocol::plugin::{Host, Subscription, Wants};
+use gatepost_protocol::plugin::{Answers, Host, Subscription, Then, Wants};
 use gatepost_protocol::{
     Address, Answer, Args, BoxFuture, Call, Change, Field, Hook, Immune, OnError, Outcome, Plugin,
     Policy, Reject, Scope, Session, Verdict,
@@ -45,6 +46,12 @@ struct Recorder {
     told: Mutex<Vec<String>>,
 }
 
+impl Recorder {
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+}
+
 impl Host for Recorder {
     fn ask<'a>(
         &'a self,
@@ -72,6 +79,33 @@ impl Host for Recorder {
             }
         }
         Box::pin(async move { outcomes })
+    }
+
+    /// Goes on where all declined.
+    fn ask_then<'a>(
+        &'a self,
+        plugins: &'a [&'a str],
+        wants: &'a Wants,
+        call: &'a Call<'a>,
+        then: &'a Then<'a>,
+    ) -> BoxFuture<'a, Answers> {
+        Box::pin(async move {
+            let here = self.ask(plugins, wants, call).await;
+            let next = Call {
+                hook: then.hook,
+                args: then.args,
+                ..*call
+            };
+            let goes_on = here.iter().all(|outcome| outcome.disposition.is_none());
+            let there = match goes_on {
+                true => Some(self.ask(then.plugins, then.wants, &next).await),
+                false => None,
+            };
+            if goes_on {
+                self.asked.lock().unwrap().push("(at once)".to_owned());
+            }
+            Answers { here, then: there }
+        })
     }
 
     fn tell(&self, plugins: &[&str], _wants: &Wants, call: &Call<'_>) {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Chain;
+use super::ahead::Ahead;
 use super::kept::Kept;
 use super::profile::Profile;
 use crate::report::journal::Trace;
@@ -50,6 +51,8 @@ pub struct Visit {
     pub(super) owed: Vec<Owed>,
     /// What waits for the recipients.
     pub(super) kept: Vec<Kept>,
+    /// What plugins said already to the hook that is to be put next.
+    pub(super) ahead: Option<Box<Ahead>>,
     /// Which plugins with settings of their own were asked late, and for which hook.
     pub(super) asked_late: Vec<(usize, Hook)>,
 }
@@ -74,6 +77,15 @@ impl Visit {
         }
     }
 
+    /// Whether nothing but the plugins of a hook has a say in it, and all of them are the site's.
+    pub(super) fn is_plain(&self) -> bool {
+        self.owed.is_empty()
+            && self.kept.is_empty()
+            && self.asked_late.is_empty()
+            && self.met.is_empty()
+            && self.profile.is_none()
+    }
+
     /// Another message comes in, of which nobody has seen anything.
     pub fn begin_message(&mut self) {
         self.sated.clear();
@@ -81,12 +93,7 @@ impl Visit {
 
     /// Whether a hook that nobody takes part in has nothing to do with it: nobody owes an answer, nothing waits for the recipients, nobody asks why.
     pub(super) fn has_nothing_pending(&self) -> bool {
-        self.owed.is_empty()
-            && self.kept.is_empty()
-            && self.asked_late.is_empty()
-            && self.met.is_empty()
-            && self.profile.is_none()
-            && self.trace.is_none()
+        self.is_plain() && self.trace.is_none()
     }
 
     /// Nothing that was found before counts any more: the client turned out to be one of ours.

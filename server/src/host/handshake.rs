@@ -24,9 +24,10 @@ pub(super) struct Features {
     pub(super) segments: bool,
     pub(super) settings: bool,
     pub(super) fork: bool,
+    pub(super) then: bool,
 }
 
-const FEATURES: [&str; 5] = ["cancel", "defer", "segments", "settings", "fork"];
+const FEATURES: [&str; 6] = ["cancel", "defer", "segments", "settings", "fork", "then"];
 /// The most that `concurrency` may say.
 const MAX_CONCURRENCY: u32 = 1000;
 
@@ -188,5 +189,6 @@ fn check_hello(hello: &Hello) -> Result<Features, Refusal> {
         segments: both(FEATURES[2]),
         settings: both(FEATURES[3]),
         fork: both(FEATURES[4]),
+        then: both(FEATURES[5]),
     })
 }

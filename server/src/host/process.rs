@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use gatepost_protocol::outcome::BoxFuture;
-use gatepost_protocol::plugin::{Call, Host, Wants};
+use gatepost_protocol::plugin::{Answers, Call, Host, Then, Wants};
 use gatepost_protocol::wire::InitPlugin;
 use gatepost_protocol::{Hook, Outcome};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -21,7 +21,7 @@ use super::span::span;
 use super::stats::{Counts, Stats, count};
 use super::template::Origin;
 use super::told::Following;
-use super::worker::{Missing, Worker};
+use super::worker::{Missing, Request, Worker};
 use crate::config::Program;
 use crate::report::{self, Limit};
 
@@ -163,20 +163,27 @@ impl Process {
         }
     }
 
-    async fn answer(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) -> Vec<Outcome> {
+    async fn answer(
+        &self,
+        plugins: &[&str],
+        wants: &Wants,
+        call: &Call<'_>,
+        then: Option<&Then<'_>>,
+    ) -> Answers {
         count(&self.stats.requests);
         let began = Instant::now();
         let no_answer = |why: &str| {
             let first = plugins.first().copied().unwrap_or(&self.name);
             let after = span(began.elapsed());
             let hook = call.hook;
-            vec![Outcome::error(format!(
-                "{first} gave no answer at {hook}, after {after}: {why}"
-            ))]
+            format!("{first} gave no answer at {hook}, after {after}: {why}")
         };
         let not_asked = |why: &str| {
             count(&self.stats.errors);
-            no_answer(why)
+            Answers {
+                here: vec![Outcome::error(no_answer(why))],
+                then: None,
+            }
         };
         let deadline = began + call.deadline;
         let arrival = self.arrive(&call.session.id);
@@ -192,13 +199,39 @@ impl Process {
         let Some(segment) = self.names(plugins.iter().take(most)) else {
             return not_asked("its process does not hold it");
         };
-        match worker.ask(segment, wants, call, deadline, resumed, permit) {
-            Ok(asking) => match asking.outcomes(call).await {
-                Ok(outcomes) => outcomes,
-                Err(Missing::Gone(why)) => no_answer(&why),
-                Err(Missing::Late(within)) => {
-                    vec![Outcome::error(format!("no answer within {}", span(within)))]
-                }
+        let then = then.filter(|_| worker.goes_on());
+        let then = then.and_then(|then| Some((then, self.names(then.plugins.iter())?)));
+        let both = then.as_ref().map(|(then, _)| {
+            let mut both = wants.clone();
+            both.add(then.wants);
+            both
+        });
+        let request = Request {
+            plugins: segment,
+            wants: both.as_ref().unwrap_or(wants),
+            then,
+        };
+        let then_hook = request.then.as_ref().map(|(then, _)| then.hook);
+        let failed = |text: String| {
+            let Some(then) = then_hook else {
+                return Answers {
+                    here: vec![Outcome::error(text)],
+                    then: None,
+                };
+            };
+            // At which of the two is not known. It is not asked again at the other: that would take as long again.
+            let text = format!("{text} ({} and {then} were one request)", call.hook);
+            let error = || vec![Outcome::error(text.clone())];
+            Answers {
+                here: error(),
+                then: Some(error()),
+            }
+        };
+        match worker.ask(request, call, deadline, resumed, permit) {
+            Ok(asking) => match asking.answers(call).await {
+                Ok(answers) => answers,
+                Err(Missing::Gone(why)) => failed(no_answer(&why)),
+                Err(Missing::Late(within)) => failed(format!("no answer within {}", span(within))),
             },
             Err(why) => not_asked(&why),
         }
@@ -406,7 +439,17 @@ impl Host for Process {
         wants: &'a Wants,
         call: &'a Call<'a>,
     ) -> BoxFuture<'a, Vec<Outcome>> {
-        Box::pin(self.answer(plugins, wants, call))
+        Box::pin(async move { self.answer(plugins, wants, call, None).await.here })
+    }
+
+    fn ask_then<'a>(
+        &'a self,
+        plugins: &'a [&'a str],
+        wants: &'a Wants,
+        call: &'a Call<'a>,
+        then: &'a Then<'a>,
+    ) -> BoxFuture<'a, Answers> {
+        Box::pin(self.answer(plugins, wants, call, Some(then)))
     }
 
     fn tell(&self, plugins: &[&str], wants: &Wants, call: &Call<'_>) {

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use gatepost_protocol::plugin::{Call, InForce, Wants};
+use gatepost_protocol::plugin::{Call, InForce, Then, Wants};
 use gatepost_protocol::session::Notes;
 use gatepost_protocol::wire::{
-    ArgsMessage, ConnectionFields, HookMessage, NotesMessage, SettingsMessage, TransactionFields,
+    ArgsMessage, ConnectionFields, HookMessage, NotesMessage, SettingsMessage, ThenMessage,
+    TransactionFields,
 };
 use gatepost_protocol::{
     Args, Credentials, Field, FieldSet, Hook, Score, Session, Transaction, Value,
@@ -33,6 +34,23 @@ pub(super) fn hook_message<'a, S: AsRef<str>>(
         settings: call.settings.and_then(|all| settings(plugins, all)),
         ..HookMessage::default()
     }
+}
+
+/// The message for a call and the hook that comes next: with all that either of them needs.
+pub(super) fn hook_message_then<'a, S: AsRef<str>>(
+    plugins: &'a [S],
+    wants: &'a Wants,
+    call: &'a Call<'a>,
+    then: &'a Then<'a>,
+) -> HookMessage<'a> {
+    let mut message = hook_message(plugins, wants, call);
+    fill(&mut message.args, then.args);
+    message.then = Some(ThenMessage {
+        hook: then.hook.name().into(),
+        plugins: then.plugins.iter().map(|name| (*name).into()).collect(),
+        transaction: (then.transaction > 0).then_some(then.transaction),
+    });
+    message
 }
 
 /// The message for a line of the log: of its session, which may be at work meanwhile, nothing is told.
@@ -62,6 +80,11 @@ fn settings<'a, S: AsRef<str>>(plugins: &[S], all: &'a InForce) -> Option<Settin
 
 fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
     let mut message = ArgsMessage::default();
+    fill(&mut message, args);
+    message
+}
+
+fn fill<'a>(message: &mut ArgsMessage<'a>, args: &'a Args<'a>) {
     match args {
         Args::None => {}
         Args::Arrival {
@@ -132,7 +155,6 @@ fn args<'a>(args: &'a Args<'a>) -> ArgsMessage<'a> {
             message.name = borrowed(name);
         }
     }
-    message
 }
 
 fn borrowed<'a>(text: &'a str) -> Option<Cow<'a, str>> {

@@ -18,23 +18,43 @@ pub(super) struct Turn {
     pub(super) defer: Option<Hook>,
 }
 
+/// A `result` as it came.
+pub(super) struct Results {
+    pub(super) id: u64,
+    /// To the hook that was asked.
+    pub(super) here: Vec<Read>,
+    /// To the one that was to be asked then, if it was.
+    pub(super) then: Option<Vec<Read>>,
+}
+
 /// Reads a `result`. An entry that breaks the schema spoils only itself; an error means that not even the id could be read.
-pub(super) fn read_result(payload: &[u8]) -> Result<(u64, Vec<Read>), FrameError> {
+pub(super) fn read_result(payload: &[u8]) -> Result<Results, FrameError> {
     #[derive(Deserialize)]
     struct Loose {
         id: u64,
         #[serde(default)]
         results: Value,
+        #[serde(default)]
+        then: Option<Value>,
     }
     if let Ok(message) = frame::decode::<ResultMessage>(payload) {
-        return Ok((message.id, message.results.into_iter().map(Ok).collect()));
+        let read = |entries: Vec<Entry>| entries.into_iter().map(Ok).collect();
+        return Ok(Results {
+            id: message.id,
+            here: read(message.results),
+            then: message.then.map(read),
+        });
     }
-    let loose: Loose = frame::decode(payload)?;
-    let entries = match loose.results {
+    let read = |value, key| match value {
         Value::List(list) => list.into_iter().map(read_entry).collect(),
-        _ => vec![Err("`results` is no list".to_owned())],
+        _ => vec![Err(format!("`{key}` is no list"))],
     };
-    Ok((loose.id, entries))
+    let loose: Loose = frame::decode(payload)?;
+    Ok(Results {
+        id: loose.id,
+        here: read(loose.results, "results"),
+        then: loose.then.map(|then| read(then, "then")),
+    })
 }
 
 /// Reads a `verdict`, like [`read_result`].

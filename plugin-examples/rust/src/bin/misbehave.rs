@@ -180,6 +180,7 @@ fn result(hook: &HookMessage<'_>, verdict: Verdict) -> ResultMessage {
     ResultMessage {
         id: hook.id.unwrap_or_default(),
         results,
+        then: None,
     }
 }
 
@@ -283,6 +284,7 @@ impl Channel {
                 message: format!("{number} {line}"),
                 plugin: None,
                 hook,
+                then: false,
                 told: false,
             })?;
         }

@@ -37,7 +37,9 @@ impl Mail {
             return Ok(self.say(output, "501 5.5.4 Syntax: DATA"));
         }
         self.face_recipients();
-        let decision = self.ask_and_listen(wire, Hook::Data, &Args::None).await;
+        let decision = self
+            .ask_and_listen(wire, Hook::Data, &Args::None, None)
+            .await;
         if let Some(next) = self.settle(wire.output(), Hook::Data, &decision) {
             self.reset().await;
             return Ok(next);

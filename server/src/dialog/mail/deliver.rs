@@ -12,7 +12,7 @@ use super::incoming::Incoming;
 use super::replies::Each;
 use super::shares::{Delivery, Fate, Share, by_route};
 use super::{Mail, divert, verdict};
-use crate::chain::Decision;
+use crate::chain::{Decision, Upcoming};
 use crate::config::Mixed;
 use crate::dialog::{End, Next, Stream, Wire};
 use crate::message::{Spooled, trace};
@@ -128,7 +128,13 @@ impl Mail {
             Hook::DataPost => Some(self.visit.session.connection.auth_results.clone()),
             _ => None,
         };
-        let decision = self.put_while_there(wire, hook, message).await;
+        // Several shares are judged at one hook before any of them is at the next.
+        let next = (hook == Hook::DataPost && !is_part).then_some(Upcoming {
+            hook: Hook::QueuePre,
+            args: &Args::None,
+            transaction: self.transactions,
+        });
+        let decision = self.put_while_there(wire, hook, message, next).await;
         if let Some(before) = before {
             self.add_results(&before);
         }
@@ -150,9 +156,10 @@ impl Mail {
         wire: &mut Wire<S>,
         hook: Hook,
         message: &dyn Message,
+        next: Option<Upcoming<'_>>,
     ) -> Decision {
         let departure = Arc::clone(&self.visit.departure);
-        let mut asking = pin!(self.ask(hook, &Args::None, Some(message)));
+        let mut asking = pin!(self.ask_then(hook, &Args::None, Some(message), next));
         tokio::select! {
             // A plugin that answers at once costs no look at the client.
             biased;
@@ -182,7 +189,7 @@ impl Mail {
             share.transaction = part;
             self.enter(share);
             self.note_share(is_part);
-            let decision = self.put_while_there(wire, Hook::Queue, message).await;
+            let decision = self.put_while_there(wire, Hook::Queue, message, None).await;
             if decision.verdict == Verdict::Ok {
                 self.ask(Hook::QueuePost, &Args::None, Some(message)).await;
             }

@@ -4,14 +4,22 @@ use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use gatepost_protocol::{Address, Args, Hook, Level, Verdict, address};
+use gatepost_protocol::{Address, Args, Hook, Level, Parameters, Verdict, address};
 
 use super::bdat::{self, Chunks};
 use super::shares::Accepted;
 use super::{Mail, parse, verdict};
-use crate::chain::{Profile, agree};
+use crate::chain::{Profile, Upcoming, agree};
 use crate::dialog::Next;
 use crate::report::Limit;
+
+/// The arguments of `mail` and `rcpt`.
+fn about_address<'a>(address: &'a Address, parameters: &'a Parameters) -> Args<'a> {
+    Args::Address {
+        address: Cow::Borrowed(address),
+        parameters: Cow::Borrowed(parameters),
+    }
+}
 
 impl Mail {
     pub(super) async fn mail(&mut self, output: &mut Vec<u8>, argument: &[u8]) -> Next {
@@ -35,7 +43,7 @@ impl Mail {
             );
         }
         let argument = match self
-            .repair(output, Hook::MailParse, Hook::Mail, argument)
+            .repair(output, Hook::MailParse, Hook::Mail, argument, None)
             .await
         {
             Ok(argument) => argument,
@@ -56,7 +64,19 @@ impl Mail {
                 return self.say(output, reply);
             }
         };
-        let path = match self.repair(output, Hook::MailPre, Hook::Mail, path).await {
+        let expected = self.expected_sender(path, &parameters);
+        let args = expected
+            .as_ref()
+            .map(|sender| about_address(sender, &parameters));
+        let next = args.as_ref().map(|args| Upcoming {
+            hook: Hook::Mail,
+            args,
+            transaction: self.transactions + 1,
+        });
+        let path = match self
+            .repair(output, Hook::MailPre, Hook::Mail, path, next)
+            .await
+        {
             Ok(path) => path,
             Err(next) => return next,
         };
@@ -79,10 +99,7 @@ impl Mail {
         self.results_of_client = self.visit.session.connection.auth_results.len();
         self.note_forwarded();
         self.visit.utf8 = parameters.contains_key("SMTPUTF8");
-        let args = Args::Address {
-            address: Cow::Borrowed(&sender),
-            parameters: Cow::Borrowed(&parameters),
-        };
+        let args = about_address(&sender, &parameters);
         let decision = self.ask(Hook::Mail, &args, None).await;
         if let Some(next) = self.settle(output, Hook::Mail, &decision) {
             self.reset().await;
@@ -103,7 +120,7 @@ impl Mail {
             return self.say(output, bdat::BEGUN);
         }
         let argument = match self
-            .repair(output, Hook::RcptParse, Hook::Rcpt, argument)
+            .repair(output, Hook::RcptParse, Hook::Rcpt, argument, None)
             .await
         {
             Ok(argument) => argument,
@@ -119,7 +136,19 @@ impl Mail {
             Ok(parsed) => parsed,
             Err(reply) => return self.say(output, reply),
         };
-        let path = match self.repair(output, Hook::RcptPre, Hook::Rcpt, path).await {
+        let expected = self.expected_recipient(path, utf8);
+        let args = expected
+            .as_ref()
+            .map(|recipient| about_address(recipient, &parameters));
+        let next = args.as_ref().map(|args| Upcoming {
+            hook: Hook::Rcpt,
+            args,
+            transaction: self.transactions,
+        });
+        let path = match self
+            .repair(output, Hook::RcptPre, Hook::Rcpt, path, next)
+            .await
+        {
             Ok(path) => path,
             Err(next) => return next,
         };
@@ -147,10 +176,7 @@ impl Mail {
         if let Some(reply) = self.must_wait(&recipient, profile.as_ref()) {
             return self.say(output, &reply);
         }
-        let args = Args::Address {
-            address: Cow::Borrowed(&recipient),
-            parameters: Cow::Borrowed(&parameters),
-        };
+        let args = about_address(&recipient, &parameters);
         self.visit.profile.clone_from(&profile);
         let decision = self.ask(Hook::Rcpt, &args, None).await;
         self.visit.profile = None;
@@ -172,6 +198,34 @@ impl Mail {
             .transaction
             .add_recipient(recipient, parameters);
         self.say_decided(output, "250 2.1.5 Recipient OK", &decision, false)
+    }
+
+    /// Whom `mail` is going to be about, where nothing but the plugins of `mail_pre` may come before it.
+    fn expected_sender(&self, path: &[u8], parameters: &Parameters) -> Option<Address> {
+        let is_certain = self.shared.chain.asks(Hook::MailPre)
+            && self.transactions < self.shared.config.limits.max_transactions
+            && self.forwarded.is_empty();
+        let utf8 = parameters.contains_key("SMTPUTF8");
+        is_certain
+            .then(|| parse::path(path, parse::Path::Reverse, utf8).ok())
+            .flatten()
+    }
+
+    /// Whom `rcpt` is going to be about, where nothing but the plugins of `rcpt_pre` may come before it, and everybody has the site's settings.
+    fn expected_recipient(&self, path: &[u8], utf8: bool) -> Option<Address> {
+        let transaction = &self.visit.session.transaction;
+        let chain = &self.shared.chain;
+        if !chain.asks(Hook::RcptPre)
+            || !chain.has_one_profile()
+            || transaction.recipients.len() >= self.shared.config.limits.max_recipients
+        {
+            return None;
+        }
+        let recipient = parse::path(path, parse::Path::Forward, utf8).ok()?;
+        let is_literal = recipient.domain().and_then(parse::literal).is_some();
+        let sender = transaction.sender.as_ref()?;
+        let is_apart = self.shared.apart.knows(sender, &recipient);
+        (!is_literal && !is_apart).then_some(recipient)
     }
 
     /// The reply to a recipient who cannot be of this transaction: the message is too big for it (RFC 1870 §6.2), or it does not go with the others.

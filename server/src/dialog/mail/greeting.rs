@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use gatepost_protocol::{Args, EnhancedCode, Hook, Level, Value, Verdict};
 
 use super::{Hello, Mail, parse, xclient};
-use crate::chain::Decision;
+use crate::chain::{Decision, Upcoming};
 use crate::dialog::reply::Usual;
 use crate::dialog::sasl::Mechanism;
 use crate::dialog::{End, Next, Stream, Wire, reply};
@@ -52,7 +52,10 @@ impl Mail {
             return Ok(next);
         }
         let decision = match looks {
-            true => self.ask_and_listen(wire, Hook::Connect, &Args::None).await,
+            true => {
+                self.ask_and_listen(wire, Hook::Connect, &Args::None, None)
+                    .await
+            }
             false => self.ask(Hook::Connect, &Args::None, None).await,
         };
         if let Some(next) = self.settle(wire.output(), Hook::Connect, &decision) {
@@ -86,9 +89,14 @@ impl Mail {
             max_connections: count(self.shared.config.limits.max_connections_per_ip),
         };
         let hook = Hook::PreConnection;
+        let next = Some(Upcoming {
+            hook: Hook::Connect,
+            args: &Args::None,
+            transaction: 0,
+        });
         let mut decision = match looks {
-            true => self.ask_and_listen(wire, hook, &args).await,
-            false => self.ask(hook, &args, None).await,
+            true => self.ask_and_listen(wire, hook, &args, next).await,
+            false => self.ask_then(hook, &args, None, next).await,
         };
         if decision.verdict == Verdict::Done {
             decision.verdict = Verdict::Ok;
@@ -120,7 +128,10 @@ impl Mail {
             Hello::Helo => Hook::HeloParse,
             Hello::Ehlo | Hello::Lhlo => Hook::EhloParse,
         };
-        let argument = match self.repair(wire.output(), parse, hook, argument).await {
+        let argument = match self
+            .repair(wire.output(), parse, hook, argument, None)
+            .await
+        {
             Ok(argument) => argument,
             Err(next) => return Ok(next),
         };
@@ -131,7 +142,7 @@ impl Mail {
         // Before the reply a client does not know whether it may pipeline (RFC 2920 §3.1).
         self.look_for_early_input(wire).await?;
         let args = Args::Host(Cow::Borrowed(host));
-        let decision = self.ask_and_listen(wire, hook, &args).await;
+        let decision = self.ask_and_listen(wire, hook, &args, None).await;
         if let Some(next) = self.settle(wire.output(), hook, &decision) {
             return Ok(next);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gatepost_protocol::{Args, Field, Hook, Speech};
 
 use super::Mail;
-use crate::chain::Decision;
+use crate::chain::{Decision, Upcoming};
 use crate::dialog::{End, Stream, Wire};
 
 impl Mail {
@@ -16,12 +16,13 @@ impl Mail {
         wire: &mut Wire<S>,
         hook: Hook,
         args: &Args<'_>,
+        next: Option<Upcoming<'_>>,
     ) -> Decision {
         if !self.shared.chain.asks(hook) {
-            return self.ask(hook, args, None).await;
+            return self.ask_then(hook, args, None, next).await;
         }
         // Boxed: a session keeps room for the most that it ever awaits, and most sessions never listen.
-        Box::pin(self.ask_listening(wire, hook, args)).await
+        Box::pin(self.ask_listening(wire, hook, args, next)).await
     }
 
     async fn ask_listening<S: Stream>(
@@ -29,11 +30,12 @@ impl Mail {
         wire: &mut Wire<S>,
         hook: Hook,
         args: &Args<'_>,
+        next: Option<Upcoming<'_>>,
     ) -> Decision {
         let speech = Arc::new(Speech::new());
         self.visit.speech = Some(Arc::clone(&speech));
         let decision = {
-            let mut asking = pin!(self.ask(hook, args, None));
+            let mut asking = pin!(self.ask_then(hook, args, None, next));
             tokio::select! {
                 // A plugin that answers at once costs no look at the client.
                 biased;

@@ -33,7 +33,7 @@ use gatepost_protocol::{Args, Connection, Hook, Level, Message, Session, Transac
 
 use super::reply::{self, Usual};
 use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
-use crate::chain::{Decision, Visit};
+use crate::chain::{Decision, Upcoming, Visit};
 use crate::config::Listen;
 use crate::report::{self, Limit};
 use bdat::Chunks;
@@ -238,9 +238,21 @@ impl Mail {
         args: &Args<'_>,
         message: Option<&dyn Message>,
     ) -> Decision {
-        self.shared
+        self.ask_then(hook, args, message, None).await
+    }
+
+    /// The same, where another hook may be put next (see [`Chain::run_then`](crate::chain::Chain::run_then)).
+    async fn ask_then(
+        &mut self,
+        hook: Hook,
+        args: &Args<'_>,
+        message: Option<&dyn Message>,
+        next: Option<Upcoming<'_>>,
+    ) -> Decision {
+        let Mail { shared, visit, .. } = self;
+        shared
             .chain
-            .run(&mut self.visit, hook, args, message)
+            .run_then(visit, hook, args, message, next)
             .await
     }
 

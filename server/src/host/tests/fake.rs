@@ -23,7 +23,7 @@ use tokio::net::unix::OwnedReadHalf;
 use super::super::{Core, Patience, Process, Processes, StartError, Started};
 use crate::config::{Location, PluginConfig, PluginKind, Source, Spans};
 
-pub(super) const ALL: &[&str] = &["cancel", "defer", "segments", "settings", "fork"];
+pub(super) const ALL: &[&str] = &["cancel", "defer", "segments", "settings", "fork", "then"];
 
 /// Longer than anything takes here.
 pub(super) const LONG: Duration = Duration::from_secs(10);
@@ -207,8 +207,18 @@ impl Peer {
     }
 
     pub(super) fn answer(&self, id: Option<u64>, results: Vec<Entry>) {
+        self.answer_both(id, results, None);
+    }
+
+    /// The answer to a hook, and to the one that came then.
+    pub(super) fn answer_both(
+        &self,
+        id: Option<u64>,
+        results: Vec<Entry>,
+        then: Option<Vec<Entry>>,
+    ) {
         let id = id.unwrap();
-        self.send(&ResultMessage { id, results });
+        self.send(&ResultMessage { id, results, then });
     }
 }
 

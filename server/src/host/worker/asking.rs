@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use gatepost_protocol::plugin::Call;
+use gatepost_protocol::plugin::{Answers, Call};
 use gatepost_protocol::services::ServiceErrorCode;
-use gatepost_protocol::{Hook, Message, Outcome, ServiceError, Value};
+use gatepost_protocol::{Hook, Message, ServiceError, Value};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -52,12 +52,9 @@ impl Asking {
         }
     }
 
-    /// The outcomes, when they are there. The plugins read the message of `call` meanwhile: it is only lent, so it is read from here. Those at `queue`
+    /// The answers, when they are there. The plugins read the message of `call` meanwhile: it is only lent, so it is read from here. Those at `queue`
     /// are told when the client hangs up; what they answer counts nevertheless.
-    pub(in super::super) async fn outcomes(
-        mut self,
-        call: &Call<'_>,
-    ) -> Result<Vec<Outcome>, Missing> {
+    pub(in super::super) async fn answers(mut self, call: &Call<'_>) -> Result<Answers, Missing> {
         let mut reads = VecDeque::new();
         let mut reading = FuturesUnordered::new();
         // Made when somebody wants it, which is seldom.
@@ -75,9 +72,9 @@ impl Asking {
             tokio::select! {
                 biased;
                 letter = self.letters.recv() => match letter {
-                    Some(Letter::Outcomes(outcomes)) => {
+                    Some(Letter::Answers(answers)) => {
                         self.over = true;
-                        return Ok(outcomes);
+                        return Ok(answers);
                     }
                     Some(Letter::Read(wanted)) => match call.message {
                         Some(message) => reads.push_back((message, wanted)),

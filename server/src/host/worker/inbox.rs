@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gatepost_protocol::channel::Payload;
 use gatepost_protocol::outcome::Deferred;
+use gatepost_protocol::plugin::Answers;
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::wire::{CallMessage, Failed, Log};
 use gatepost_protocol::{Level, Outcome, ServiceError};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::super::calls::{Params, WITHOUT_HOOK, bad};
 use super::super::capture::printable;
-use super::super::results::{self, Turn};
+use super::super::results::{self, Results, Turn};
 use super::super::stats::count;
 use super::promise::{Promise, Promised};
 use super::{Letter, Wanted, Worker};
@@ -28,8 +29,7 @@ impl Worker {
         let malformed = |error| format!("it broke the plugin protocol: {error}");
         match payload.kind() {
             "result" => {
-                let (id, entries) = results::read_result(payload).map_err(malformed)?;
-                self.result(id, entries);
+                self.result(results::read_result(payload).map_err(malformed)?);
             }
             "verdict" => {
                 let (id, plugin, entry) = results::read_late(payload).map_err(malformed)?;
@@ -49,7 +49,8 @@ impl Worker {
         Ok(())
     }
 
-    fn result(self: &Arc<Worker>, id: u64, entries: Vec<results::Read>) {
+    fn result(self: &Arc<Worker>, results: Results) {
+        let Results { id, here, then } = results;
         let asked = {
             let mut state = self.state();
             let asked = state.asked.remove(&id);
@@ -60,12 +61,19 @@ impl Worker {
         };
         let waiter = asked.as_ref().and_then(|asked| asked.waiter.as_ref());
         if let (Some(asked), Some(waiter)) = (&asked, waiter) {
-            let outcomes = results::turns(entries, &asked.plugins, self.parts.features.defer)
-                .into_iter()
-                .zip(&asked.plugins)
-                .map(|(turn, plugin)| self.outcome(id, turn, plugin, asked.deadline))
-                .collect();
-            drop(waiter.send(Letter::Outcomes(outcomes)));
+            let outcomes = |entries, plugins: &[Arc<str>]| {
+                results::turns(entries, plugins, self.parts.features.defer)
+                    .into_iter()
+                    .zip(plugins)
+                    .map(|(turn, plugin)| self.outcome(id, turn, plugin, asked.deadline))
+                    .collect()
+            };
+            let then = asked.then.as_ref().zip(then);
+            let answers = Answers {
+                here: outcomes(here, &asked.plugins),
+                then: then.map(|((_, plugins), entries)| outcomes(entries, plugins)),
+            };
+            drop(waiter.send(Letter::Answers(answers)));
         } else {
             self.stray(id);
         }
@@ -184,7 +192,9 @@ impl Worker {
         let about = log.hook.and_then(|id| {
             let state = self.state();
             let asked = state.asked.get(&id)?;
-            Some((asked.session.clone(), asked.hook))
+            let then = asked.then.as_ref().map(|(hook, _)| *hook);
+            let hook = then.filter(|_| log.then).unwrap_or(asked.hook);
+            Some((asked.session.clone(), hook))
         });
         let about = about.as_ref().map(|(session, hook)| (&**session, *hook));
         self.parts.lines.say(about, log);

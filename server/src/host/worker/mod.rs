@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use gatepost_protocol::channel::{ChannelError, FrameWriter};
 use gatepost_protocol::frame;
-use gatepost_protocol::plugin::{Call, Wants};
+use gatepost_protocol::plugin::{Answers, Call, Then, Wants};
 use gatepost_protocol::wire::{Cancel, EventMessage, Fork, Goodbye, HookMessage};
 use gatepost_protocol::{Args, Hook, Outcome};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -24,7 +24,7 @@ use super::calls::Calls;
 use super::capture::Lines;
 use super::handshake::Features;
 use super::link::Reader;
-use super::request::{hook_message, line_message};
+use super::request::{hook_message, hook_message_then, line_message};
 use super::stats::{Stats, count};
 use crate::report::{self, Limit};
 use crate::services::question::Question;
@@ -76,6 +76,14 @@ struct State {
     told_stray: bool,
 }
 
+/// What a worker is asked beside the call.
+pub(super) struct Request<'a> {
+    pub(super) plugins: Vec<Arc<str>>,
+    pub(super) wants: &'a Wants,
+    /// The hook that follows, and whom it is put to.
+    pub(super) then: Option<(&'a Then<'a>, Vec<Arc<str>>)>,
+}
+
 /// A request without a result.
 struct Asked {
     /// Who waits; nobody any more after `cancel`.
@@ -85,6 +93,8 @@ struct Asked {
     hook: Hook,
     session: Box<str>,
     plugins: Vec<Arc<str>>,
+    /// The hook that is to follow, and who is asked then.
+    then: Option<(Hook, Vec<Arc<str>>)>,
     deadline: Instant,
     /// What whoever asked was asked.
     question: Option<Arc<Question>>,
@@ -93,7 +103,7 @@ struct Asked {
 
 /// What the task that asked is told. It holds the session and the message, so what needs them is done there.
 enum Letter {
-    Outcomes(Vec<Outcome>),
+    Answers(Answers),
     Read(Wanted),
     MoreTime {
         call: u64,
@@ -146,6 +156,11 @@ impl Worker {
         self.parts.features.segments
     }
 
+    /// Whether it can be asked two hooks at once.
+    pub(super) fn goes_on(&self) -> bool {
+        self.parts.features.then && self.parts.features.segments
+    }
+
     pub(super) fn takes_settings(&self) -> bool {
         self.parts.features.settings
     }
@@ -184,17 +199,24 @@ impl Worker {
     /// Puts a hook to plugins of this worker. `Err`: it was not sent, for this reason.
     pub(super) fn ask(
         self: &Arc<Worker>,
-        plugins: Vec<Arc<str>>,
-        wants: &Wants,
+        request: Request<'_>,
         call: &Call<'_>,
         deadline: Instant,
         resumed: bool,
         permit: OwnedSemaphorePermit,
     ) -> Result<Asking, String> {
+        let Request {
+            plugins,
+            wants,
+            then,
+        } = request;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let left = deadline.saturating_duration_since(Instant::now());
         let frame = {
-            let mut message = hook_message(&plugins, wants, call);
+            let mut message = match &then {
+                Some((then, _)) => hook_message_then(&plugins, wants, call, then),
+                None => hook_message(&plugins, wants, call),
+            };
             message.id = Some(id);
             let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             message.deadline_ms = Some(left.min(frame::MAX_INTEGER.unsigned_abs()));
@@ -214,6 +236,7 @@ impl Worker {
                 hook: call.hook,
                 session: call.session.id.clone(),
                 plugins,
+                then: then.map(|(then, plugins)| (then.hook, plugins)),
                 deadline,
                 question: Question::at_hand(),
                 _permit: permit,
@@ -241,13 +264,18 @@ impl Worker {
             return count(&self.parts.stats.dropped_events);
         }
         match frame::encode(&EventMessage(message)) {
-            Ok(frame) => self.send(&frame),
+            // A process that is about to be asked something need not be woken twice.
+            Ok(frame) => self.sent(self.parts.writer.send_soon(&frame)),
             Err(_) => count(&self.parts.stats.dropped_events),
         }
     }
 
     fn send(&self, frame: &[u8]) {
-        if let Err(error) = self.parts.writer.send(frame) {
+        self.sent(self.parts.writer.send(frame));
+    }
+
+    fn sent(&self, result: io::Result<()>) {
+        if let Err(error) = result {
             let end = match error.kind() {
                 io::ErrorKind::TimedOut => {
                     End::Broken("it does not read what it is sent".to_owned())
