@@ -2,11 +2,13 @@
 
 pub mod accounts;
 pub mod fuzz;
+pub mod limits;
 pub mod mixed;
 pub mod nodemailer;
 pub mod postfix;
 pub mod programs;
 pub mod refusals;
 pub mod server;
+pub mod small_disk;
 pub mod smtp;
 pub mod wait;

@@ -38,6 +38,21 @@ impl Client {
         Some(client)
     }
 
+    /// Connects to a daemon that may have no connection to spare; `None` where it says so, or hangs up at once.
+    pub fn try_connect_or_421(address: SocketAddr) -> Option<Client> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let mut client = Client {
+            reader: BufReader::new(stream),
+        };
+        let greeting = client.try_reply()?;
+        assert!(
+            greeting.starts_with("220 ") || greeting.starts_with("421 "),
+            "{greeting}"
+        );
+        greeting.starts_with("220 ").then_some(client)
+    }
+
     /// Connects, and says EHLO.
     pub fn greet(address: SocketAddr) -> Client {
         let mut client = Client::connect(address);

@@ -18,9 +18,10 @@ struct Case {
 }
 
 /// Those of the daemon itself, which no client exceeds at will: the tests beside their code count them.
-const INSIDE: [Limit; 6] = [
+const INSIDE: [Limit; 7] = [
     Limit::PluginDelay,
     Limit::Quarantine,
+    Limit::PluginCircuit,
     Limit::PluginRequests,
     Limit::PluginEvents,
     Limit::LogLines,
@@ -74,6 +75,14 @@ const CASES: &[Case] = &[
         limit: Limit::CommandTimeout,
         head: "[limits]\ncommand_timeout = \"1s\"",
         exceed: |address| ends(Client::connect(address), "421"),
+    },
+    Case {
+        limit: Limit::StressTimeout,
+        head: "[limits]\nmax_connections = 10",
+        exceed: |address| {
+            let mut clients = Vec::from_iter((0..10).map(|_| Client::connect(address)));
+            ends(clients.remove(0), "421 4.3.2");
+        },
     },
     Case {
         limit: Limit::UnreadReplies,
@@ -208,6 +217,14 @@ const CASES: &[Case] = &[
             client.send(b"BDAT 101 LAST\r\n");
             client.send(&[b'x'; 101]);
             client.expect("552");
+        },
+    },
+    Case {
+        limit: Limit::MessageMemory,
+        head: "[limits]\nmemory_per_message = \"64KB\"\nmemory_for_messages = \"8KB\"",
+        exceed: |address| {
+            let message = b"this line is thirty-two bytes.\r\n".repeat(1000);
+            refused(address, &message, "250");
         },
     },
     Case {

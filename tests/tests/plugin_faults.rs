@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost::config::{Location, PluginConfig, PluginKind, Program, Source, Spans};
+use gatepost::config::{Confinement, Location, PluginConfig, PluginKind, Program, Source, Spans};
 use gatepost::host::{Core, Counts, Patience, Process, Processes, StartError, Started};
 use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Host, Wants};
@@ -30,6 +30,7 @@ fn plugin(name: &str, argv: Vec<String>) -> PluginConfig {
             workers: (1, 1),
             exclusive: false,
             process: None,
+            confine: Confinement::default(),
         }),
         source: Source::default(),
         settings: BTreeMap::new(),
@@ -69,6 +70,7 @@ async fn start(
             frame: Duration::from_millis(200),
             term: Duration::from_millis(300),
             backoff: (Duration::from_millis(20), Duration::from_secs(1)),
+            pause: (Duration::from_millis(300), Duration::from_secs(1)),
             idle: Duration::from_secs(60),
             steady: Duration::from_secs(60),
         },
@@ -375,6 +377,56 @@ async fn while_no_worker_is_up_the_answer_is_an_error_at_once() {
     assert!(began.elapsed() < Duration::from_millis(100));
     let down = "its process is down: it exited with status 3";
     assert!(outcome.message.ends_with(down), "{}", outcome.message);
+    bench.neighbours_go_on().await;
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_circuit_breaker_opens_probes_and_closes() {
+    let bench = Bench::new("dies-in-hook").await;
+    // What comes while its worker is down is no failure of the hook's.
+    wait_until_open(&bench).await;
+    assert_eq!(bench.counts().restarts, 5);
+    let began = Instant::now();
+    let outcome = bench.ask("second", "alice@example.org").await;
+    assert!(began.elapsed() < Duration::from_millis(100));
+    assert!(
+        outcome.message.contains("its circuit breaker is open"),
+        "{outcome:?}"
+    );
+    assert!(bench.counts().unasked >= 1);
+    // The one that tries fails, and the breaker stays open without a word.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while bench.counts().restarts == 5 {
+        assert!(Instant::now() < deadline, "nothing was tried");
+        bench.ask("third", "bad@example.org").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let outcome = bench.ask("fourth", "alice@example.org").await;
+    assert_eq!(outcome.disposition, Some(Disposition::Error));
+    assert_eq!(bench.counts().openings, 1);
+    // The next one is answered, and so is everybody from then on.
+    bench.neighbours_go_on().await;
+    assert_well(&bench.ask("fifth", "alice@example.org").await);
+    assert_eq!(bench.counts().openings, 1);
+    bench.end().await;
+}
+
+async fn wait_until_open(bench: &Bench) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while bench.counts().openings == 0 {
+        assert!(Instant::now() < deadline, "it never opened");
+        bench.ask("first", "bad@example.org").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn one_death_is_one_failure_however_many_it_was_asked() {
+    let bench = Bench::new("dies-at-the-sixth").await;
+    let ask = |session| bench.ask(session, "bad@example.org");
+    tokio::join!(ask("1"), ask("2"), ask("3"), ask("4"), ask("5"), ask("6"));
+    assert_eq!((bench.counts().errors, bench.counts().openings), (6, 0));
     bench.neighbours_go_on().await;
     bench.end().await;
 }

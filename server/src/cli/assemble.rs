@@ -49,7 +49,7 @@ impl Generation {
     /// From now on its flat files and its plugins answer what the core is asked, and its plugins are told of the log.
     pub fn answer_questions(&self, services: &Core) {
         let files = FlatFiles::new(self.config.flat_files.clone());
-        services.read_files(Arc::new(move |name| Ok(files.lines(name).to_vec())));
+        services.read_files(Arc::new(move |name| Ok(files.lines(name)?.to_vec())));
         // The chain's plugins hold the services: not to be held by them in turn.
         let chain = Arc::downgrade(&self.chain);
         let hook: ConfigHook =
@@ -81,23 +81,38 @@ pub fn start_with(
     path: Option<&Path>,
     change: impl FnOnce(&mut Config),
 ) -> Result<Assembled, ExitCode> {
-    let definitions = plugins::all();
-    let mut config = config::load(path, &definitions).map_err(|mistakes| wrong(&mistakes))?;
-    change(&mut config);
+    let started = read(path).and_then(|mut config| {
+        change(&mut config);
+        start_all(config)
+    });
+    started.map_err(|(code, text)| {
+        report::flush();
+        eprintln!("{text}");
+        ExitCode::from(code)
+    })
+}
+
+/// Why nothing can be started: an exit code, and what is wrong.
+pub type Failure = (u8, String);
+
+/// Reads the configuration.
+pub fn read(path: Option<&Path>) -> Result<Config, Failure> {
+    config::load(path, &plugins::all()).map_err(|mistakes| wrong(&mistakes))
+}
+
+/// Starts every plugin of a configuration. What is doubtful about it is on standard error.
+pub fn start_all(config: Config) -> Result<Assembled, Failure> {
     if !config.warnings.is_empty() {
         eprintln!("{}", config.warnings);
     }
-    let failed = |what: &str, error: std::io::Error| {
-        eprintln!("{what}: {error}");
-        ExitCode::from(FAILED)
-    };
+    let failed = |what: &str, error: std::io::Error| (FAILED, format!("{what}: {error}"));
     report::start(config.loglevel, config.log_format)
         .map_err(|error| failed("the log cannot be started", error))?;
     let config = Arc::new(config);
     let runtime =
         super::runtime().map_err(|error| failed("the runtime cannot be started", error))?;
     let services = services(&config);
-    let made = runtime.block_on(make(config, definitions, &services, None));
+    let made = runtime.block_on(make(config, plugins::all(), &services, None));
     let (generation, warnings) = made.map_err(|mistakes| wrong(&mistakes))?;
     if !warnings.is_empty() {
         eprintln!("{warnings}");
@@ -212,10 +227,8 @@ fn credentials(config: &Config) -> Result<(Option<Arc<Credentials>>, String), Mi
     }
 }
 
-fn wrong(mistakes: &Mistakes) -> ExitCode {
-    report::flush();
-    eprintln!("{mistakes}");
-    ExitCode::from(MISTAKE)
+fn wrong(mistakes: &Mistakes) -> Failure {
+    (MISTAKE, mistakes.to_string())
 }
 
 type Parts = (Arc<Chain>, Option<Arc<Users>>, Processes);
@@ -378,7 +391,7 @@ fn services(config: &Config) -> Arc<Core> {
             server: config.dns_server,
             ..DnsConfig::default()
         },
-        Arc::new(move |name| Ok(files.lines(name).to_vec())),
+        Arc::new(move |name| Ok(files.lines(name)?.to_vec())),
         config.state.clone(),
         Arc::new(|plugin, level, message| {
             let all = report::Audience::All;
@@ -434,7 +447,7 @@ impl Workshop {
         Arc::new(OwnFiles {
             site: self.services.clone(),
             names,
-            files: Arc::new(move |name| Ok(files.lines(name).to_vec())),
+            files: Arc::new(move |name| Ok(files.lines(name)?.to_vec())),
         })
     }
 

@@ -42,6 +42,7 @@ impl Default for Limits {
             min_data_rate: 10,
             command_timeout: Duration::from_secs(5 * 60),
             data_timeout: Duration::from_secs(3 * 60),
+            stress_timeout: Duration::from_secs(10),
             session_timeout: Duration::from_secs(60 * 60),
             max_connections: 2000,
             max_connections_per_ip: 20,
@@ -68,6 +69,10 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         localiphost,
         state: state.unwrap_or_else(|| spool_dir.join("state")),
         spool_dir,
+        run_as: keys
+            .get("run_as")
+            .and_then(|item| reader.some_text(item))
+            .map(str::to_owned),
         journal: keys
             .get("journal")
             .and_then(|item| journal(reader, item))
@@ -319,6 +324,7 @@ fn limits(reader: &mut Reader, item: &Item<'_>) -> Limits {
     time("command_timeout", &mut limits.command_timeout);
     time("data_timeout", &mut limits.data_timeout);
     time("hello_timeout", &mut limits.hello_timeout);
+    time("stress_timeout", &mut limits.stress_timeout);
     time("session_timeout", &mut limits.session_timeout);
     warn(reader, &keys, &limits);
     keys.finish(reader);

@@ -52,16 +52,20 @@ impl FlatFiles {
     /// The values of a file: white space at both ends, empty lines and lines that begin with `#` are dropped, and
     /// `$include NAME` is replaced by what that file, or each file of that folder, holds.
     ///
-    /// Empty for a file that is not there, and for a name that leads out of the folder. What cannot be read is skipped,
-    /// with a warning in the log.
-    pub fn lines(&self, name: &str) -> Arc<[String]> {
+    /// Empty for a file that is not there, and for a name that leads out of the folder. What makes no sense (a file that includes itself or
+    /// one that is not there) is skipped, with a warning in the log.
+    ///
+    /// # Errors
+    /// A file is there, and the system does not let us read it, at least for now. To go on with less than what it says could refuse our own
+    /// recipients for good.
+    pub fn lines(&self, name: &str) -> Result<Arc<[String]>, String> {
         let Some(path) = self.path(name) else {
-            return Arc::default();
+            return Ok(Arc::default());
         };
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let known = cache.get(name);
         if let Some(entry) = known.filter(|entry| entry.reading.holds()) {
-            return entry.lines.clone();
+            return Ok(entry.lines.clone());
         }
         let mut reading = Reading {
             settled: true,
@@ -69,7 +73,7 @@ impl FlatFiles {
         };
         let mut lines = Vec::new();
         let mut open = Vec::new();
-        self.read(&path, &mut lines, &mut reading, &mut open);
+        self.read(&path, &mut lines, &mut reading, &mut open)?;
         let said = known.map(|entry| &entry.reading.troubles);
         for trouble in &reading.troubles {
             if said.is_none_or(|said| !said.contains(trouble)) {
@@ -93,7 +97,7 @@ impl FlatFiles {
         } else {
             cache.remove(name);
         }
-        lines
+        Ok(lines)
     }
 
     /// `None` where there is no folder, or the name leads out of it.
@@ -127,11 +131,13 @@ impl FlatFiles {
         lines: &mut Vec<String>,
         reading: &mut Reading,
         open: &mut Vec<PathBuf>,
-    ) {
+    ) -> Result<(), String> {
+        let failed = |error: &std::io::Error| format!("{}: {error}", path.display());
         let trouble = |reading: &mut Reading, text: std::fmt::Arguments<'_>| {
             reading
                 .troubles
                 .insert(format!("{}: {text}", path.display()));
+            Ok(())
         };
         if open.iter().any(|other| other == path) {
             let from = open.last().map(|file| file.display().to_string());
@@ -149,20 +155,24 @@ impl FlatFiles {
             error.kind() == std::io::ErrorKind::NotFound && open.is_empty()
         };
         if metadata.as_ref().is_err_and(is_missing) {
-            return;
+            return Ok(());
         }
         if metadata.is_ok_and(|it| it.is_dir()) && !open.is_empty() {
-            return match files_of(path) {
-                Ok(files) => files
-                    .iter()
-                    .for_each(|file| self.read(file, lines, reading, open)),
-                Err(error) => trouble(reading, format_args!("{error}")),
-            };
+            let files = files_of(path).map_err(|error| failed(&error))?;
+            let mut files = files.iter();
+            return files.try_for_each(|file| self.read(file, lines, reading, open));
         }
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) if is_missing(&error) => return,
-            Err(error) => return trouble(reading, format_args!("{error}")),
+            Err(error) if is_missing(&error) => return Ok(()),
+            Err(error) => {
+                return match error.kind() {
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory => {
+                        trouble(reading, format_args!("{error}"))
+                    }
+                    _ => Err(failed(&error)),
+                };
+            }
         };
         open.push(path.to_owned());
         for line in String::from_utf8_lossy(&bytes).lines().map(str::trim) {
@@ -172,12 +182,13 @@ impl FlatFiles {
             match line.strip_prefix("$include") {
                 Some(rest) if rest.starts_with(char::is_whitespace) => {
                     let dir = self.dir.as_deref().unwrap_or(Path::new(""));
-                    self.read(&dir.join(rest.trim()), lines, reading, open);
+                    self.read(&dir.join(rest.trim()), lines, reading, open)?;
                 }
                 _ => lines.push(line.to_owned()),
             }
         }
         open.pop();
+        Ok(())
     }
 }
 
@@ -234,11 +245,11 @@ mod tests {
         let text = "# all of it\n\n  a.example \t\r\n#b\n b # not a comment\n$includes x\n  # c";
         let (_dir, flat) = folder(&[("rcpthosts", text)]);
         assert_eq!(
-            *flat.lines("rcpthosts"),
+            *flat.lines("rcpthosts").unwrap(),
             ["a.example", "b # not a comment", "$includes x"]
         );
-        assert!(flat.lines("nothing").is_empty());
-        assert!(FlatFiles::new(None).lines("rcpthosts").is_empty());
+        assert!(flat.lines("nothing").unwrap().is_empty());
+        assert!(FlatFiles::new(None).lines("rcpthosts").unwrap().is_empty());
     }
 
     #[test]
@@ -251,8 +262,8 @@ mod tests {
             ("many/.hidden", "no"),
             ("many/deeper/z", "no"),
         ]);
-        assert_eq!(*flat.lines("top"), ["1", "2", "3", "4", "5", "6"]);
-        assert_eq!(*flat.lines("more/a"), ["2"]);
+        assert_eq!(*flat.lines("top").unwrap(), ["1", "2", "3", "4", "5", "6"]);
+        assert_eq!(*flat.lines("more/a").unwrap(), ["2"]);
     }
 
     #[test]
@@ -261,9 +272,20 @@ mod tests {
             ("a", "1\n$include b\n4"),
             ("b", "2\n$include a\n$include missing\n3"),
         ]);
-        assert_eq!(*flat.lines("a"), ["1", "2", "3", "4"]);
+        assert_eq!(*flat.lines("a").unwrap(), ["1", "2", "3", "4"]);
         let cache = flat.cache.lock().unwrap();
         assert_eq!(cache["a"].reading.troubles.len(), 2);
+    }
+
+    #[test]
+    fn what_is_there_and_cannot_be_read_is_an_error() {
+        let (dir, flat) = folder(&[("list", "a\n$include inc")]);
+        // Not even root can read a link to itself.
+        std::os::unix::fs::symlink("inc", dir.path().join("inc")).unwrap();
+        let error = flat.lines("list").unwrap_err();
+        assert!(error.contains("/inc: "), "{error}");
+        std::fs::remove_file(dir.path().join("inc")).unwrap();
+        assert_eq!(*flat.lines("list").unwrap(), ["a"]);
     }
 
     #[test]
@@ -280,29 +302,29 @@ mod tests {
             "sub//x",
             "sub/x/",
         ] {
-            assert!(flat.lines(name).is_empty(), "{name}");
+            assert!(flat.lines(name).unwrap().is_empty(), "{name}");
         }
-        assert!(flat.lines(absolute.to_str().unwrap()).is_empty());
-        assert!(flat.lines("sub").is_empty(), "a folder is no file");
+        assert!(flat.lines(absolute.to_str().unwrap()).unwrap().is_empty());
+        assert!(flat.lines("sub").unwrap().is_empty(), "a folder is no file");
     }
 
     #[test]
     fn a_change_holds_from_the_next_call_on() {
         let (dir, flat) = folder(&[("list", "a\n$include inc"), ("inc", "b")]);
-        assert_eq!(*flat.lines("list"), ["a", "b"]);
+        assert_eq!(*flat.lines("list").unwrap(), ["a", "b"]);
         // The same size, within the same tick of the clock.
         std::fs::write(dir.path().join("inc"), "c").unwrap();
-        assert_eq!(*flat.lines("list"), ["a", "c"]);
+        assert_eq!(*flat.lines("list").unwrap(), ["a", "c"]);
         std::fs::remove_file(dir.path().join("list")).unwrap();
-        assert!(flat.lines("list").is_empty());
+        assert!(flat.lines("list").unwrap().is_empty());
         std::fs::write(dir.path().join("list"), "d").unwrap();
-        assert_eq!(*flat.lines("list"), ["d"]);
+        assert_eq!(*flat.lines("list").unwrap(), ["d"]);
     }
 
     #[test]
     fn what_has_settled_is_read_once() {
         let (_dir, flat) = folder(&[("list", "a")]);
-        let first = flat.lines("list");
+        let first = flat.lines("list").unwrap();
         assert!(!flat.cache.lock().unwrap()["list"].reading.settled);
         flat.cache
             .lock()
@@ -311,6 +333,6 @@ mod tests {
             .unwrap()
             .reading
             .settled = true;
-        assert!(Arc::ptr_eq(&first, &flat.lines("list")));
+        assert!(Arc::ptr_eq(&first, &flat.lines("list").unwrap()));
     }
 }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod brought;
+mod confine;
 mod core;
 mod flat;
 mod listen;
@@ -28,6 +29,7 @@ mod when;
 
 pub use auth::MECHANISMS;
 pub use brought::settings_text;
+pub use confine::Confinement;
 pub use core::system_hostname;
 pub use flat::FlatFiles;
 pub use load::{BUILT_IN, load, parse, parse_user};

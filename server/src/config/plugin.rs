@@ -26,6 +26,7 @@ pub(super) const CORE_KEYS: &[&str] = &[
     "workers",
     "exclusive",
     "process",
+    "confine",
     "reject",
     "reject_type",
     "loglevel",
@@ -190,6 +191,7 @@ impl<'a> Chain<'a> {
             "workers",
             "exclusive",
             "process",
+            "confine",
         ] {
             if let Some(span) = keys.key_span(key) {
                 let message = format!("`{key}` is for plugins with `run`; `{name}` is built in");

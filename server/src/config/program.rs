@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use gatepost_protocol::settings::nearest;
 use nix::unistd::{AccessFlags, access};
 
+use super::confine::{self, Confinement};
 use super::parts;
 use super::plugin::base_name;
 use super::reader::{Item, Keys, Reader};
@@ -55,7 +56,14 @@ pub(super) fn attach(reader: &mut Reader, keys: &mut Keys<'_>) -> Option<(Plugin
     refuse(
         reader,
         keys,
-        &["plugin_dirs", "env", "workers", "exclusive", "process"],
+        &[
+            "plugin_dirs",
+            "env",
+            "workers",
+            "exclusive",
+            "process",
+            "confine",
+        ],
         "is for plugins that gatepost starts; this one is attached",
     );
     let source = source(reader, keys, false);
@@ -161,6 +169,7 @@ struct Options {
     workers: (usize, usize),
     exclusive: bool,
     process: Option<String>,
+    confine: Confinement,
 }
 
 impl Options {
@@ -182,11 +191,16 @@ impl Options {
             Some(item) => Some(reader.some_text(item)?.to_owned()),
             None => None,
         };
+        let confine = match keys.get("confine") {
+            Some(item) => confine::read(reader, item),
+            None => Some(Confinement::default()),
+        };
         Some(Options {
             env: env?,
             workers: workers?,
             exclusive,
             process,
+            confine: confine?,
         })
     }
 
@@ -197,6 +211,7 @@ impl Options {
             workers: self.workers,
             exclusive: self.exclusive,
             process: self.process,
+            confine: self.confine,
         }
     }
 }
@@ -310,15 +325,7 @@ fn plugin_dirs(reader: &mut Reader, keys: &mut Keys<'_>) -> Option<Vec<PathBuf>>
     let Some(item) = keys.get("plugin_dirs") else {
         return Some(vec![PathBuf::from("plugins")]);
     };
-    let dirs = reader.list(item)?;
-    let mut all_there = true;
-    for (dir, span) in &dirs {
-        if !Path::new(dir).is_dir() {
-            reader.mistake(span.clone(), format!("there is no folder `{dir}`"));
-            all_there = false;
-        }
-    }
-    all_there.then(|| dirs.into_iter().map(|(dir, _)| dir.into()).collect())
+    reader.folders(item)
 }
 
 fn check_plugin_file(reader: &mut Reader, span: Range<usize>, name: &str, dirs: &[PathBuf]) {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,6 +145,19 @@ impl Reader {
             texts.push((self.text(item)?, item.span()));
         }
         Some(texts)
+    }
+
+    /// Folders, all of which are there.
+    pub fn folders(&mut self, item: &Item<'_>) -> Option<Vec<PathBuf>> {
+        let folders = self.list(item)?;
+        let mut all_there = true;
+        for (folder, span) in &folders {
+            if !Path::new(folder).is_dir() {
+                self.mistake(span.clone(), format!("there is no folder `{folder}`"));
+                all_there = false;
+            }
+        }
+        all_there.then(|| folders.into_iter().map(|(it, _)| it.into()).collect())
     }
 
     pub fn table<'a>(&mut self, item: &'a Item<'a>) -> Option<Keys<'a>> {

@@ -535,14 +535,18 @@ proptest! {
 fn the_documentation_names_every_key() {
     let docs = include_str!("../../../docs/configuration.md");
     let shown = mistakes(
-        "zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[auth]\nzzzzzzzzzz = 1\n[tls]\nzzzzzzzzzz = 1\n[[tls.certificate]]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n[domain.\"example.org\"]\nzzzzzzzzzz = 1\n[outbox]\nzzzzzzzzzz = 1\n[quarantine]\nzzzzzzzzzz = 1\n",
+        "zzzzzzzzzz = 1\n[limits]\nzzzzzzzzzz = 1\n[auth]\nzzzzzzzzzz = 1\n[tls]\nzzzzzzzzzz = 1\n[[tls.certificate]]\nzzzzzzzzzz = 1\n[[listen]]\nzzzzzzzzzz = 1\n[domain.\"example.org\"]\nzzzzzzzzzz = 1\n[outbox]\nzzzzzzzzzz = 1\n[quarantine]\nzzzzzzzzzz = 1\n[[plugin]]\nname = \"x\"\nrun = [\"sh\"]\nconfine = { zzzzzzzzzz = 1 }\n",
     );
     let mut keys: Vec<&str> = shown
         .lines()
         .filter_map(|line| line.split_once("known here: "))
         .flat_map(|(_, keys)| keys.split(", "))
         .collect();
-    assert_eq!(keys.len(), 22 + 21 + 1 + 6 + 3 + 11 + 2 + 8 + 3, "{shown}");
+    assert_eq!(
+        keys.len(),
+        23 + 22 + 1 + 6 + 3 + 11 + 2 + 8 + 3 + 8,
+        "{shown}"
+    );
     keys.extend(plugin::CORE_KEYS);
     for key in keys {
         let row = format!("| `{key}` |");

@@ -16,6 +16,8 @@ pub struct Config {
     pub hostname: String,
     /// The domain of mail for an address literal of ours; `None`: such mail keeps its domain.
     pub localiphost: Option<String>,
+    /// The user that the daemon becomes where root starts it.
+    pub run_as: Option<String>,
     /// Where messages wait while they come in.
     pub spool_dir: PathBuf,
     /// The most bytes that the journal takes, in a folder of `spool_dir`; 0: there is none.
@@ -314,6 +316,8 @@ pub struct Limits {
     pub command_timeout: Duration,
     /// Waiting for the next block of a message.
     pub data_timeout: Duration,
+    /// Waiting for a client, whatever for, while connections are scarce.
+    pub stress_timeout: Duration,
     /// A whole session.
     pub session_timeout: Duration,
     /// Connections in all.
@@ -411,6 +415,8 @@ pub struct Program {
     pub exclusive: bool,
     /// A name that keeps plugins with the same command in processes of their own.
     pub process: Option<String>,
+    /// How it is held.
+    pub confine: super::Confinement,
 }
 
 /// What a program is to load for a plugin.

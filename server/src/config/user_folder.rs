@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use gatepost_protocol::{Address, Definition};
+use gatepost_protocol::{Address, Definition, Level};
 
 use super::mistakes::{Mistake, Mistakes};
 use super::origins::MaxSize;
 use super::reader::{Item, Reader};
 use super::source_text::SourceText;
 use super::{Config, FlatFiles, Scope, Stamp, core, parse_user};
+use crate::report;
 
 /// The file with settings as within `[user."…"]`.
 const SETTINGS: &str = "gatepost.toml";
@@ -217,11 +218,18 @@ pub fn read_user_folder(
     })
 }
 
-/// The lines of a flat file in a user's folder; none where there is no such file. Blocks for the file system.
+/// The lines of a flat file in a user's folder; none where there is no such file, and where it cannot be read, which the log has. Blocks for the file system.
 pub fn user_file(folder: &Path, name: &str) -> Vec<String> {
-    match name {
-        SETTINGS => Vec::new(),
-        _ => FlatFiles::new(folder.to_owned()).lines(name).to_vec(),
+    if name == SETTINGS {
+        return Vec::new();
+    }
+    match FlatFiles::new(folder.to_owned()).lines(name) {
+        Ok(lines) => lines.to_vec(),
+        Err(error) => {
+            let text = format_args!("left out: {error}");
+            report::line(Level::Warn, "", None, "flat_files", text);
+            Vec::new()
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::input::LineFault;
+use super::seat::Standing;
 use super::wire::{End, Stream, Wire};
 
 /// How long a client that we turned away gets to read why.
@@ -47,8 +48,8 @@ pub trait Protocol: Send {
     /// Answers a line that is none.
     fn fault(&mut self, output: &mut Vec<u8>, fault: LineFault) -> Next;
 
-    /// Whether the client is in the middle of something that it should be let finish when we stop.
-    fn is_busy(&self) -> bool;
+    /// What the client would lose if we ended it now. Where it is in the middle of something it is let finish when we stop.
+    fn standing(&self) -> Standing;
 
     /// The conversation is over: says why, if the client is to know, and clears up.
     fn finish(&mut self, output: &mut Vec<u8>, end: &End) -> impl Future<Output = ()> + Send;
@@ -63,6 +64,8 @@ pub async fn converse<S: Stream, P: Protocol>(wire: &mut Wire<S>, protocol: &mut
     protocol.finish(wire.output(), &end).await;
     match end {
         End::Gone(_) | End::Deaf => {}
+        // Somebody waits for the place, and there is no input that nobody read.
+        End::Crowded => wire.close(None).await,
         _ => wire.close((next == Next::Close).then_some(LINGER)).await,
     }
 }
@@ -74,7 +77,7 @@ async fn talk<S: Stream, P: Protocol>(wire: &mut Wire<S>, protocol: &mut P) -> R
         if wire.is_full() {
             wire.flush().await?;
         }
-        next = match wire.line(&mut line, protocol.is_busy()).await? {
+        next = match wire.line(&mut line, protocol.standing()).await? {
             Ok(()) => {
                 let line = line.trim_ascii_end();
                 let (name, argument) = match memchr::memchr(b' ', line) {

@@ -7,6 +7,7 @@ mod lmtp;
 mod mail;
 mod reply;
 pub mod sasl;
+mod seat;
 mod smtp;
 mod wire;
 
@@ -29,6 +30,7 @@ pub use lmtp::LMTP;
 #[doc(hidden)]
 pub use mail::parse;
 pub use mail::{Dialect, serve};
+pub use seat::{Seat, Standing};
 pub use smtp::SMTP;
 pub use wire::{End, Pace, Secured, Stop, Stream, Wire};
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::input::{Input, LineFault};
+use super::seat::{Seat, Standing};
 
 /// Anything to hold a conversation over.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -71,6 +73,8 @@ pub struct Stop {
     pub soon: CancellationToken,
     /// At once.
     pub now: CancellationToken,
+    /// This one alone, to make room for others.
+    pub seat: Arc<Seat>,
 }
 
 /// Why a conversation ends.
@@ -96,6 +100,8 @@ pub enum End {
     Insecure(io::Error),
     /// We are to stop.
     Stopped,
+    /// Others are to have its place.
+    Crowded,
 }
 
 /// A client's stream.
@@ -134,14 +140,14 @@ impl<S: Stream> Wire<S> {
         self.clock.milestone = time.map(|time| Instant::now() + time);
     }
 
-    /// Reads a line into `line`, without its CRLF. Replies are sent first, where no whole line is waiting. `busy` says that the client is in
-    /// the middle of something, which a stop lets it finish.
+    /// Reads a line into `line`, without its CRLF. Replies are sent first, where no whole line is waiting. Who is in the middle of something is let finish by a stop.
     pub async fn line(
         &mut self,
         line: &mut Vec<u8>,
-        busy: bool,
+        standing: Standing,
     ) -> Result<Result<(), LineFault>, End> {
-        let stop = if busy {
+        self.stop.seat.stand(standing);
+        let stop = if standing == Standing::Busy {
             &self.stop.now
         } else {
             &self.stop.soon
@@ -189,7 +195,9 @@ impl<S: Stream> Wire<S> {
         let stream = &mut self.stream;
         let read = |cx: &mut Context<'_>| Pin::new(&mut *stream).poll_read(cx, &mut buffer);
         if !self.input.finished {
-            let read = self.clock.wait(self.pace.data, &self.stop.now, read);
+            let read = self
+                .clock
+                .wait(self.pace.data, &self.stop.now, Some(&self.stop.seat), read);
             read.await.map_err(|end| match end {
                 End::Idle => End::Stalled,
                 end => end,
@@ -269,9 +277,12 @@ impl<S: Stream> Wire<S> {
         let mut handshake = pin!(self.stream.secure());
         let shaken = self
             .clock
-            .wait(self.pace.command, &self.stop.now, |cx| {
-                handshake.as_mut().poll(cx)
-            })
+            .wait(
+                self.pace.command,
+                &self.stop.now,
+                Some(&self.stop.seat),
+                |cx| handshake.as_mut().poll(cx),
+            )
             .await;
         shaken.map_err(|end| match end {
             End::Gone(Some(error)) => End::Insecure(error),
@@ -290,9 +301,9 @@ impl<S: Stream> Wire<S> {
     pub async fn has_input_within(&mut self, time: Duration) -> Result<bool, End> {
         let (input, stream) = (&mut self.input, &mut self.stream);
         if input.is_empty() && !input.finished {
-            let filled = self
-                .clock
-                .wait(time, &self.stop.soon, |cx| input.poll_fill(stream, cx));
+            let filled = self.clock.wait(time, &self.stop.soon, None, |cx| {
+                input.poll_fill(stream, cx)
+            });
             match filled.await {
                 Ok(()) | Err(End::Idle) => {}
                 Err(end) => return Err(end),
@@ -348,7 +359,12 @@ impl<S: Stream> Wire<S> {
             let write = |cx: &mut Context<'_>| Pin::new(&mut *stream).poll_write(cx, rest);
             let written = self
                 .clock
-                .wait(self.pace.command, &self.stop.now, write)
+                .wait(
+                    self.pace.command,
+                    &self.stop.now,
+                    Some(&self.stop.seat),
+                    write,
+                )
                 .await;
             let end = match written {
                 Ok(0) => End::Gone(None),
@@ -372,7 +388,12 @@ impl<S: Stream> Wire<S> {
             let flush = |cx: &mut Context<'_>| Pin::new(&mut *stream).poll_flush(cx);
             let flushed = self
                 .clock
-                .wait(self.pace.command, &self.stop.now, flush)
+                .wait(
+                    self.pace.command,
+                    &self.stop.now,
+                    Some(&self.stop.seat),
+                    flush,
+                )
                 .await;
             flushed.map_err(|end| match end {
                 End::Idle => End::Deaf,
@@ -428,7 +449,9 @@ impl<S: Stream> Wire<S> {
         let (input, stream) = (&mut self.input, &mut self.stream);
         if !input.finished {
             self.clock
-                .wait(self.pace.command, stop, |cx| input.poll_fill(stream, cx))
+                .wait(self.pace.command, stop, Some(&self.stop.seat), |cx| {
+                    input.poll_fill(stream, cx)
+                })
                 .await?;
         }
         if self.input.finished {
@@ -451,11 +474,12 @@ struct Clock {
 }
 
 impl Clock {
-    /// Waits for the work, at most so long.
+    /// Waits for the work, at most so long. `seat`: where it is the client that is waited for.
     async fn wait<T>(
         &mut self,
         at_most: Duration,
         stop: &CancellationToken,
+        seat: Option<&Seat>,
         mut work: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Result<T, End> {
         let mut stopped = pin!(stop.cancelled());
@@ -470,12 +494,19 @@ impl Clock {
         if let Some(milestone) = self.milestone {
             deadline = deadline.min(milestone);
         }
+        let mut waiting = None;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = work(cx) {
                 return Poll::Ready(done.map_err(|error| End::Gone(Some(error))));
             }
             if stopped.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(End::Stopped));
+            }
+            if let Some(seat) = seat {
+                waiting.get_or_insert_with(|| seat.wait(now));
+                if seat.poll_leave(cx).is_ready() {
+                    return Poll::Ready(Err(End::Crowded));
+                }
             }
             ready!(self.poll_alarm(deadline, cx));
             let end = if deadline == self.ends {

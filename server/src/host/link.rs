@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::capture::Lines;
+use super::confine::{self, Folder};
 use crate::config::Program;
 
 /// How long to wait for the last lines of a process that is gone: a child of its own may hold the other end.
@@ -92,13 +93,15 @@ impl Link {
     /// Starts a program with a channel on its descriptors 3 and 4. The error says what to do.
     pub(super) fn spawn(
         program: &Program,
+        folder: Option<&Folder>,
         scratch: TempDir,
         lines: &Arc<Lines>,
     ) -> Result<Link, String> {
         let failed = |error: io::Error| format!("cannot make its channel: {error}");
         let (their_source, our_sink) = io::pipe().map_err(failed)?;
         let (our_source, their_sink) = io::pipe().map_err(failed)?;
-        let mut child = command(program, their_source.into(), their_sink.into())
+        let command = confine::command(program, folder);
+        let mut child = with_channel(command, program, their_source.into(), their_sink.into())
             .spawn()
             .map_err(|error| not_started(&program.argv[0], &error))?;
         let source = pipe::Receiver::from_owned_fd(our_source.into()).map_err(failed)?;
@@ -122,10 +125,13 @@ impl Link {
     }
 }
 
-fn command(program: &Program, source: OwnedFd, sink: OwnedFd) -> tokio::process::Command {
-    let mut command = std::process::Command::new(&program.argv[0]);
+fn with_channel(
+    mut command: std::process::Command,
+    program: &Program,
+    source: OwnedFd,
+    sink: OwnedFd,
+) -> tokio::process::Command {
     command
-        .args(&program.argv[1..])
         .envs(&program.env)
         .env("GATEPOST_FD", "3,4")
         .stdin(Stdio::null())
@@ -252,7 +258,11 @@ fn how_it_ended(status: ExitStatus) -> String {
         (Some(code), _) => format!("it exited with status {code}"),
         (None, Some(number)) => {
             let name = Signal::try_from(number).map_or("unknown", Signal::as_str);
-            format!("it died of signal {number} ({name})")
+            let why = match name {
+                "SIGXCPU" => ": its CPU time is used up",
+                _ => "",
+            };
+            format!("it died of signal {number} ({name}){why}")
         }
         (None, None) => "it ended".to_owned(),
     }

@@ -6,6 +6,8 @@
 
 mod calls;
 mod capture;
+mod circuit;
+mod confine;
 mod declare;
 mod foreign;
 mod handshake;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use gatepost_protocol::Services;
 
+pub use confine::hold;
 pub use declare::Declared;
 pub use process::Process;
 pub use start::{Processes, StartError, Started};
@@ -66,6 +69,8 @@ pub struct Patience {
     pub term: Duration,
     /// Before a worker is replaced: at first, and at most.
     pub backoff: (Duration, Duration),
+    /// Before a hook that failed again and again is put to a process once more: at first, and at most.
+    pub pause: (Duration, Duration),
     /// For something to do, before a worker that is more than the least number is ended.
     pub idle: Duration,
     /// A worker that served so long is no reason to wait longer for the next one.
@@ -81,6 +86,7 @@ impl Default for Patience {
             frame: Duration::from_secs(10),
             term: Duration::from_secs(2),
             backoff: (Duration::from_millis(100), Duration::from_secs(30)),
+            pause: (Duration::from_secs(5), Duration::from_secs(60)),
             idle: Duration::from_secs(60),
             steady: Duration::from_secs(60),
         }

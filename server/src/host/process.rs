@@ -10,12 +10,14 @@ use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Answers, Call, Host, Then, Wants};
 use gatepost_protocol::wire::InitPlugin;
 use gatepost_protocol::{Hook, Outcome};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Core;
+use super::circuit::Circuits;
+use super::confine::Folder;
 use super::declare::Declared;
 use super::span::span;
 use super::stats::{Counts, Stats, count};
@@ -55,11 +57,14 @@ pub struct Process {
     /// as long as there may be more.
     pub(super) forks: AtomicBool,
     pub(super) core: Core,
+    /// Its own folder, where it is held and needs one.
+    pub(super) folder: OnceCell<Folder>,
     pub(super) pool: Mutex<Pool>,
     /// A request was done with, or a worker came or went.
     pub(super) changed: Arc<Notify>,
     waiting: AtomicUsize,
     pub(super) stats: Arc<Stats>,
+    circuits: Circuits,
     /// What it has to be told of the log.
     pub(super) following: Arc<Following>,
     pub(super) closing: CancellationToken,
@@ -124,10 +129,12 @@ impl Process {
                 .map(|plugin| plugin.name.as_str().into())
                 .collect(),
             init,
+            circuits: Circuits::new(core.patience.pause),
             declared: OnceLock::new(),
             origin: tokio::sync::Mutex::default(),
             forks: AtomicBool::new(false),
             core,
+            folder: OnceCell::new(),
             pool: Mutex::default(),
             changed: Arc::default(),
             waiting: AtomicUsize::new(0),
@@ -185,6 +192,21 @@ impl Process {
                 then: None,
             }
         };
+        let leave = match self.circuits.enter(call.hook) {
+            Ok(leave) => leave,
+            Err(why) => {
+                count(&self.stats.unasked);
+                report::count(Limit::PluginCircuit);
+                return not_asked(&why);
+            }
+        };
+        let failed = |why: &str| {
+            // What ends with the daemon, or with a reload, failed for no fault of its own.
+            if !self.closing.is_cancelled() {
+                let (hook, name, stats) = (call.hook, &self.name, &self.stats);
+                self.circuits.failed(hook, &leave, why, name, stats);
+            }
+        };
         let deadline = began + call.deadline;
         let arrival = self.arrive(&call.session.id);
         let placed = self.place(call, deadline).await;
@@ -192,14 +214,26 @@ impl Process {
         self.tell_lines();
         let (worker, permit, resumed) = match placed {
             Ok(placed) => placed,
-            Err(why) => return not_asked(&why),
+            Err(why) => {
+                // Who waited for a worker that others keep busy waited as long as for a silent one.
+                if Instant::now() >= deadline {
+                    failed(&why);
+                }
+                return not_asked(&why);
+            }
         };
         // Without `segments` one is asked at a time; whoever asked comes back for the rest.
         let most = if worker.segments() { plugins.len() } else { 1 };
         let Some(segment) = self.names(plugins.iter().take(most)) else {
             return not_asked("its process does not hold it");
         };
-        let then = then.filter(|_| worker.goes_on());
+        // A request for two hooks fails as a whole: where one of them failed lately, each is asked by itself.
+        let is_sound = |then: &&Then<'_>| {
+            [call.hook, then.hook]
+                .iter()
+                .all(|hook| self.circuits.is_sound(*hook))
+        };
+        let then = then.filter(|_| worker.goes_on()).filter(is_sound);
         let then = then.and_then(|then| Some((then, self.names(then.plugins.iter())?)));
         let both = then.as_ref().map(|(then, _)| {
             let mut both = wants.clone();
@@ -212,7 +246,7 @@ impl Process {
             then,
         };
         let then_hook = request.then.as_ref().map(|(then, _)| then.hook);
-        let failed = |text: String| {
+        let fail = |text: String| {
             let Some(then) = then_hook else {
                 return Answers {
                     here: vec![Outcome::error(text)],
@@ -229,9 +263,22 @@ impl Process {
         };
         match worker.ask(request, call, deadline, resumed, permit) {
             Ok(asking) => match asking.answers(call).await {
-                Ok(answers) => answers,
-                Err(Missing::Gone(why)) => failed(no_answer(&why)),
-                Err(Missing::Late(within)) => failed(format!("no answer within {}", span(within))),
+                Ok(answers) => {
+                    self.circuits.answered(call.hook, &self.name);
+                    answers
+                }
+                Err(Missing::Gone(why)) => {
+                    // However many it had, it died once.
+                    if worker.mourn() {
+                        failed(&why);
+                    }
+                    fail(no_answer(&why))
+                }
+                Err(Missing::Late(within)) => {
+                    let why = format!("no answer within {}", span(within));
+                    failed(&why);
+                    fail(why)
+                }
             },
             Err(why) => not_asked(&why),
         }

@@ -46,6 +46,10 @@ counters! {
     restarts "restarts",
     /// Results that came late, twice, or for no request.
     late "stray results",
+    /// Times that its circuit breaker opened.
+    openings "circuit openings",
+    /// Hooks that were not put to it, since the breaker was open.
+    unasked "hooks while open",
     /// Events that it did not take in time.
     dropped_events "dropped events",
 }

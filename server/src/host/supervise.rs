@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::calls::Calls;
 use super::capture::Lines;
+use super::confine::Folder;
 use super::declare;
 use super::handshake::{Handshake, Refusal};
 use super::link::{Child, Link, Reader};
@@ -66,7 +67,7 @@ impl Process {
             Next::Forked(stream) => stream,
         };
         let number = number(index);
-        let scratch = self.scratch(number).map_err(LaunchError::Failed)?;
+        let scratch = self.scratch(number).await.map_err(LaunchError::Failed)?;
         let scratch_dir = Some(scratch.path().to_owned());
         let link = Link::forked(stream, scratch);
         let lines = Arc::new(Lines::new(self.name.clone(), self.following.clone()));
@@ -80,10 +81,10 @@ impl Process {
         let mut scratch_dir = None;
         let link = match &self.target {
             Target::Attach(path) => Link::attach(path).await,
-            Target::Run(program) => match self.scratch(number) {
+            Target::Run(program) => match self.scratch(number).await {
                 Ok(scratch) => {
                     scratch_dir = Some(scratch.path().to_owned());
-                    Link::spawn(program, scratch, &lines)
+                    Link::spawn(program, self.folder.get(), scratch, &lines)
                 }
                 Err(error) => Err(error),
             },
@@ -138,21 +139,33 @@ impl Process {
         }
     }
 
-    /// What plugins keep there is of the mail, so that only the daemon's user may enter it.
-    fn scratch(&self, number: u32) -> Result<TempDir, String> {
-        let parent = self.core.spool_dir.join("plugins");
+    /// What plugins keep there is of the mail, so that only the daemon's user may enter it, or the plugin's own.
+    async fn scratch(&self, number: u32) -> Result<TempDir, String> {
+        let shared = self.core.spool_dir.join("plugins");
         let name = self.name.replace(['/', '\0'], "-");
-        std::fs::create_dir_all(&parent)
+        let folder = match &self.target {
+            Target::Run(program) if program.confine.has_folder() => {
+                let make = async || Folder::make(&program.confine, &shared, &name);
+                Some(self.folder.get_or_try_init(make).await?)
+            }
+            _ => None,
+        };
+        let parent = folder.map_or(&*shared, Folder::path);
+        let scratch = std::fs::create_dir_all(parent)
             .and_then(|()| {
                 tempfile::Builder::new()
                     .prefix(&format!("{name}.{number}."))
                     .permissions(std::fs::Permissions::from_mode(0o700))
-                    .tempdir_in(&parent)
+                    .tempdir_in(parent)
             })
             .map_err(|error| {
                 let parent = parent.display();
                 format!("its scratch folder cannot be made in {parent}: {error}; create that folder, or set `spool_dir`")
-            })
+            })?;
+        if let Some(folder) = folder {
+            folder.give(scratch.path())?;
+        }
+        Ok(scratch)
     }
 
     /// What a process is called in errors: what was typed to start it.

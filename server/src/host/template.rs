@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
+use super::confine::Folder;
 use super::process::Process;
 use super::supervise::{Ending, LaunchError, Launched};
 use super::worker::Worker;
@@ -42,14 +43,20 @@ pub(super) enum Next {
 }
 
 impl Template {
-    fn of(worker: &Arc<Worker>) -> Result<Template, String> {
+    /// `of` has its folder already, where it has one of its own.
+    fn of(worker: &Arc<Worker>, of: Option<&Folder>) -> Result<Template, String> {
         let failed = |error| format!("cannot make a socket for its workers: {error}");
         // Not in the spool, whose path may be longer than a socket's can be.
         let folder = tempfile::Builder::new()
             .prefix("gatepost-")
             .tempdir()
             .map_err(failed)?;
-        let listener = UnixListener::bind(folder.path().join("fork")).map_err(failed)?;
+        let socket = folder.path().join("fork");
+        let listener = UnixListener::bind(&socket).map_err(failed)?;
+        if let Some(of) = of {
+            of.give(&socket)?;
+            of.give(folder.path())?;
+        }
         Ok(Template {
             worker: Arc::downgrade(worker),
             listener,
@@ -96,7 +103,7 @@ impl Process {
 
     /// Makes a worker that is ready the one that others are forked from.
     async fn keep(&self, launched: Launched) -> Result<Template, LaunchError> {
-        match Template::of(&launched.worker) {
+        match Template::of(&launched.worker, self.folder.get()) {
             Ok(template) => {
                 if let Some(me) = self.me.upgrade() {
                     self.tasks.spawn(me.look_after(launched));

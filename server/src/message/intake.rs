@@ -27,6 +27,8 @@ pub struct Intake {
     blocks: Vec<Bytes>,
     file: Option<SpoolFile>,
     size: u64,
+    /// It would be kept in memory, had other messages not taken that up.
+    lacked_memory: bool,
     store: Store,
 }
 
@@ -42,10 +44,9 @@ enum Store {
 
 impl Intake {
     pub(super) fn new(spool: Arc<Spool>) -> Intake {
-        let block = spool
-            .memory
-            .charged(block::FIRST)
-            .unwrap_or_else(|| spool.memory.uncharged(block::FIRST));
+        let block = spool.memory.charged(block::FIRST);
+        let lacked_memory = block.is_none() && spool.memory_per_message() > 0;
+        let block = block.unwrap_or_else(|| spool.memory.uncharged(block::FIRST));
         Intake {
             spool,
             block: Some(block),
@@ -55,6 +56,7 @@ impl Intake {
             blocks: Vec::new(),
             file: None,
             size: 0,
+            lacked_memory,
             store: Store::Keep,
         }
     }
@@ -130,6 +132,11 @@ impl Intake {
         self.size
     }
 
+    /// Whether it goes to disk only since other messages take up the memory that there is for all of them.
+    pub fn lacked_memory(&self) -> bool {
+        self.lacked_memory
+    }
+
     /// Throws away what came so far, and what is to come.
     pub fn discard(&mut self) {
         self.store = Store::Discard;
@@ -165,6 +172,7 @@ impl Intake {
                 && self.block.as_ref().is_some_and(Block::is_charged)
                 && self.size < self.spool.memory_per_message();
             let next = fits.then(|| self.spool.memory.charged(block::NEXT));
+            self.lacked_memory |= matches!(next, Some(None));
             match next.flatten() {
                 Some(next) => {
                     if let Some(full) = self.block.replace(next) {

@@ -158,6 +158,7 @@ pub(crate) mod tests {
         Config {
             hostname: "mx.example.org".to_owned(),
             localiphost: None,
+            run_as: None,
             spool_dir: dir.to_owned(),
             journal: 0,
             state: dir.join("state"),

@@ -2,6 +2,7 @@
 //!
 //! What is withheld until somebody releases it lies beside that ([`store`]). All of it is on disk before the client is told 250 ([`folder`]), and goes to the same plugins as what clients bring ([`delivery`]) until somebody takes it, or it is too old.
 
+mod clock;
 mod delivery;
 mod envelope;
 pub mod folder;
@@ -28,6 +29,7 @@ use tokio::sync::Notify;
 use crate::config::{Config, OutboxConfig};
 pub use crate::message::dsn::Action;
 use crate::report;
+use clock::Clock;
 use envelope::{Client, millis_of, recipients_of};
 pub use envelope::{Envelope, Kind, Millis, Recipient, Withheld, millis, time};
 use folder::{Draft, Folder, Id, blocking};
@@ -49,6 +51,7 @@ pub struct Outbox {
     schedule: Arc<Schedule>,
     store: Arc<Store>,
     rate: Rate,
+    clock: Clock,
     /// Something was added, here or to the store.
     added: Arc<Notify>,
 }
@@ -114,6 +117,7 @@ impl Outbox {
             schedule: Arc::new(Schedule::new(bounds)),
             store: Arc::new(store),
             rate: Rate::new(&config.outbox),
+            clock: Clock::new(),
             folder,
             added,
         };
@@ -219,6 +223,11 @@ impl Outbox {
         let spread = RandomState::new().hash_one(attempts) % 401;
         // Within u32: below 1201.
         wait.min(self.config.retry_max) * (800 + spread as u32) / 1000
+    }
+
+    /// No message is due later than that, unless the clock was set back since.
+    fn latest_due(&self, now: Millis) -> Millis {
+        now.saturating_add(millis_of(self.config.retry_max).saturating_mul(2))
     }
 
     /// When a message is due after so many attempts. One is made in time for what else is to happen: that its sender is told of the delay, and that it is given up.

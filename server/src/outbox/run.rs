@@ -30,6 +30,7 @@ impl Outbox {
     ) {
         let mut deliveries = JoinSet::new();
         while !stop.is_cancelled() {
+            self.schedule.bring_forward(self.latest_due(now()));
             while deliveries.len() < PARALLEL
                 && let Some(id) = self.schedule.take_due(now())
             {
@@ -53,6 +54,23 @@ impl Outbox {
         while deliveries.join_next().await.is_some() {}
     }
 
+    /// Takes in what another daemon changed in the folder, and delivers what is due.
+    pub async fn read_again(self: &Arc<Outbox>) {
+        let outbox = Arc::clone(self);
+        self.tell_error(blocking(move || outbox.reread()).await);
+        self.added.notify_one();
+    }
+
+    fn tell_error(&self, read: io::Result<()>) {
+        if let Err(error) = read {
+            self.log(
+                Level::Error,
+                "",
+                format_args!("{}: {error}", self.folder.path().display()),
+            );
+        }
+    }
+
     /// Looks whether the command line changed something.
     async fn look(self: &Arc<Outbox>) {
         let outbox = Arc::clone(self);
@@ -60,13 +78,7 @@ impl Outbox {
             true => outbox.reread(),
             false => Ok(()),
         });
-        if let Err(error) = read.await {
-            self.log(
-                Level::Error,
-                "",
-                format_args!("{}: {error}", self.folder.path().display()),
-            );
-        }
+        self.tell_error(read.await);
     }
 
     /// Makes an attempt for a message that was taken from the schedule.
@@ -82,8 +94,11 @@ impl Outbox {
         };
         if let Some(unsaved) = self.schedule.recall(&id) {
             claim.envelope = unsaved;
-        } else if claim.envelope.due > now() {
-            return self.schedule.put_back(&id, claim.envelope.due);
+        } else {
+            let (now, due) = (now(), claim.envelope.due);
+            if now < due && due <= self.latest_due(now) {
+                return self.schedule.put_back(&id, due);
+            }
         }
         let message = claim.message();
         let attempted = match self.attempt(&chain, &claim, &message).await {
@@ -166,7 +181,8 @@ impl Outbox {
         let expires = envelope.after(self.config.max_age);
         let late = envelope.after(self.config.notify_delay);
         let now = now();
-        if now >= expires {
+        let is_believed = self.clock.is_believed();
+        if now >= expires && is_believed {
             failed.append(&mut later);
         }
         if !failed.is_empty()
@@ -177,7 +193,7 @@ impl Outbox {
             later.append(&mut failed);
         }
         let mut delay_told = envelope.delay_told;
-        if !delay_told && now >= late {
+        if !delay_told && now >= late && is_believed {
             let action = Action::Delayed(time(expires));
             let delays = later.iter().map(|(_, said)| News {
                 action,
@@ -206,6 +222,9 @@ impl Outbox {
         Envelope {
             attempts,
             due,
+            // Where the clock was ahead when it came, it would never be old enough.
+            arrived: envelope.arrived.min(now),
+            released: envelope.released.map(|released| released.min(now)),
             reason: reason.unwrap_or_default(),
             delay_told,
             recipients: later.into_iter().map(|(recipient, _)| recipient).collect(),

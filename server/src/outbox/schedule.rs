@@ -111,6 +111,20 @@ impl Schedule {
         Some(id)
     }
 
+    /// What is due later than `latest` is due then: the clock was ahead when that was said.
+    pub fn bring_forward(&self, latest: Millis) {
+        let mut inside = self.inside();
+        while let Some((due, id)) = inside.waiting.last().cloned()
+            && due > latest
+        {
+            inside.waiting.pop_last();
+            if let Some(entry) = inside.entries.get_mut(&id) {
+                entry.due = Some(latest);
+                inside.waiting.insert((latest, id));
+            }
+        }
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.inside().entries.is_empty()

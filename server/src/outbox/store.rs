@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
+use super::clock::Clock;
 use super::envelope::{Envelope, Millis, Withheld, millis, millis_of, recipients_of};
 use super::folder::{Claim, Claimed, Folder, blocking};
 use super::schedule::{Bounds, Schedule};
@@ -54,6 +55,7 @@ pub struct Why<'a> {
 /// The withheld messages of a daemon.
 pub struct Store {
     keep: Duration,
+    clock: Clock,
     folder: Folder,
     pub(super) schedule: Arc<Schedule>,
     /// Told of what is added: the outbox looks whether the command line released something while there is something to release.
@@ -74,6 +76,7 @@ impl Store {
     pub(super) fn new(config: &QuarantineConfig, folder: Folder, added: Arc<Notify>) -> Store {
         Store {
             keep: config.keep,
+            clock: Clock::new(),
             folder,
             schedule: Arc::new(Schedule::new(Bounds {
                 table: "quarantine",
@@ -137,7 +140,11 @@ impl Store {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = looks.tick() => self.expire(millis(SystemTime::now())).await,
+                _ = looks.tick() => {
+                    if self.clock.is_believed() {
+                        self.expire(millis(SystemTime::now())).await;
+                    }
+                }
             }
         }
     }

@@ -38,6 +38,8 @@ limits! {
     HelloTimeout "hello_timeout",
     /// Waiting for a command.
     CommandTimeout "command_timeout",
+    /// Waiting for a client while connections are scarce.
+    StressTimeout "stress_timeout",
     /// Waiting for the client to read its replies.
     UnreadReplies "unread_replies",
     /// A whole session.
@@ -64,6 +66,8 @@ limits! {
     DataRate "min_data_rate",
     /// A message, as declared or as sent.
     Size "max_size",
+    /// What all messages together take in memory.
+    MessageMemory "memory_for_messages",
     /// A line of a message.
     DataLine "max_data_line",
     /// A header block.
@@ -78,6 +82,8 @@ limits! {
     Quarantine "quarantine",
     /// Requests that wait for a plugin process.
     PluginRequests "plugin_requests",
+    /// Hooks while a circuit breaker is open.
+    PluginCircuit "plugin_circuit",
     /// Events that wait for a plugin process.
     PluginEvents "plugin_events",
     /// Log lines that wait for standard error.

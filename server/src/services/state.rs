@@ -33,7 +33,8 @@ trait Store: Sized {
     fn open(path: &std::path::Path) -> Result<Self, ServiceError>;
     fn get(&mut self, key: &str, now: i64) -> Result<Option<Vec<u8>>, ServiceError>;
     fn set(&mut self, key: &str, value: &[u8], expiry: Option<i64>) -> Result<(), ServiceError>;
-    /// Adds to a counter, which begins at 0. The expiry counts where the counter begins: a window is not stretched by what falls into it.
+    /// Adds to a counter, which begins at 0. The expiry counts where the counter begins: a window is not stretched by what falls into it. One that is later than what is given now began
+    /// under a clock that was ahead, and would hold too long.
     fn add(
         &mut self,
         key: &str,
@@ -164,6 +165,11 @@ fn counter(key: &str, value: &[u8]) -> Result<i64, ServiceError> {
         .ok_or_else(|| not_a_counter(key))
 }
 
+/// When a counter's window ends that began with one expiry and is given another.
+fn sooner(begun: Option<i64>, given: Option<i64>) -> Option<i64> {
+    begun.map(|begun| given.map_or(begun, |given| begun.min(given)))
+}
+
 fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     milliseconds(since.unwrap_or_default())
@@ -206,6 +212,10 @@ mod tests {
             i64::MIN,
             "no wrap around"
         );
+
+        assert_eq!(store.add("ahead", 1, 9000, Some(9100)).unwrap(), 1);
+        assert_eq!(store.add("ahead", 1, 0, Some(100)).unwrap(), 2);
+        assert_eq!(store.get("ahead", 100).unwrap(), None, "set back");
 
         store.set("text", b"no number", None).unwrap();
         let error = store.add("text", 1, 0, None).unwrap_err();

@@ -27,6 +27,7 @@ const MODES: &[&str] = &[
     "prints-to-stdout",
     // At a bad recipient.
     "dies-in-hook",
+    "dies-at-the-sixth",
     "leaves-a-child",
     "gives-up",
     "garbage",
@@ -217,6 +218,7 @@ impl Channel {
         let mut good = result(hook, Verdict::Declined);
         match mode {
             "dies-in-hook" => exit(3),
+            "dies-at-the-sixth" if hook.id == Some(6) => exit(3),
             "leaves-a-child" => {
                 // It holds the channel's descriptors, and ignores what a parent's death would tell it.
                 let child = ["-c", "trap '' TERM; sleep 600; :", "left-by-misbehave"];

@@ -199,7 +199,7 @@ pub fn module_file(module: &str) -> String {
 fn tried(it: &Translated, files: &FlatFiles) -> Vec<String> {
     let mut lists: Vec<(&str, Vec<String>)> = Vec::new();
     for (key, file) in it.files {
-        let lines = files.lines(file);
+        let lines = files.lines(file).unwrap_or_default();
         match lists.iter_mut().find(|(other, _)| other == key) {
             Some((_, list)) => list.extend(lines.iter().cloned()),
             None => lists.push((key, lines.to_vec())),

@@ -129,7 +129,7 @@ fn tls_files(site: &Site, arguments: &[String]) -> [String; 3] {
 
 impl Files<'_> {
     fn first(&self, name: &str) -> Option<String> {
-        self.files.lines(name).first().cloned()
+        self.files.lines(name).ok()?.first().cloned()
     }
 
     /// A file's number, which must be more than 0 to count.

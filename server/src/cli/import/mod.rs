@@ -113,7 +113,7 @@ fn find(request: &Request) -> Result<(Site, Vec<PathBuf>), String> {
         plugin_dirs.push(whole(dir)?);
     }
     if plugin_dirs.is_empty() {
-        let listed = FlatFiles::new(config.clone()).lines("plugin_dirs");
+        let listed = FlatFiles::new(config.clone()).lines("plugin_dirs")?;
         plugin_dirs = listed.iter().map(|dir| home.join(dir)).collect();
     }
     if plugin_dirs.is_empty() {

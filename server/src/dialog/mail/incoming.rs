@@ -239,6 +239,9 @@ impl Mail {
         if let Some(refusal) = self.refusal(&mut incoming) {
             return Err(refusal);
         }
+        if incoming.intake.lacked_memory() {
+            self.exceeded(Limit::MessageMemory);
+        }
         match incoming.intake.finish().await {
             Ok(message) => Ok(message),
             Err(error) => Err(Refusal::Reply(self.no_storage(&error))),

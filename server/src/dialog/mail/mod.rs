@@ -32,7 +32,7 @@ use std::sync::Arc;
 use gatepost_protocol::{Args, Connection, Hook, Level, Message, Session, Transaction, Verdict};
 
 use super::reply::{self, Usual};
-use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Stop, Stream, Wire};
+use super::{Client, End, LineFault, Next, Pace, Protocol, Shared, Standing, Stop, Stream, Wire};
 use crate::chain::{Decision, Upcoming, Visit};
 use crate::config::Listen;
 use crate::report::{self, Limit};
@@ -445,8 +445,15 @@ impl Protocol for Mail {
         next
     }
 
-    fn is_busy(&self) -> bool {
-        self.visit.session.transaction.number > 0
+    fn standing(&self) -> Standing {
+        let session = &self.visit.session;
+        if session.transaction.number > 0 {
+            Standing::Busy
+        } else if self.transactions > 0 || session.connection.authenticated.is_some() {
+            Standing::Served
+        } else {
+            Standing::New
+        }
     }
 
     async fn finish(&mut self, output: &mut Vec<u8>, end: &End) {
@@ -477,6 +484,10 @@ impl Protocol for Mail {
                 Some("421 4.3.2 The server is stopping; come again"),
                 "the server is stopping",
             ),
+            End::Crowded => (
+                Some("421 4.3.2 Too many connections for one that is silent; try again later"),
+                "silent while there were too many connections",
+            ),
         };
         let exceeded = match end {
             End::Idle => Some(Limit::CommandTimeout),
@@ -484,6 +495,7 @@ impl Protocol for Mail {
             End::TooLong => Some(Limit::SessionTimeout),
             End::Late => Some(Limit::HelloTimeout),
             End::Slow => Some(Limit::DataRate),
+            End::Crowded => Some(Limit::StressTimeout),
             End::Deaf => Some(Limit::UnreadReplies),
             End::Insecure(error) if error.kind() == io::ErrorKind::TimedOut => {
                 Some(Limit::TlsHandshake)
@@ -502,7 +514,7 @@ impl Protocol for Mail {
         self.ask(Hook::Disconnect, &Args::None, None).await;
         self.end_records();
         match end {
-            End::Late | End::Slow => self.log_cut_off(why),
+            End::Late | End::Slow | End::Crowded => self.log_cut_off(why),
             End::Gone(Some(error)) => self.log(
                 Level::Debug,
                 Some(Hook::Disconnect),

@@ -31,6 +31,7 @@ async fn a_worker_that_is_not_needed_any_more_is_ended() {
         workers: (1, 3),
         exclusive: false,
         process: None,
+        confine: Default::default(),
     });
     let mut core = core(Arc::new(Desk::default()));
     core.spool_dir = folder.path().to_owned();

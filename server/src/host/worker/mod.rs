@@ -73,6 +73,8 @@ struct State {
     /// Why it takes no more requests.
     ended: Option<Arc<str>>,
     missed: u32,
+    /// Somebody has counted its death as a failure.
+    mourned: bool,
     told_stray: bool,
 }
 
@@ -285,6 +287,11 @@ impl Worker {
             self.state().condemned.get_or_insert(end);
             self.attention.notify_one();
         }
+    }
+
+    /// Counts its death as a failure; whether nobody has done so before.
+    pub(super) fn mourn(&self) -> bool {
+        !std::mem::replace(&mut self.state().mourned, true)
     }
 
     /// Says that no more hooks will come.

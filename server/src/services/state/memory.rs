@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gatepost_protocol::ServiceError;
 
-use super::{Store, counter};
+use super::{Store, counter, sooner};
 
 /// Keys to values with their expiry.
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl Store for Memory {
     ) -> Result<i64, ServiceError> {
         let found = self.0.get(key).filter(|(_, expiry)| lives(*expiry, now));
         let (old, expiry) = match found {
-            Some((value, expiry)) => (counter(key, value)?, *expiry),
+            Some((value, begun)) => (counter(key, value)?, sooner(*begun, expiry)),
             None => (0, expiry),
         };
         let sum = old.saturating_add(add);

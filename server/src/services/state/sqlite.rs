@@ -9,7 +9,7 @@ use std::time::Duration;
 use gatepost_protocol::ServiceError;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-use super::{Store, counter};
+use super::{Store, counter, sooner};
 
 /// How long to wait for another process that has the file, such as the daemon we are replacing.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -88,7 +88,7 @@ impl Store for Sqlite {
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(failed)?;
         let (old, expiry) = match read(&transaction, key, now).map_err(failed)? {
-            Some((value, expiry)) => (counter(key, &value)?, expiry),
+            Some((value, begun)) => (counter(key, &value)?, sooner(begun, expiry)),
             None => (0, expiry),
         };
         let sum = old.saturating_add(add);
