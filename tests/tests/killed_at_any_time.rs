@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gatepost::cli::transcript::files;
+use gatepost_tests::processes::{Dice, descendants, number_from};
 use gatepost_tests::server::Server;
 use gatepost_tests::smtp::Client;
 use gatepost_tests::wait::until;
@@ -75,18 +76,6 @@ server = "127.0.0.1"
 port = PORT
 "#;
 
-/// Random numbers that a seed determines (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
 /// What a client did until the daemon was gone.
 struct Sent {
     acknowledged: Vec<String>,
@@ -145,35 +134,6 @@ fn client(server: std::net::SocketAddr, name: &str, is_over: &AtomicBool) -> Sen
     sent
 }
 
-/// The processes that a process started, and those that these did, with their command lines.
-fn descendants(pid: Pid) -> Vec<(Pid, String)> {
-    let processes = std::fs::read_dir("/proc")
-        .expect("there is /proc")
-        .flatten();
-    let parents: Vec<(i32, i32)> = processes
-        .filter_map(|process| {
-            let pid = process.file_name().to_string_lossy().parse().ok()?;
-            let status = std::fs::read_to_string(process.path().join("status")).ok()?;
-            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-            Some((pid, parent.trim().parse().ok()?))
-        })
-        .collect();
-    let mut found = vec![pid.as_raw()];
-    let mut at = 0;
-    while at < found.len() {
-        let children = parents.iter().filter(|(_, parent)| *parent == found[at]);
-        let children: Vec<i32> = children.map(|(pid, _)| *pid).collect();
-        found.extend(children);
-        at += 1;
-    }
-    let command = |pid: &i32| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        (Pid::from_raw(*pid), command)
-    };
-    found[1..].iter().map(command).collect()
-}
-
 /// How often each message is in a mailbox; empties it.
 fn taken(mailbox: &Path) -> BTreeMap<String, usize> {
     let mut times = BTreeMap::new();
@@ -190,15 +150,6 @@ fn taken(mailbox: &Path) -> BTreeMap<String, usize> {
         std::fs::remove_file(&file).expect("it can be removed");
     }
     times
-}
-
-fn number_from(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(number) => number
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is no number")),
-        Err(_) => default,
-    }
 }
 
 #[test]
