@@ -239,3 +239,60 @@ fn what_was_acknowledged_is_there_once_and_a_plugins_death_costs_nobody_anything
         "there was hardly any load: {messages} messages"
     );
 }
+
+/// A plugin process that is busy does not see that its daemon is gone: the next start ends it, and removes what it kept.
+#[test]
+fn what_a_killed_daemon_left_ends_with_the_next_start() {
+    let head = r#"
+[files]
+"busy.py" = '''
+import gatepost, os, pathlib, time
+
+@gatepost.hook("rcpt")
+def rcpt(session):
+    pathlib.Path("$DIR/new").write_text(str(os.getpid()))
+    os.rename("$DIR/new", "$DIR/busy")
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        pass
+
+gatepost.run()
+'''
+[[plugin]]
+name = "busy"
+run = ["python3", "$DIR/busy.py"]
+env = { PYTHONPATH = "$ROOT/sdk-python/src" }
+timeout = "1h"
+"#;
+    let mut server = Server::start(head);
+    let mut client = Client::greet(server.address());
+    client.ask("MAIL FROM:<alice@client.example>", "250");
+    client.send(b"RCPT TO:<bob@example.org>\r\n");
+    let pid = until("a busy plugin", || {
+        std::fs::read_to_string(server.dir().join("busy")).ok()
+    });
+    kill(server.pid(), Signal::SIGKILL).expect("the daemon is there");
+    let scratch = server.stage().spool.join("plugins");
+    let folders = || -> Vec<_> {
+        let folders = std::fs::read_dir(&scratch).expect("there is the folder");
+        folders
+            .map(|folder| folder.expect("it can be read").file_name())
+            .collect()
+    };
+    let left = folders();
+    assert_eq!(left.len(), 1, "{left:?}");
+    server.start_again(head);
+    until("the end of the busy plugin", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        // Whoever inherits it may not have looked at it yet.
+        stat.map_or(Some(()), |stat| stat.contains(") Z ").then_some(()))
+    });
+    let now = folders();
+    assert!(
+        left.iter().all(|folder| !now.contains(folder)),
+        "{left:?}, {now:?}"
+    );
+    server.wait_for_log("what was ended", |line| {
+        line.contains(&format!("ended process {pid} (")) && line.contains("busy.py), which")
+    });
+}

@@ -9,6 +9,7 @@ mod distinctions;
 mod explain;
 mod handover;
 mod import;
+mod leftovers;
 mod origins;
 mod outbox;
 mod plugin_test;

@@ -19,7 +19,7 @@ use super::assemble::{self, Assembled, Failure, Generation};
 use super::handover::Predecessor;
 use super::reload::{Daemon, Kept};
 use super::service_manager::{self, State};
-use super::{FAILED, MISTAKE, TAKE_OVER, THREAD_KEPT, privileges};
+use super::{FAILED, MISTAKE, TAKE_OVER, THREAD_KEPT, leftovers, privileges};
 use crate::config::Config;
 use crate::listen::{Inherited, Listeners};
 use crate::message::Spool;
@@ -110,7 +110,12 @@ fn prepare(path: Option<&Path>, sockets: &mut Inherited) -> Result<(Assembled, P
         bound.map_err(|error| (FAILED, error.to_string()))?;
     }
     privileges::drop(&config).map_err(|why| (MISTAKE, why))?;
+    let ended = leftovers::clear(&config.spool_dir);
     let assembled = assemble::start_all(config)?;
+    for process in ended {
+        let text = format_args!("ended process {process}, which a daemon that was killed has left");
+        report::line(Level::Notice, "", None, LOGGED_AS, text);
+    }
     if geteuid().is_root() {
         let text = format_args!("this runs as root, plugins and all: set `run_as`");
         report::line(Level::Warn, "", None, LOGGED_AS, text);
