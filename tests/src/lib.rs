@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod fuzz;
 pub mod limits;
 pub mod mixed;
+pub mod model;
 pub mod nodemailer;
 pub mod postfix;
 pub mod processes;

@@ -78,8 +78,11 @@ impl Mistake {
     ) -> Mistake {
         let Location { file, line, column } = source.location(span.start);
         let text = source.line_at(span.start).to_owned();
-        let room = (text.chars().count() + 1).saturating_sub(column).max(1);
-        let width = source.slice(span.clone()).chars().count().clamp(1, room);
+        // What is meant can be the line's end, which has two characters where it is CRLF.
+        let end = text.chars().count() + 1;
+        let column = column.min(end);
+        let width = source.slice(span.clone()).chars().count();
+        let width = width.clamp(1, (end - column).max(1));
         let place = Place {
             line,
             column,

@@ -38,6 +38,11 @@ pub use confine::hold;
 pub use declare::Declared;
 pub use mark::{DAEMON, scratch_in, scratch_of};
 pub use process::Process;
+/// For the fuzz targets (`tests/src/fuzz`); no interface to build on.
+#[doc(hidden)]
+pub use request::hook_message;
+#[doc(hidden)]
+pub use results::judged;
 pub use start::{Processes, StartError, Started};
 pub use stats::Counts;
 

@@ -16,7 +16,7 @@ use gatepost_protocol::{
 };
 
 /// The message for a call, without id, deadline and `resumed`.
-pub(super) fn hook_message<'a, S: AsRef<str>>(
+pub fn hook_message<'a, S: AsRef<str>>(
     plugins: &'a [S],
     wants: &'a Wants,
     call: &'a Call<'a>,

@@ -112,6 +112,16 @@ pub(super) fn turns<S: AsRef<str>>(
     turns
 }
 
+/// For the fuzz targets (`tests/src/fuzz`); no interface to build on. What a `result` says of a segment's plugins, and until when which of them defers.
+#[doc(hidden)]
+pub fn judged(
+    payload: &[u8],
+    segment: &[&str],
+) -> Result<Vec<(Outcome, Option<Hook>)>, FrameError> {
+    let turns = turns(read_result(payload)?.here, segment, true).into_iter();
+    Ok(turns.map(|turn| (turn.outcome, turn.defer)).collect())
+}
+
 /// The outcome of a deferred answer.
 pub(super) fn late_outcome(entry: Read, plugin: &str) -> Outcome {
     match entry.and_then(|entry| turn(entry, plugin, false)) {

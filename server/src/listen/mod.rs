@@ -2,7 +2,9 @@
 
 mod bound;
 mod inherited;
-mod proxy;
+/// For the fuzz targets (`tests/src/fuzz`); no interface to build on.
+#[doc(hidden)]
+pub mod proxy;
 mod slots;
 pub mod tls;
 mod transport;

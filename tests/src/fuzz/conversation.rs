@@ -2,23 +2,15 @@
 //! by [`super::replies`]), and a message is said to be taken exactly when a plugin took it.
 
 use std::collections::VecDeque;
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex};
-use std::task::{Context, Poll};
 
-use gatepost::chain::{Chain, Entry, Rules};
-use gatepost::config::{AuthOffer, BareNewlines, Config, Listen};
-use gatepost::dialog::{Client, LMTP, SMTP, Shared, Stop, Stream, serve};
-use gatepost::message::Spool;
-use gatepost::outbox::Outbox;
+use gatepost::config::{BareNewlines, Config};
+use gatepost::dialog::{LMTP, SMTP};
 use gatepost_protocol::plugin::Subscription;
-use gatepost_protocol::testing::FakeServices;
-use gatepost_protocol::{Answer, Args, Call, Hook, Outcome, Plugin, Policy};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use gatepost_protocol::{Answer, Args, Call, Hook, Outcome, Plugin};
 
 use super::replies::{self, Told};
-use super::{Blocks, in_runtime};
+use super::{Blocks, client};
 
 /// Takes an input as: a byte of settings, the blocks the client's bytes come in, and these.
 pub fn check(input: &[u8]) {
@@ -120,8 +112,6 @@ static CONFIG: LazyLock<Config> = LazyLock::new(|| {
         .into();
     config
 });
-static SPOOL: LazyLock<Arc<Spool>> = LazyLock::new(|| Arc::new(Spool::open(&CONFIG).unwrap()));
-static OUTBOX: LazyLock<Arc<Outbox>> = LazyLock::new(|| Outbox::open(&CONFIG).unwrap());
 
 /// What the plugins saw and agreed to.
 #[derive(Debug, Default)]
@@ -174,110 +164,15 @@ fn converse(settings: Settings, blocks: VecDeque<Vec<u8>>) -> (Vec<u8>, Kept) {
     if settings.has_queue() {
         hooks.push(Hook::Queue);
     }
-    let taker = Entry {
-        name: "taker".into(),
-        plugin: Arc::new(Taker {
-            hooks,
-            kept: Arc::clone(&kept),
-        }),
-        rules: Rules::new(Policy::default(), Policy::default(), None, None),
-        when: None,
-        origins: Default::default(),
+    let taker = Taker {
+        hooks,
+        kept: Arc::clone(&kept),
     };
     let mut config = CONFIG.clone();
     config.bare_newlines = settings.newlines();
-    let shared = Shared {
-        config: Arc::new(config),
-        chain: Arc::new(Chain::new(vec![taker])),
-        spool: Arc::clone(&SPOOL),
-        outbox: Some(Arc::clone(&OUTBOX)),
-        store: Some(Arc::clone(OUTBOX.store())),
-        journal: None,
-        apart: Arc::default(),
-        services: Arc::new(FakeServices::default()),
-    };
-    let address = "192.0.2.1:1234".parse().unwrap();
-    let listen = Listen {
-        auth: AuthOffer::Always,
-        ..Listen::at(address)
-    };
-    let client = Client {
-        session: "5e55".into(),
-        remote: Some(address),
-        local: None,
-        connections: 1,
-        listen: Arc::new(listen),
-        secured: None,
-        may_xclient: settings.is_trusted(),
-        may_xforward: settings.is_trusted(),
-        user: None,
-    };
     let dialect = if settings.is_lmtp() { &LMTP } else { &SMTP };
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let script = Script {
-        blocks,
-        waited: false,
-        told: Arc::clone(&told),
-    };
-    in_runtime(serve(
-        dialect,
-        script,
-        client,
-        Arc::new(shared),
-        Stop::default(),
-    ));
-    let told = std::mem::take(&mut *told.lock().unwrap());
+    let trusted = settings.is_trusted();
+    let told = client::converse(dialect, config, Arc::new(taker), trusted, blocks);
     let kept = std::mem::take(&mut *kept.lock().unwrap());
     (told, kept)
-}
-
-/// The server's end of the client's connection: all that the client will say is there. It hangs up behind that, and not before somebody who only
-/// looked has found it waiting: a client that is gone is told nothing, and what was told then depends on when somebody looked.
-struct Script {
-    blocks: VecDeque<Vec<u8>>,
-    waited: bool,
-    told: Arc<Mutex<Vec<u8>>>,
-}
-
-impl Stream for Script {}
-
-impl AsyncRead for Script {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(block) = self.blocks.front_mut() {
-            let length = block.len().min(room.remaining());
-            room.put_slice(&block[..length]);
-            block.drain(..length);
-            if block.is_empty() {
-                self.blocks.pop_front();
-            }
-        } else if !self.waited {
-            self.waited = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Script {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.told.lock().unwrap().extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }

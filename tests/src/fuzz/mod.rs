@@ -1,10 +1,17 @@
 //! What the fuzz targets check. A target is a function of any bytes that panics where Gatepost breaks a promise. The coverage-guided fuzzer calls it
 //! (`tests/fuzz`, `make fuzz`), and so do ordinary tests, on the kept corpus and on bytes made up (`tests/tests/fuzz.rs`).
 
+pub mod claims;
+pub mod client;
 pub mod commands;
+pub mod configuration;
 pub mod conversation;
 pub mod data;
+pub mod envelopes;
+pub mod exchanges;
+pub mod frames;
 mod grammar;
+pub mod headers;
 mod replies;
 
 use std::collections::VecDeque;
@@ -17,10 +24,19 @@ pub type Target = fn(&[u8]);
 
 /// Every target, by its name: a binary in `tests/fuzz/fuzz_targets`, a folder in `tests/fuzz/corpus`.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("claims", claims::check),
     ("commands", commands::check),
+    ("configuration", configuration::check),
     ("conversation", conversation::check),
     ("data", data::check),
+    ("envelopes", envelopes::check),
+    ("exchanges", exchanges::check),
+    ("frames", frames::check),
+    ("headers", headers::check),
 ];
+
+/// Between the parts of an input that has several.
+const SEPARATOR: u8 = 0x1e;
 
 /// How the bytes of an input come in: in blocks of these lengths, over and over.
 struct Blocks<'a> {
@@ -63,9 +79,13 @@ fn in_runtime<T>(work: impl Future<Output = T>) -> T {
     RUNTIME.with(|runtime| runtime.block_on(work))
 }
 
-/// A configuration. Its folder for messages on their way in is that of all runs: what one left behind, the next clears away.
+/// A configuration.
 fn config() -> Config {
-    let mut config = config::parse("hostname = \"mx.example.org\"", "a fuzz target", &[]).unwrap();
+    with_spool(config::parse("hostname = \"mx.example.org\"", "a fuzz target", &[]).unwrap())
+}
+
+/// The same configuration with the folder for messages on their way in that all runs have: what one left behind, the next clears away.
+pub fn with_spool(mut config: Config) -> Config {
     config.spool_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/fuzz-spool").into();
     config
 }
