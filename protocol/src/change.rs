@@ -11,8 +11,12 @@ use crate::{Address, Hook, Value, Verdict};
 pub const MAX_NOTE: usize = 64 * 1024;
 /// The most all notes of a session may weigh, in bytes.
 pub const MAX_NOTES: usize = 1024 * 1024;
-/// How many recipients a plugin can bring a transaction to.
+/// How many recipients a plugin can bring a transaction to; and how many can have a route.
 pub const MAX_RECIPIENTS: usize = 10_000;
+/// How many header fields plugins can add to a message.
+pub const MAX_ADDED_FIELDS: usize = 1000;
+/// How many results for the Authentication-Results header there can be.
+pub const MAX_AUTH_RESULTS: usize = 1000;
 
 /// The longest route, in bytes.
 pub const MAX_ROUTE: usize = 255;
@@ -407,6 +411,9 @@ impl Change {
                         "the text has a control character or more than 900 bytes",
                     );
                 }
+                if session.connection.auth_results.len() >= MAX_AUTH_RESULTS {
+                    return refuse("auth_result", "there are 1000 results already");
+                }
                 session.connection.auth_results.push(text.clone());
                 Ok(())
             }
@@ -481,6 +488,9 @@ fn edit(
     change: impl FnOnce(&mut crate::HeaderBlock) -> Result<(), crate::header::HeaderError>,
 ) -> Result<(), ChangeError> {
     match &mut session.transaction.header {
+        Some(header) if header.added() >= MAX_ADDED_FIELDS && op != "remove_header" => {
+            refuse(op, "1000 fields were added to the header already")
+        }
         Some(header) => change(header).map_err(|error| ChangeError {
             op,
             reason: error.to_string(),
@@ -506,6 +516,9 @@ fn set_route(
         );
     }
     let transaction = &mut session.transaction;
+    if route.is_some() && transaction.routes.len() >= MAX_RECIPIENTS {
+        return refuse("route", "10000 addresses have a route already");
+    }
     let whose = match address {
         Some(address) => std::slice::from_ref(address),
         None => &transaction.recipients,

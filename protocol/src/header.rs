@@ -124,6 +124,12 @@ impl HeaderBlock {
         self.fields.len()
     }
 
+    /// How many of them were added, or stand in place of another.
+    pub fn added(&self) -> usize {
+        let is_added = |field: &&Field| matches!(field, Field::Added { .. });
+        self.fields.iter().filter(is_added).count()
+    }
+
     /// Whether there is no field.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()

@@ -34,6 +34,50 @@ fn a_refused_change_leaves_the_session_as_it_was() {
 }
 
 #[test]
+fn nothing_grows_without_end() {
+    let mut session = Session::default();
+    session.transaction.header = Some(crate::HeaderBlock::default());
+    let field = Change::AddHeader {
+        name: "X".into(),
+        value: "y".into(),
+        at: Edge::Bottom,
+    };
+    let result = Change::AuthResult {
+        text: "spf=pass".into(),
+    };
+    let mut made = |change: &Change, most: usize| {
+        let made = (0..=most).filter(|_| change.apply(&mut session, "p").is_ok());
+        assert_eq!(made.count(), most);
+    };
+    made(&field, MAX_ADDED_FIELDS);
+    made(&result, MAX_AUTH_RESULTS);
+    let remove = Change::RemoveHeader {
+        name: "X".into(),
+        nth: Some(1),
+    };
+    assert!(remove.apply(&mut session, "p").is_ok());
+    assert!(
+        field.apply(&mut session, "p").is_ok(),
+        "there is room again"
+    );
+
+    let route = |number: usize, route: Option<&str>| Change::Route {
+        address: Some(Address::parse(&format!("u{number}@example.org")).unwrap()),
+        route: route.map(str::to_owned),
+    };
+    for number in 0..MAX_RECIPIENTS {
+        route(number, Some("x")).apply(&mut session, "p").unwrap();
+    }
+    assert!(
+        route(MAX_RECIPIENTS, Some("x"))
+            .apply(&mut session, "p")
+            .is_err()
+    );
+    assert!(route(0, None).apply(&mut session, "p").is_ok());
+    assert!(route(0, Some("y")).apply(&mut session, "p").is_ok());
+}
+
+#[test]
 fn parameters_stay_with_their_recipient() {
     let mut session = Session::default();
     let address = |text: &str| Address::parse(text).unwrap();
