@@ -13,11 +13,14 @@ use super::SEPARATOR;
 
 const USER: &str = "tim";
 const PASSWORD: &str = "sesame";
+const OTHER: &str = "simsim";
 const BINDING: [u8; 32] = [7; 32];
 const SALT: &[u8] = b"NaCl";
 
 /// In a message of an input: all that an honest client would say now.
 const HONEST: u8 = 0x1a;
+/// The same of a client with another password.
+const WRONG: u8 = 0x19;
 
 /// A mechanism asks for no more messages than these.
 const MOST: usize = 4;
@@ -152,11 +155,12 @@ impl Client {
 
     /// A message of the input with what an honest client would say in its place.
     fn say(&mut self, message: &[u8]) -> Vec<u8> {
-        let honest = self.honest_message();
+        let honest = self.expected(PASSWORD);
         let mut said = Vec::new();
         for byte in message {
             match *byte {
                 HONEST => said.extend_from_slice(&honest),
+                WRONG => said.extend_from_slice(&self.expected(OTHER)),
                 byte => said.push(byte),
             }
         }
@@ -183,30 +187,31 @@ impl Client {
         said
     }
 
-    fn honest_message(&self) -> Vec<u8> {
+    /// What a client with this password says now.
+    fn expected(&self, password: &str) -> Vec<u8> {
         match (self.mechanism, self.said.len()) {
-            (Mechanism::Plain, _) => format!("\0{USER}\0{PASSWORD}").into(),
+            (Mechanism::Plain, _) => format!("\0{USER}\0{password}").into(),
             (Mechanism::Login, 0) => USER.into(),
-            (Mechanism::Login, _) => PASSWORD.into(),
+            (Mechanism::Login, _) => password.into(),
             (Mechanism::CramMd5, _) => {
-                let digest = hmac_md5(PASSWORD.as_bytes(), &self.challenge);
+                let digest = hmac_md5(password.as_bytes(), &self.challenge);
                 format!("{USER} {}", HEXLOWER.encode(&digest)).into()
             }
             (Mechanism::Xoauth2, _) => {
-                format!("user={USER}\x01auth=Bearer {PASSWORD}\x01\x01").into()
+                format!("user={USER}\x01auth=Bearer {password}\x01\x01").into()
             }
             (Mechanism::Oauthbearer, _) => {
-                format!("n,a={USER},\x01auth=Bearer {PASSWORD}\x01\x01").into()
+                format!("n,a={USER},\x01auth=Bearer {password}\x01\x01").into()
             }
             (Mechanism::ScramSha256, 0) => format!("n,,n={USER},r=abc").into(),
             (Mechanism::ScramSha256Plus, 0) => format!("p=tls-exporter,,n={USER},r=abc").into(),
-            (_, 1) => self.last_of_scram().unwrap_or_default(),
+            (_, 1) => self.last_of_scram(password).unwrap_or_default(),
             _ => Vec::new(),
         }
     }
 
     /// RFC 5802 §3, for whatever the first message was.
-    fn last_of_scram(&self) -> Option<Vec<u8>> {
+    fn last_of_scram(&self, password: &str) -> Option<Vec<u8>> {
         let first = &self.said[0];
         let mut commas = (0..first.len()).filter(|at| first[*at] == b',');
         let header = ..=commas.nth(1)?;
@@ -221,6 +226,7 @@ impl Client {
         let last = format!("c={binding},{nonce}");
         let said = [bare, b",", challenge.as_bytes(), b",", last.as_bytes()].concat();
         let mut proof = sign(&KEYS.stored_key, &said);
+        proof[0] ^= u8::from(password != PASSWORD);
         for (proof, key) in proof.iter_mut().zip(*CLIENT_KEY) {
             *proof ^= key;
         }
