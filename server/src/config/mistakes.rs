@@ -214,11 +214,21 @@ fn with_core_keys(key: &str, message: String) -> String {
     }
 }
 
+/// A line of a file, or what is said of a part of it, for a terminal. A tab would move the caret away from its column, other control characters worse.
+fn printable(text: &str) -> String {
+    let printable = |character: char| match character {
+        '\t' => ' ',
+        character if character.is_control() => '?',
+        character => character,
+    };
+    text.chars().map(printable).collect()
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.display();
+        let (file, message) = (self.file.display(), printable(&self.message));
         let Some(place) = &self.place else {
-            return write!(f, "{file}: {}", self.message);
+            return write!(f, "{file}: {message}");
         };
         let Place {
             line,
@@ -226,16 +236,8 @@ impl fmt::Display for Mistake {
             width,
             text,
         } = place;
-        // A tab would move the caret away from its column, other control characters worse.
-        let text: String = text
-            .chars()
-            .map(|character| match character {
-                '\t' => ' ',
-                character if character.is_control() => '?',
-                character => character,
-            })
-            .collect();
-        writeln!(f, "{file}:{line}:{column}: {}", self.message)?;
+        let text = printable(text);
+        writeln!(f, "{file}:{line}:{column}: {message}")?;
         writeln!(f, "{line:>5} | {text}")?;
         write!(
             f,

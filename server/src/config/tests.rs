@@ -46,6 +46,16 @@ fn mistakes(text: &str) -> String {
 }
 
 #[test]
+fn a_mistake_sends_nothing_to_the_terminal_but_text() {
+    let text = "[[plugin]]\nname = \"bad\\u001b[2J\\nname\tx\"\n";
+    let shown = parse(text, "gatepost.toml", &definitions())
+        .unwrap_err()
+        .to_string();
+    assert!(shown.contains("`bad?[2J?name x`"), "{shown}");
+    assert!(!shown.contains(|c: char| c.is_control() && c != '\n'));
+}
+
+#[test]
 fn an_empty_file_means_the_defaults() {
     let config = read("");
     assert!(!config.hostname.is_empty());
