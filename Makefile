@@ -8,7 +8,7 @@ help:
 	@echo 'make test     run every test in every language'
 	@echo 'make fuzz     run the fuzz targets half an hour each, and keep what they find on the way; SECONDS_EACH=60 for a minute'
 	@echo 'make bench    measure it against its peers, and write docs/performance.md; QUICK=1 for a short run'
-	@echo 'make setup    install what tests and benchmarks need beside Rust, Python 3 and Perl'
+	@echo 'make setup    install what tests need beside Rust, Python 3 and Perl; make bench installs its peers itself'
 
 run:
 	cargo build --release -p gatepost -p gatepost-plugin-examples --bins
@@ -27,5 +27,6 @@ fuzz:
 
 # On the disk rather than in memory, where the system's folder for temporary files may be; not below here, where Postfix's own users may not get in.
 bench: setup
+	@tests/scripts/setup-bench
 	cargo build --release --workspace --bins
 	GATEPOST_BUILT=1 TMPDIR=/var/tmp PATH="$(CURDIR)/.venv/bin:$$PATH" target/release/bench $(if $(QUICK),--quick,--write docs/performance.md)

@@ -6,6 +6,7 @@ pub mod limits;
 pub mod mixed;
 pub mod nodemailer;
 pub mod postfix;
+pub mod processes;
 pub mod programs;
 pub mod refusals;
 pub mod server;

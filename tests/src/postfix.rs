@@ -1,4 +1,4 @@
-//! A private Postfix in a folder of its own, on a loopback port, that keeps what it gets in its queue and delivers nothing.
+//! A private Postfix in a folder of its own, on a loopback port, that keeps what it gets in its queue and delivers nothing, or does as it is told.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -6,10 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::programs::{free_address, needed};
 use crate::wait::until;
+
+/// Mail is held as it comes in: it is synced and acknowledged as always, and nothing else is done with it.
+pub const HOLD: &str = "smtpd_recipient_restrictions = check_recipient_access static:HOLD\n";
 
 /// A running Postfix. It is stopped when dropped.
 pub struct Postfix {
@@ -21,12 +25,17 @@ pub struct Postfix {
 impl Postfix {
     /// Starts one; an error says why it cannot be had.
     pub fn start() -> Result<Postfix, String> {
+        Postfix::start_with(HOLD)
+    }
+
+    /// The same with these lines at the end of main.cf, where the last one of a name counts, in place of `HOLD`.
+    pub fn start_with(settings: &str) -> Result<Postfix, String> {
         if !nix::unistd::geteuid().is_root() {
             return Err("Postfix's master must be started by root".to_owned());
         }
         let dir = TempDir::with_prefix("postfix-").map_err(|error| error.to_string())?;
         let address = free_address();
-        prepare(dir.path(), address).map_err(|error| error.to_string())?;
+        prepare(dir.path(), address, settings).map_err(|error| error.to_string())?;
         let postfix = Postfix { dir, address };
         let started = postfix.command("start")?;
         if !started.status.success() {
@@ -35,6 +44,17 @@ impl Postfix {
         }
         until("Postfix to listen", || TcpStream::connect(address).ok());
         Ok(postfix)
+    }
+
+    /// Its first process, which starts all others.
+    pub fn master(&self) -> Result<Pid, String> {
+        let file = self.dir.path().join("queue/pid/master.pid");
+        let id = fs::read_to_string(file).map_err(|error| error.to_string())?;
+        let id = id
+            .trim()
+            .parse()
+            .map_err(|_| format!("{id} is no process"))?;
+        Ok(Pid::from_raw(id))
     }
 
     /// Empties the queue.
@@ -77,8 +97,8 @@ impl Drop for Postfix {
     }
 }
 
-/// Writes the configuration. Mail is held as it comes in: it is synced and acknowledged as always, and nothing else is done with it.
-fn prepare(dir: &Path, address: SocketAddr) -> std::io::Result<()> {
+/// Writes the configuration.
+fn prepare(dir: &Path, address: SocketAddr, settings: &str) -> std::io::Result<()> {
     // Postfix's own users must get in.
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     for folder in ["etc", "queue", "data"] {
@@ -107,8 +127,7 @@ mynetworks = 127.0.0.0/8
 inet_protocols = ipv4
 default_process_limit = 100
 smtpd_client_connection_count_limit = 0
-smtpd_recipient_restrictions = check_recipient_access static:HOLD
-"
+{settings}"
     );
     fs::write(dir.join("etc/main.cf"), main)?;
     let port = address.port();

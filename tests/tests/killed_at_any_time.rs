@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gatepost::cli::transcript::files;
+use gatepost_tests::processes::{Dice, descendants, number_from};
 use gatepost_tests::server::Server;
 use gatepost_tests::smtp::Client;
 use gatepost_tests::wait::until;
@@ -75,18 +76,6 @@ server = "127.0.0.1"
 port = PORT
 "#;
 
-/// Random numbers that a seed determines (xorshift).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
 /// What a client did until the daemon was gone.
 struct Sent {
     acknowledged: Vec<String>,
@@ -145,35 +134,6 @@ fn client(server: std::net::SocketAddr, name: &str, is_over: &AtomicBool) -> Sen
     sent
 }
 
-/// The processes that a process started, and those that these did, with their command lines.
-fn descendants(pid: Pid) -> Vec<(Pid, String)> {
-    let processes = std::fs::read_dir("/proc")
-        .expect("there is /proc")
-        .flatten();
-    let parents: Vec<(i32, i32)> = processes
-        .filter_map(|process| {
-            let pid = process.file_name().to_string_lossy().parse().ok()?;
-            let status = std::fs::read_to_string(process.path().join("status")).ok()?;
-            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-            Some((pid, parent.trim().parse().ok()?))
-        })
-        .collect();
-    let mut found = vec![pid.as_raw()];
-    let mut at = 0;
-    while at < found.len() {
-        let children = parents.iter().filter(|(_, parent)| *parent == found[at]);
-        let children: Vec<i32> = children.map(|(pid, _)| *pid).collect();
-        found.extend(children);
-        at += 1;
-    }
-    let command = |pid: &i32| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        (Pid::from_raw(*pid), command)
-    };
-    found[1..].iter().map(command).collect()
-}
-
 /// How often each message is in a mailbox; empties it.
 fn taken(mailbox: &Path) -> BTreeMap<String, usize> {
     let mut times = BTreeMap::new();
@@ -190,15 +150,6 @@ fn taken(mailbox: &Path) -> BTreeMap<String, usize> {
         std::fs::remove_file(&file).expect("it can be removed");
     }
     times
-}
-
-fn number_from(name: &str, default: u64) -> u64 {
-    match std::env::var(name) {
-        Ok(number) => number
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is no number")),
-        Err(_) => default,
-    }
 }
 
 #[test]
@@ -287,4 +238,61 @@ fn what_was_acknowledged_is_there_once_and_a_plugins_death_costs_nobody_anything
         messages as u64 > rounds,
         "there was hardly any load: {messages} messages"
     );
+}
+
+/// A plugin process that is busy does not see that its daemon is gone: the next start ends it, and removes what it kept.
+#[test]
+fn what_a_killed_daemon_left_ends_with_the_next_start() {
+    let head = r#"
+[files]
+"busy.py" = '''
+import gatepost, os, pathlib, time
+
+@gatepost.hook("rcpt")
+def rcpt(session):
+    pathlib.Path("$DIR/new").write_text(str(os.getpid()))
+    os.rename("$DIR/new", "$DIR/busy")
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        pass
+
+gatepost.run()
+'''
+[[plugin]]
+name = "busy"
+run = ["python3", "$DIR/busy.py"]
+env = { PYTHONPATH = "$ROOT/sdk-python/src" }
+timeout = "1h"
+"#;
+    let mut server = Server::start(head);
+    let mut client = Client::greet(server.address());
+    client.ask("MAIL FROM:<alice@client.example>", "250");
+    client.send(b"RCPT TO:<bob@example.org>\r\n");
+    let pid = until("a busy plugin", || {
+        std::fs::read_to_string(server.dir().join("busy")).ok()
+    });
+    kill(server.pid(), Signal::SIGKILL).expect("the daemon is there");
+    let scratch = server.stage().spool.join("plugins");
+    let folders = || -> Vec<_> {
+        let folders = std::fs::read_dir(&scratch).expect("there is the folder");
+        folders
+            .map(|folder| folder.expect("it can be read").file_name())
+            .collect()
+    };
+    let left = folders();
+    assert_eq!(left.len(), 1, "{left:?}");
+    server.start_again(head);
+    until("the end of the busy plugin", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        // Whoever inherits it may not have looked at it yet.
+        stat.map_or(Some(()), |stat| stat.contains(") Z ").then_some(()))
+    });
+    let now = folders();
+    assert!(
+        left.iter().all(|folder| !now.contains(folder)),
+        "{left:?}, {now:?}"
+    );
+    server.wait_for_log("what was ended", |line| {
+        line.contains(&format!("ended process {pid} (")) && line.contains("busy.py), which")
+    });
 }

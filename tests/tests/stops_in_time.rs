@@ -12,6 +12,9 @@ use nix::sys::signal::Signal;
 /// What an operator's `systemctl stop` is willing to wait is 90 seconds; with nothing going on it should be next to nothing.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
+/// What plugin processes get, and some more for a machine that is busy.
+const WITH_A_PLUGIN: Duration = Duration::from_secs(15);
+
 #[test]
 fn with_nothing_going_on_it_stops_at_once() {
     let mut server = Server::start("");
@@ -72,4 +75,42 @@ fn an_interrupt_from_the_keyboard_is_the_same() {
     let mut server = Server::start("");
     server.signal(Signal::SIGINT);
     assert!(server.wait().success());
+}
+
+#[test]
+fn a_plugin_that_will_not_end_is_ended() {
+    let mut server = Server::start(
+        r#"
+[files]
+"stays.py" = '''
+import gatepost, signal, threading
+
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+# Nothing that ends elsewhere ends this, not even the end of standard input.
+threading.Thread(target=threading.Event().wait).start()
+
+@gatepost.hook("noop")
+def noop(session):
+    return gatepost.ok(reply="here")
+
+gatepost.run()
+'''
+[[plugin]]
+name = "stays"
+run = ["python3", "$DIR/stays.py"]
+env = { PYTHONPATH = "$ROOT/sdk-python/src" }
+"#,
+    );
+    Client::greet(server.address()).ask("NOOP", "250");
+    let started = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
+    assert!(started.elapsed() < WITH_A_PLUGIN, "{:?}", started.elapsed());
+    let script = server.dir().join("stays.py").display().to_string();
+    let processes = std::fs::read_dir("/proc")
+        .expect("there is /proc")
+        .flatten();
+    let mut commands = processes.filter_map(|it| std::fs::read(it.path().join("cmdline")).ok());
+    let stays = commands.any(|command| String::from_utf8_lossy(&command).contains(&script));
+    assert!(!stays, "it is gone before the daemon is");
 }

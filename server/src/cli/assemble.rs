@@ -81,23 +81,38 @@ pub fn start_with(
     path: Option<&Path>,
     change: impl FnOnce(&mut Config),
 ) -> Result<Assembled, ExitCode> {
-    let definitions = plugins::all();
-    let mut config = config::load(path, &definitions).map_err(|mistakes| wrong(&mistakes))?;
-    change(&mut config);
+    let started = read(path).and_then(|mut config| {
+        change(&mut config);
+        start_all(config)
+    });
+    started.map_err(|(code, text)| {
+        report::flush();
+        eprintln!("{text}");
+        ExitCode::from(code)
+    })
+}
+
+/// Why nothing can be started: an exit code, and what is wrong.
+pub type Failure = (u8, String);
+
+/// Reads the configuration.
+pub fn read(path: Option<&Path>) -> Result<Config, Failure> {
+    config::load(path, &plugins::all()).map_err(|mistakes| wrong(&mistakes))
+}
+
+/// Starts every plugin of a configuration. What is doubtful about it is on standard error.
+pub fn start_all(config: Config) -> Result<Assembled, Failure> {
     if !config.warnings.is_empty() {
         eprintln!("{}", config.warnings);
     }
-    let failed = |what: &str, error: std::io::Error| {
-        eprintln!("{what}: {error}");
-        ExitCode::from(FAILED)
-    };
+    let failed = |what: &str, error: std::io::Error| (FAILED, format!("{what}: {error}"));
     report::start(config.loglevel, config.log_format)
         .map_err(|error| failed("the log cannot be started", error))?;
     let config = Arc::new(config);
     let runtime =
         super::runtime().map_err(|error| failed("the runtime cannot be started", error))?;
     let services = services(&config);
-    let made = runtime.block_on(make(config, definitions, &services, None));
+    let made = runtime.block_on(make(config, plugins::all(), &services, None));
     let (generation, warnings) = made.map_err(|mistakes| wrong(&mistakes))?;
     if !warnings.is_empty() {
         eprintln!("{warnings}");
@@ -212,10 +227,8 @@ fn credentials(config: &Config) -> Result<(Option<Arc<Credentials>>, String), Mi
     }
 }
 
-fn wrong(mistakes: &Mistakes) -> ExitCode {
-    report::flush();
-    eprintln!("{mistakes}");
-    ExitCode::from(MISTAKE)
+fn wrong(mistakes: &Mistakes) -> Failure {
+    (MISTAKE, mistakes.to_string())
 }
 
 type Parts = (Arc<Chain>, Option<Arc<Users>>, Processes);

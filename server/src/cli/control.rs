@@ -3,19 +3,22 @@
 //! Whoever may write to the folder may ask; the socket itself is the daemon's user's alone.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_protocol::Level;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{FAILED, MISTAKE};
 use crate::config::{self, Address};
-use crate::listen::{Accepted, Bound};
+use crate::listen::{Accepted, Bound, Listeners, Passed};
 use crate::{plugins, report};
 
 /// Whose lines these are in the log.
@@ -29,41 +32,122 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Requests that wait for their turn; further ones wait in the socket.
 const WAITING: usize = 8;
 
-/// That somebody wants a reload.
+/// What a daemon can be asked for.
+#[derive(Debug, PartialEq)]
+pub enum Wanted {
+    /// That it reads its configuration anew, and starts these plugins anew; none: all.
+    Reload(Vec<String>),
+    /// That a new process takes its place, which is to be ready in that time.
+    Upgrade(Duration),
+}
+
+/// That somebody wants something.
 pub struct Request {
-    /// The plugins that are to be started anew; none: all.
-    pub plugins: Vec<String>,
+    /// What.
+    pub wanted: Wanted,
     /// Takes the answer.
     pub answer: oneshot::Sender<Answer>,
 }
 
-/// What became of a reload: what is to be known of it, or why everything is as it was.
+/// What became of it: what is to be known, or why everything is as it was.
 pub type Answer = Result<String, String>;
 
 /// The request for a reload; names of plugins may follow, each behind a tab.
 const RELOAD: &str = "reload";
+/// The request for an upgrade; behind a tab the seconds that it may take.
+const UPGRADE: &str = "upgrade";
+
+impl Wanted {
+    fn line(&self) -> String {
+        match self {
+            Wanted::Reload(plugins) => {
+                let words = [RELOAD]
+                    .into_iter()
+                    .chain(plugins.iter().map(String::as_str));
+                words.collect::<Vec<_>>().join("\t")
+            }
+            Wanted::Upgrade(within) => format!("{UPGRADE}\t{}", within.as_secs()),
+        }
+    }
+
+    fn parse(line: &str) -> Option<Wanted> {
+        let mut words = line.split('\t');
+        match words.next()? {
+            RELOAD => Some(Wanted::Reload(words.map(str::to_owned).collect())),
+            UPGRADE => {
+                let seconds = words.next()?.parse().ok()?;
+                Some(Wanted::Upgrade(Duration::from_secs(seconds)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The ear of a daemon.
+pub struct Control {
+    /// What was asked.
+    pub requests: mpsc::Receiver<Request>,
+    /// `None`: it cannot be asked.
+    listener: Option<(Address, Arc<Bound>)>,
+    hearing: Option<AbortOnDropHandle<()>>,
+}
+
+impl Control {
+    /// Hears nothing any more: another daemon does. What was asked and not begun is answered as by a daemon that stops.
+    pub fn close(&mut self) {
+        self.hearing = None;
+        self.listener = None;
+        self.requests.close();
+        while self.requests.try_recv().is_ok() {}
+    }
+
+    /// Its socket, for the daemon that is to take our place.
+    pub fn socket(&self) -> io::Result<Option<Passed>> {
+        let Some((addr, listener)) = &self.listener else {
+            return Ok(None);
+        };
+        Ok(Some(Passed {
+            addr: addr.clone(),
+            socket: listener.as_fd().try_clone_to_owned()?,
+            is_lent: false,
+        }))
+    }
+}
 
 fn socket(spool_dir: &Path) -> PathBuf {
     spool_dir.join("control")
 }
 
 /// Listens. Where that cannot be, the log says so, and the daemon can be asked by signals alone.
-pub fn listen(spool_dir: &Path) -> mpsc::Receiver<Request> {
-    let (requests, queue) = mpsc::channel(WAITING);
+pub fn listen(spool_dir: &Path, listeners: &Listeners) -> Control {
+    let (sender, requests) = mpsc::channel(WAITING);
     let path = socket(spool_dir);
-    match Bound::new(&Address::Unix(path.clone()), Some(0o600)) {
-        Ok(listener) => {
-            tokio::spawn(hear(listener, requests));
+    let addr = Address::Unix(path.clone());
+    let (listener, hearing) = match listeners.open(&addr, Some(0o600)) {
+        Ok((listener, _)) => {
+            let listener = Arc::new(listener);
+            let hearing = tokio::spawn(hear(listener.clone(), sender));
+            (
+                Some((addr, listener)),
+                Some(AbortOnDropHandle::new(hearing)),
+            )
         }
-        Err(error) => log(&format!(
-            "{}: {error}; `gatepost reload` does not reach this daemon, SIGHUP does",
-            path.display()
-        )),
+        Err(error) => {
+            log(&format!(
+                "{}: {error}; `gatepost reload` does not reach this daemon, SIGHUP does",
+                path.display()
+            ));
+            (None, None)
+        }
+    };
+    Control {
+        requests,
+        listener,
+        hearing,
     }
-    queue
 }
 
-async fn hear(listener: Bound, requests: mpsc::Sender<Request>) {
+async fn hear(listener: Arc<Bound>, requests: mpsc::Sender<Request>) {
     let mut failing = false;
     loop {
         match listener.accept().await {
@@ -92,20 +176,19 @@ async fn answer(mut stream: UnixStream, requests: mpsc::Sender<Request>) {
     if !matches!(tokio::time::timeout(PATIENCE, read).await, Ok(Ok(_))) {
         return;
     }
-    let mut words = line.trim_end().split('\t');
-    let (code, text) = match words.next().unwrap_or_default() {
-        RELOAD => {
+    let line = line.trim_end();
+    let (code, text) = match Wanted::parse(line) {
+        Some(wanted) => {
             let (answer, answered) = oneshot::channel();
-            let plugins = words.map(str::to_owned).collect();
             // Both ends go when the daemon stops.
-            let _ = requests.send(Request { plugins, answer }).await;
+            let _ = requests.send(Request { wanted, answer }).await;
             match answered.await {
                 Ok(Ok(text)) => (0, text),
                 Ok(Err(text)) => (MISTAKE, text),
                 Err(_) => (FAILED, "the daemon stops".to_owned()),
             }
         }
-        other => (MISTAKE, format!("there is no request `{other}`")),
+        None => (MISTAKE, format!("there is no request `{line}`")),
     };
     let text = format!("{code}\n{text}\n");
     let told = stream.write_all(text.as_bytes());
@@ -117,8 +200,8 @@ fn log(text: &str) {
     report::line(Level::Warn, "", None, LOGGED_AS, format_args!("{text}"));
 }
 
-/// `gatepost reload`: asks the daemon of a configuration for it, and prints what became of it.
-pub fn reload(path: Option<&Path>, plugins: &[String]) -> ExitCode {
+/// `gatepost reload` and `gatepost upgrade`: asks the daemon of a configuration for it, and prints what became of it.
+pub fn ask(path: Option<&Path>, wanted: Wanted) -> ExitCode {
     // Even a configuration with mistakes says where the daemon's folder is; the daemon itself names them.
     let config = match config::load(path, &plugins::all()) {
         Ok(config) => config,
@@ -128,7 +211,7 @@ pub fn reload(path: Option<&Path>, plugins: &[String]) -> ExitCode {
         }
     };
     let socket = socket(&config.spool_dir);
-    match ask(&socket, plugins) {
+    match exchange(&socket, &wanted) {
         Ok((0, text)) => {
             print!("{}", text.trim_start());
             ExitCode::SUCCESS
@@ -139,7 +222,7 @@ pub fn reload(path: Option<&Path>, plugins: &[String]) -> ExitCode {
         }
         Err(error) => {
             eprintln!(
-                "{}: {error}; is the daemon of this configuration running? ask as its user, or send it SIGHUP",
+                "{}: {error}; is the daemon of this configuration running? ask as its user; what SIGHUP does needs no socket",
                 socket.display()
             );
             ExitCode::from(FAILED)
@@ -147,15 +230,9 @@ pub fn reload(path: Option<&Path>, plugins: &[String]) -> ExitCode {
     }
 }
 
-fn ask(socket: &Path, plugins: &[String]) -> io::Result<(u8, String)> {
+fn exchange(socket: &Path, wanted: &Wanted) -> io::Result<(u8, String)> {
     let mut stream = StdUnixStream::connect(socket)?;
-    let mut line = RELOAD.to_owned();
-    for plugin in plugins {
-        line.push('\t');
-        line.push_str(plugin);
-    }
-    line.push('\n');
-    stream.write_all(line.as_bytes())?;
+    stream.write_all(format!("{}\n", wanted.line()).as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (code, text) = answer.split_once('\n').unwrap_or_default();

@@ -7,16 +7,20 @@ mod confine;
 mod control;
 mod distinctions;
 mod explain;
+mod handover;
 mod import;
+mod leftovers;
 mod origins;
 mod outbox;
 mod plugin_test;
+mod privileges;
 mod quarantine;
 mod rehearsal;
 mod reload;
 mod run;
 mod scaffold;
 mod self_signed;
+mod service_manager;
 mod stored;
 pub mod transcript;
 mod users;
@@ -30,6 +34,8 @@ use clap::{Parser, Subcommand};
 use gatepost_protocol::Address;
 use tokio::runtime::{Builder, Runtime};
 
+use control::Wanted;
+
 use crate::config;
 use crate::plugins;
 
@@ -39,6 +45,9 @@ const FAILED: u8 = 1;
 const MISTAKE: u8 = 2;
 /// How long a thread for work that waits for the disk stays when there is none.
 const THREAD_KEPT: Duration = Duration::from_secs(60);
+
+/// What a daemon starts the process with that is to take its place.
+const TAKE_OVER: &str = "--take-over";
 
 /// An SMTP daemon whose behaviour is its plugins.
 #[derive(Parser)]
@@ -57,6 +66,9 @@ enum Command {
         /// Print the built-in configuration, as a start for one of your own, and exit
         #[arg(long, conflicts_with = "config")]
         write_config: bool,
+        /// Take the place of the daemon at the other side of standard input, which starts us
+        #[arg(long, hide = true)]
+        take_over: bool,
     },
     /// Read the configuration, start every plugin, and print the chain
     Check {
@@ -73,6 +85,14 @@ enum Command {
         /// Leave the processes of other plugins as they are, where their configuration is the same
         #[arg(value_name = "PLUGIN")]
         plugins: Vec<String>,
+    },
+    /// Have a new process, of the program as it is on disk now, take the place of the running daemon; no session is lost
+    Upgrade {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// How long the new process may take to be ready
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        within: u64,
     },
     /// Say why a message was decided as it was, or how one would be that is on standard input
     Explain {
@@ -152,10 +172,18 @@ pub fn main() -> ExitCode {
             print!("{}", config::BUILT_IN);
             ExitCode::SUCCESS
         }
-        Command::Run { config, .. } => run::run(config.config.as_deref()),
+        Command::Run {
+            config, take_over, ..
+        } => run::run(config.config.as_deref(), take_over),
         Command::Check { config, users } => check::check(config.config.as_deref(), &users),
         Command::Compare(question) => compare::compare(&question),
-        Command::Reload { config, plugins } => control::reload(config.config.as_deref(), &plugins),
+        Command::Reload { config, plugins } => {
+            control::ask(config.config.as_deref(), Wanted::Reload(plugins))
+        }
+        Command::Upgrade { config, within } => {
+            let within = Duration::from_secs(within);
+            control::ask(config.config.as_deref(), Wanted::Upgrade(within))
+        }
         Command::Explain { config, question } => {
             explain::explain(config.config.as_deref(), question)
         }

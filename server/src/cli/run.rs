@@ -1,23 +1,27 @@
 //! `gatepost run`: the server, until it is told to stop.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_protocol::{Bounce, BoxFuture, Level, ServiceError, Submission};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::geteuid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::assemble::{self, Assembled, Generation};
+use super::assemble::{self, Assembled, Failure, Generation};
+use super::handover::Predecessor;
 use super::reload::{Daemon, Kept};
-use super::{FAILED, MISTAKE, THREAD_KEPT};
+use super::service_manager::{self, State};
+use super::{FAILED, MISTAKE, TAKE_OVER, THREAD_KEPT, leftovers, privileges};
 use crate::config::Config;
-use crate::listen::Listeners;
+use crate::listen::{Inherited, Listeners};
 use crate::message::Spool;
 use crate::outbox::Outbox;
 use crate::report;
@@ -31,18 +35,27 @@ const LIMITS_TOLD: Duration = Duration::from_secs(3600);
 /// How long plugin processes get to finish after the last session is over.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Runs the server until SIGTERM or SIGINT.
-pub fn run(path: Option<&Path>) -> ExitCode {
-    raise_descriptor_limit();
+/// Runs the server until SIGTERM or SIGINT, or until another process takes its place. `takes_over`: this one is such a process.
+pub fn run(path: Option<&Path>, takes_over: bool) -> ExitCode {
+    let (mut predecessor, mut sockets) = match inherited(takes_over) {
+        Ok(inherited) => inherited,
+        Err(failure) => return failed(failure, None),
+    };
+    let (assembled, program) = match prepare(path, &mut sockets) {
+        Ok(prepared) => prepared,
+        Err(failure) => return failed(failure, predecessor),
+    };
     let Assembled {
         generation,
         services,
         runtime,
-    } = match assemble::start(path) {
-        Ok(assembled) => assembled,
-        Err(code) => return code,
+    } = assembled;
+    let origin = Origin {
+        path,
+        program,
+        sockets,
     };
-    let served = runtime.block_on(serve(path, generation, services));
+    let served = runtime.block_on(serve(origin, &mut predecessor, generation, services));
     // Nothing that still runs could do anything for a client.
     runtime.shutdown_timeout(Duration::from_secs(1));
     report::limits();
@@ -50,21 +63,85 @@ pub fn run(path: Option<&Path>) -> ExitCode {
     report::flush();
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err((code, error)) => {
-            eprintln!("{error}");
-            ExitCode::from(code)
-        }
+        Err(failure) => failed(failure, predecessor),
+    }
+}
+
+/// Says why this process does not serve, also to whom it was to follow.
+fn failed((code, why): Failure, predecessor: Option<Predecessor>) -> ExitCode {
+    report::flush();
+    eprintln!("{why}");
+    if let Some(predecessor) = predecessor {
+        predecessor.failed(&why);
+    }
+    ExitCode::from(code)
+}
+
+/// What this process was started with.
+struct Origin<'a> {
+    path: Option<&'a Path>,
+    program: PathBuf,
+    sockets: Inherited,
+}
+
+/// The daemon whose place is to be taken, and the sockets that are there already.
+fn inherited(takes_over: bool) -> Result<(Option<Predecessor>, Inherited), Failure> {
+    if takes_over {
+        let (predecessor, sockets) = Predecessor::meet().map_err(|error| {
+            let text = format!("{TAKE_OVER} is for `gatepost upgrade` alone: {error}");
+            (MISTAKE, text)
+        })?;
+        return Ok((Some(predecessor), sockets));
+    }
+    match Inherited::from_service_manager() {
+        Ok(sockets) => Ok((None, sockets)),
+        Err(error) => Err((MISTAKE, error.to_string())),
+    }
+}
+
+/// Does what root is needed for, gives that up, and starts the plugins.
+fn prepare(path: Option<&Path>, sockets: &mut Inherited) -> Result<(Assembled, PathBuf), Failure> {
+    // Before anybody can put another file there.
+    let program = own_program().map_err(|error| (FAILED, error.to_string()))?;
+    raise_descriptor_limit();
+    let config = assemble::read(path)?;
+    if privileges::are_to_be_dropped(&config) {
+        let bound = sockets.bind_tcp(&config);
+        bound.map_err(|error| (FAILED, error.to_string()))?;
+    }
+    privileges::drop(&config).map_err(|why| (MISTAKE, why))?;
+    let ended = leftovers::clear(&config.spool_dir);
+    let assembled = assemble::start_all(config)?;
+    for process in ended {
+        let text = format_args!("ended process {process}, which a daemon that was killed has left");
+        report::line(Level::Notice, "", None, LOGGED_AS, text);
+    }
+    if geteuid().is_root() {
+        let text = format_args!("this runs as root, plugins and all: set `run_as`");
+        report::line(Level::Warn, "", None, LOGGED_AS, text);
+    }
+    Ok((assembled, program))
+}
+
+/// The file that this process was started from, by the name that it was started by: a link leads to another program after an upgrade.
+fn own_program() -> io::Result<PathBuf> {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    let typed = name.filter(|name| name.components().count() > 1 && name.is_file());
+    match typed {
+        Some(name) => std::path::absolute(name),
+        None => std::env::current_exe(),
     }
 }
 
 /// Serves until the stop; the exit code, and why, where that cannot be begun.
 async fn serve(
-    path: Option<&Path>,
+    origin: Origin<'_>,
+    predecessor: &mut Option<Predecessor>,
     generation: Generation,
     services: Arc<Core>,
-) -> Result<(), (u8, String)> {
+) -> Result<(), Failure> {
     let processes = generation.processes.clone();
-    match begin(path, generation, services).await {
+    match begin(origin, predecessor, generation, services).await {
         Ok((daemon, delivering)) => {
             // They are to end with their chain, which a reload replaces.
             drop(processes);
@@ -81,28 +158,46 @@ async fn serve(
 type Begun = (Daemon, JoinHandle<()>);
 
 async fn begin(
-    path: Option<&Path>,
+    origin: Origin<'_>,
+    predecessor: &mut Option<Predecessor>,
     generation: Generation,
     services: Arc<Core>,
-) -> Result<Begun, (u8, String)> {
+) -> Result<Begun, Failure> {
     let config = generation.config.clone();
+    let failed = |error: io::Error| (FAILED, error.to_string());
     let spool = Spool::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
-    let stop = stop_on_signal().map_err(|error| (FAILED, error.to_string()))?;
-    let listeners = Arc::new(Listeners::new(stop.clone()));
+    let stop = stop_on_signal().map_err(failed)?;
+    let listeners = Arc::new(Listeners::new(origin.sockets, stop.clone()));
     let bindings = listeners
         .bind(&config)
         .map_err(|error| (FAILED, error.to_string()))?;
     let outbox = Outbox::open(&config).map_err(|error| (MISTAKE, error.to_string()))?;
     services.send_through(Box::new(ByOutbox(outbox.clone())));
+    let journal = journal(&config).map_err(|error| (MISTAKE, error))?;
+    let is_successor = predecessor.is_some();
+    // From here on, what two daemons share is touched.
+    let mut leaving = match predecessor.take() {
+        Some(predecessor) => Some(predecessor.take_over().await.map_err(failed)?),
+        None => {
+            if let Some(addr) = listeners.unused() {
+                let text = format!(
+                    "a socket at {addr} was passed (LISTEN_FDS), and no [[listen]] has this `addr`: add one, or correct `ListenStream=` of the socket unit"
+                );
+                return Err((MISTAKE, text));
+            }
+            None
+        }
+    };
     let (chain, chains) = watch::channel(generation.chain.clone());
     let delivering = tokio::spawn(outbox.clone().run(chains, stop.clone()));
     let store = outbox.store().clone();
     let expiring = store.clone().run(stop);
-    let journal = journal(&config).map_err(|error| (MISTAKE, error))?;
     let telling = tokio::spawn(tell_limits());
     let keeping = tokio::spawn(keep_a_thread());
+    let watchdog = tokio::spawn(service_manager::keep_alive(is_successor));
     let kept = Kept {
-        path: path.map(Path::to_owned),
+        path: origin.path.map(Path::to_owned),
+        program: origin.program,
         services,
         spool: Arc::new(spool),
         outbox,
@@ -111,10 +206,13 @@ async fn begin(
         apart: Arc::default(),
         listeners,
         chain,
-        _tasks: [tokio::spawn(expiring), telling, keeping].map(AbortOnDropHandle::new),
+        _tasks: [tokio::spawn(expiring), telling, keeping, watchdog].map(AbortOnDropHandle::new),
     };
-    let daemon = Daemon::new(kept, generation, bindings);
-    let daemon = daemon.map_err(|error| (FAILED, error.to_string()))?;
+    let mut daemon = Daemon::new(kept, generation, bindings).map_err(failed)?;
+    if let Some(leaving) = &mut leaving {
+        leaving.serving().await.map_err(failed)?;
+    }
+    daemon.is_in_force(leaving);
     Ok((daemon, delivering))
 }
 
@@ -183,25 +281,22 @@ fn stop_on_signal() -> std::io::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let token = stop.clone();
     tokio::spawn(async move {
-        for stage in [
-            "stopping: running transactions may finish",
-            "stopping at once",
-        ] {
+        for is_first in [true, false] {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
             };
-            report::line(
-                Level::Notice,
-                "",
-                None,
-                LOGGED_AS,
-                format_args!("{name}, {stage}"),
-            );
-            if token.is_cancelled() {
+            let text = match is_first {
+                true => "stopping: running transactions may finish",
+                false => "stopping at once",
+            };
+            let text = format_args!("{name}, {text}");
+            report::line(Level::Notice, "", None, LOGGED_AS, text);
+            if !is_first {
                 report::flush();
                 std::process::exit(i32::from(FAILED));
             }
+            service_manager::tell(State::Stopping);
             token.cancel();
         }
     });

@@ -69,6 +69,10 @@ pub(super) fn read(reader: &mut Reader, keys: &mut Keys<'_>) -> Config {
         localiphost,
         state: state.unwrap_or_else(|| spool_dir.join("state")),
         spool_dir,
+        run_as: keys
+            .get("run_as")
+            .and_then(|item| reader.some_text(item))
+            .map(str::to_owned),
         journal: keys
             .get("journal")
             .and_then(|item| journal(reader, item))

@@ -223,8 +223,8 @@ fn environment(reader: &mut Reader, item: &Item<'_>) -> Option<BTreeMap<String, 
         if key.is_empty() || key.contains(['=', '\0']) {
             let message = format!("`{key}` is no name for an environment variable");
             reader.mistake(span, message);
-        } else if key == "GATEPOST_FD" {
-            reader.mistake(span, "`GATEPOST_FD` is set by gatepost itself");
+        } else if ["GATEPOST_FD", "GATEPOST_DAEMON"].contains(&key) {
+            reader.mistake(span, format!("`{key}` is set by gatepost itself"));
         } else if let Some(value) = reader.text_or_secret(item) {
             if value.contains('\0') {
                 reader.mistake(item.span(), "an environment variable cannot hold a NUL");

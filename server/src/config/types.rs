@@ -16,6 +16,8 @@ pub struct Config {
     pub hostname: String,
     /// The domain of mail for an address literal of ours; `None`: such mail keeps its domain.
     pub localiphost: Option<String>,
+    /// The user that the daemon becomes where root starts it.
+    pub run_as: Option<String>,
     /// Where messages wait while they come in.
     pub spool_dir: PathBuf,
     /// The most bytes that the journal takes, in a folder of `spool_dir`; 0: there is none.

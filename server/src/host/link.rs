@@ -1,5 +1,6 @@
 //! How a plugin process is reached: a child on two pipes, or somebody else's socket (docs/protocol.md §1).
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -24,6 +25,7 @@ use tokio::time::{Instant, timeout};
 
 use super::capture::Lines;
 use super::confine::{self, Folder};
+use super::mark::DAEMON;
 use crate::config::Program;
 
 /// How long to wait for the last lines of a process that is gone: a child of its own may hold the other end.
@@ -93,6 +95,7 @@ impl Link {
     /// Starts a program with a channel on its descriptors 3 and 4. The error says what to do.
     pub(super) fn spawn(
         program: &Program,
+        mark: &OsStr,
         folder: Option<&Folder>,
         scratch: TempDir,
         lines: &Arc<Lines>,
@@ -100,7 +103,8 @@ impl Link {
         let failed = |error: io::Error| format!("cannot make its channel: {error}");
         let (their_source, our_sink) = io::pipe().map_err(failed)?;
         let (our_source, their_sink) = io::pipe().map_err(failed)?;
-        let command = confine::command(program, folder);
+        let mut command = confine::command(program, folder);
+        command.env(DAEMON, mark);
         let mut child = with_channel(command, program, their_source.into(), their_sink.into())
             .spawn()
             .map_err(|error| not_started(&program.argv[0], &error))?;

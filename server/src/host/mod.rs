@@ -12,6 +12,7 @@ mod declare;
 mod foreign;
 mod handshake;
 mod link;
+mod mark;
 mod plain;
 mod process;
 mod request;
@@ -35,6 +36,7 @@ use gatepost_protocol::Services;
 
 pub use confine::hold;
 pub use declare::Declared;
+pub use mark::{DAEMON, scratch_in, scratch_of};
 pub use process::Process;
 pub use start::{Processes, StartError, Started};
 pub use stats::Counts;

@@ -16,6 +16,7 @@ use super::confine::Folder;
 use super::declare;
 use super::handshake::{Handshake, Refusal};
 use super::link::{Child, Link, Reader};
+use super::mark;
 use super::process::{Process, Slot, Target};
 use super::span::span;
 use super::stats::count;
@@ -84,7 +85,8 @@ impl Process {
             Target::Run(program) => match self.scratch(number).await {
                 Ok(scratch) => {
                     scratch_dir = Some(scratch.path().to_owned());
-                    Link::spawn(program, self.folder.get(), scratch, &lines)
+                    let mark = mark::value(&self.core.spool_dir);
+                    Link::spawn(program, &mark, self.folder.get(), scratch, &lines)
                 }
                 Err(error) => Err(error),
             },
@@ -141,7 +143,7 @@ impl Process {
 
     /// What plugins keep there is of the mail, so that only the daemon's user may enter it, or the plugin's own.
     async fn scratch(&self, number: u32) -> Result<TempDir, String> {
-        let shared = self.core.spool_dir.join("plugins");
+        let shared = mark::scratch_in(&self.core.spool_dir);
         let name = self.name.replace(['/', '\0'], "-");
         let folder = match &self.target {
             Target::Run(program) if program.confine.has_folder() => {
@@ -154,7 +156,7 @@ impl Process {
         let scratch = std::fs::create_dir_all(parent)
             .and_then(|()| {
                 tempfile::Builder::new()
-                    .prefix(&format!("{name}.{number}."))
+                    .prefix(&mark::scratch_name(&name, number))
                     .permissions(std::fs::Permissions::from_mode(0o700))
                     .tempdir_in(parent)
             })

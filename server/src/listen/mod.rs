@@ -1,6 +1,7 @@
 //! Sockets in: listeners, proxies before them, and the limits on clients.
 
 mod bound;
+mod inherited;
 mod proxy;
 mod slots;
 pub mod tls;
@@ -11,8 +12,9 @@ use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use gatepost_protocol::{Hook, Level};
@@ -24,7 +26,9 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Address, Config, Listen, ListenTls, MailProtocol};
 use crate::dialog::{Client, Dialect, LMTP, SMTP, Shared, Stop, Stream, serve};
 use crate::report::{self, Limit};
-pub use bound::{Accepted, Bound};
+use bound::Ours;
+pub use bound::{Accepted, BindError, Bound};
+pub use inherited::{Inherited, Passed, PassedError};
 use proxy::{Header, ProxyError};
 use slots::{Full, Slot, Slots};
 use tls::Credentials;
@@ -32,6 +36,8 @@ use transport::Transport;
 
 /// Whose lines these are in the log.
 const LOGGED_AS: &str = "listen";
+/// How long sessions may go on by themselves after another daemon took our place. Most end in that time, and are not told to come again.
+const LINGER: Duration = Duration::from_secs(5);
 /// How long transactions may take to finish after we were told to stop.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the last words to clients may take after that.
@@ -74,11 +80,16 @@ pub struct Listeners {
     door: Arc<Door>,
     open: Mutex<Vec<Open>>,
     doors: TaskTracker,
+    inherited: Mutex<Inherited>,
+    ours: Ours,
+    handed_over: CancellationToken,
 }
 
 /// A socket that is listened on.
 struct Open {
     place: Place,
+    listener: Arc<Bound>,
+    is_lent: bool,
     close: CancellationToken,
 }
 
@@ -111,49 +122,19 @@ pub struct Bindings(Vec<New>);
 struct New {
     place: Place,
     listener: Bound,
+    is_lent: bool,
     /// Where it really listens.
     address: Address,
     listen: Listen,
 }
 
-/// Why an address cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr}: {source}; {}", hint(addr, source))]
-pub struct BindError {
-    addr: Address,
-    source: io::Error,
-}
-
-fn hint(addr: &Address, error: &io::Error) -> &'static str {
-    if let Address::Unix(_) = addr {
-        return match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "stop the server that listens there (`ss -lxp` shows it), or remove the file if it is no socket, or set another `addr` under [[listen]]"
-            }
-            io::ErrorKind::NotFound => "make the folder, or set another `addr` under [[listen]]",
-            _ => {
-                "let the user that gatepost runs as write to the folder, or set another `addr` under [[listen]]"
-            }
-        };
-    }
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "stop the server that listens there (`ss -ltnp` shows it), or set another `addr` under [[listen]]"
-        }
-        io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need root or the capability CAP_NET_BIND_SERVICE; or set a port above 1023 under [[listen]]"
-        }
-        io::ErrorKind::AddrNotAvailable => {
-            "no interface of this machine has that address (`ip address` shows them); set another `addr` under [[listen]]"
-        }
-        _ => "set another `addr` under [[listen]]",
-    }
-}
-
 impl Listeners {
-    /// Nothing is listened on yet; [`Listeners::run`] goes on until `stop`.
-    pub fn new(stop: CancellationToken) -> Listeners {
+    /// Nothing is accepted yet; [`Listeners::run`] goes on until `stop`. The files of sockets are not removed before [`Listeners::take_files`].
+    pub fn new(inherited: Inherited, stop: CancellationToken) -> Listeners {
         Listeners {
+            inherited: Mutex::new(inherited),
+            ours: Ours::default(),
+            handed_over: CancellationToken::new(),
             door: Arc::new(Door {
                 service: RwLock::default(),
                 slots: Slots::new(),
@@ -176,11 +157,12 @@ impl Listeners {
         let is_new = |(place, _): &(Place, &Listen)| !open.iter().any(|open| open.place == *place);
         let bound = Place::all(config).filter(is_new).map(|(place, listen)| {
             let addr = listen.addr.clone();
-            let bound = Bound::new(&addr, listen.mode);
-            match bound.and_then(|bound| Ok((bound.address()?, bound))) {
-                Ok((address, listener)) => Ok(New {
+            let bound = self.open(&addr, listen.mode);
+            match bound.and_then(|bound| Ok((bound.0.address()?, bound))) {
+                Ok((address, (listener, is_lent))) => Ok(New {
                     place,
                     listener,
+                    is_lent,
                     address,
                     listen: listen.clone(),
                 }),
@@ -188,6 +170,60 @@ impl Listeners {
             }
         });
         Ok(Bindings(bound.collect::<Result<_, _>>()?))
+    }
+
+    /// The socket at an address, inherited or new; and whether it is lent. To be called within the runtime.
+    ///
+    /// # Errors
+    /// It cannot be listened on.
+    pub fn open(&self, addr: &Address, mode: Option<u32>) -> io::Result<(Bound, bool)> {
+        self.inherited().open(addr, mode, &self.ours)
+    }
+
+    fn inherited(&self) -> MutexGuard<'_, Inherited> {
+        self.inherited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address of a socket that was passed, and that no `[[listen]]` has.
+    pub fn unused(&self) -> Option<Address> {
+        let unused = self.inherited();
+        unused.unused().first().map(|passed| passed.addr.clone())
+    }
+
+    /// From now on the files of sockets are this process's. Sockets that were inherited and are not listened on any more are closed.
+    pub fn take_files(&self) {
+        self.ours.store(true, Ordering::Relaxed);
+        self.inherited().close_unused();
+    }
+
+    /// What is listened on, for the daemon that is to take our place.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub fn sockets(&self) -> io::Result<Vec<Passed>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = open.iter().map(|open| {
+            Ok(Passed {
+                addr: open.place.addr.clone(),
+                socket: open.listener.as_fd().try_clone_to_owned()?,
+                is_lent: open.is_lent,
+            })
+        });
+        passed.collect()
+    }
+
+    /// Another daemon accepts at our sockets: connections are for it, and [`Listeners::run`] comes to its end.
+    pub fn hand_over(&self) {
+        self.ours.store(false, Ordering::Relaxed);
+        self.close();
+        self.handed_over.cancel();
+    }
+
+    fn close(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.drain(..).for_each(|open| open.close.cancel());
     }
 
     /// From now on connections are served in this way: at the addresses of its configuration, which are `bindings` and what is open already. Others are closed; sessions that
@@ -213,9 +249,11 @@ impl Listeners {
             let New {
                 place,
                 listener,
+                is_lent,
                 address,
                 listen,
             } = new;
+            let listener = Arc::new(listener);
             let direction = listen.direction.name();
             let tls = match listen.tls {
                 ListenTls::Off => "",
@@ -227,23 +265,36 @@ impl Listeners {
             let close = CancellationToken::new();
             let door = Arc::clone(&self.door);
             self.doors
-                .spawn(door.keep(listener, place.clone(), close.clone()));
-            open.push(Open { place, close });
+                .spawn(door.keep(listener.clone(), place.clone(), close.clone()));
+            open.push(Open {
+                place,
+                listener,
+                is_lent,
+                close,
+            });
         }
     }
 
-    /// Accepts connections until the stop. Then takes no new ones, lets transactions finish that have begun, and returns when all sessions are
+    /// Accepts connections until the stop, or until another daemon does. Then takes no new ones, lets transactions finish that have begun, and returns when all sessions are
     /// over, or after a time of grace.
     pub async fn run(&self) {
         let stop = &self.door.stop;
         tokio::select! {
-            () = stop.soon.cancelled() => {}
+            () = stop.soon.cancelled() => self.close(),
+            () = self.handed_over.cancelled() => {}
             () = self.door.slots.make_room() => {}
         }
         self.doors.close();
         self.doors.wait().await;
         let sessions = &self.door.sessions;
         sessions.close();
+        if self.handed_over.is_cancelled() {
+            tokio::select! {
+                _ = tokio::time::timeout(LINGER, sessions.wait()) => {}
+                () = stop.soon.cancelled() => {}
+            }
+            stop.soon.cancel();
+        }
         if tokio::time::timeout(GRACE, sessions.wait()).await.is_err() {
             stop.now.cancel();
             // Whoever does not go even then is cut off with the runtime.
@@ -270,7 +321,7 @@ impl Door {
         Some((service.clone(), service.listen(place)?.clone()))
     }
 
-    async fn keep(self: Arc<Door>, listener: Bound, place: Place, close: CancellationToken) {
+    async fn keep(self: Arc<Door>, listener: Arc<Bound>, place: Place, close: CancellationToken) {
         let mut failing = false;
         // Known beforehand, unless we listen on all addresses.
         let local = match listener.address() {

@@ -32,7 +32,7 @@ fn start(max_connections: usize, max_connections_per_ip: usize) -> Daemon {
     config.limits.max_connections = max_connections;
     config.limits.max_connections_per_ip = max_connections_per_ip;
     let stop = CancellationToken::new();
-    let listeners = Listeners::new(stop.clone());
+    let listeners = Listeners::new(Inherited::default(), stop.clone());
     let bindings = listeners.bind(&config).unwrap();
     let Address::Tcp(address) = bindings.0[0].address else {
         panic!("it is TCP")
@@ -118,7 +118,7 @@ async fn an_address_that_cannot_be_had_is_named_with_what_to_do() {
         (daemon.address.to_string().as_str(), "`ss -ltnp`"),
         ("192.0.2.1:2525", "`ip address`"),
     ] {
-        let error = Listeners::new(CancellationToken::new())
+        let error = Listeners::new(Inherited::default(), CancellationToken::new())
             .bind(&config(&spool, addr))
             .err()
             .unwrap()

@@ -128,14 +128,18 @@ fn remove_stale(dir: &Path) -> io::Result<()> {
         let Some(pid) = name.to_str().and_then(owner) else {
             continue;
         };
-        // Our own number on an old file: the process before us had it, as in a container where all are number 1.
-        let gone = pid == std::process::id() as i32
-            || nix::sys::signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH);
-        if gone {
+        if is_gone(pid) {
             fs::remove_file(entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Whether the process that left something is no more. Our own number on something old: the process before us had it, as in a container where all are
+/// number 1.
+pub fn is_gone(pid: i32) -> bool {
+    pid == std::process::id() as i32
+        || nix::sys::signal::kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH)
 }
 
 /// The process that made a file of this name.
@@ -158,6 +162,7 @@ pub(crate) mod tests {
         Config {
             hostname: "mx.example.org".to_owned(),
             localiphost: None,
+            run_as: None,
             spool_dir: dir.to_owned(),
             journal: 0,
             state: dir.join("state"),

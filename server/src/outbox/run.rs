@@ -54,6 +54,23 @@ impl Outbox {
         while deliveries.join_next().await.is_some() {}
     }
 
+    /// Takes in what another daemon changed in the folder, and delivers what is due.
+    pub async fn read_again(self: &Arc<Outbox>) {
+        let outbox = Arc::clone(self);
+        self.tell_error(blocking(move || outbox.reread()).await);
+        self.added.notify_one();
+    }
+
+    fn tell_error(&self, read: io::Result<()>) {
+        if let Err(error) = read {
+            self.log(
+                Level::Error,
+                "",
+                format_args!("{}: {error}", self.folder.path().display()),
+            );
+        }
+    }
+
     /// Looks whether the command line changed something.
     async fn look(self: &Arc<Outbox>) {
         let outbox = Arc::clone(self);
@@ -61,13 +78,7 @@ impl Outbox {
             true => outbox.reread(),
             false => Ok(()),
         });
-        if let Err(error) = read.await {
-            self.log(
-                Level::Error,
-                "",
-                format_args!("{}: {error}", self.folder.path().display()),
-            );
-        }
+        self.tell_error(read.await);
     }
 
     /// Makes an attempt for a message that was taken from the schedule.

@@ -10,9 +10,14 @@ mod hooks;
 mod load;
 mod machine;
 mod memory;
+mod noop;
+mod peers;
 mod plain_sink;
+mod plot;
 mod qpsmtpd;
 mod rounds;
+mod sessions;
+mod side_by_side;
 mod slow;
 mod table;
 mod throughput;
@@ -51,6 +56,10 @@ type Measure = fn(&Effort) -> Tables;
 const MEASURES: &[(&str, Measure)] = &[
     ("discard", throughput::discard),
     ("durable", throughput::durable),
+    ("peers", side_by_side::dropped),
+    ("peers-kept", side_by_side::kept),
+    ("noop", noop::added),
+    ("sessions", sessions::memory),
     ("hooks", hooks::round_trips),
     ("qpsmtpd", qpsmtpd::same_plugins),
     ("memory", memory::measure),
@@ -70,27 +79,29 @@ fn main() -> ExitCode {
             "--only" => only = arguments.next(),
             "--write" => document = arguments.next().map(PathBuf::from),
             _ => {
-                eprintln!(
-                    "usage: bench [--quick] [--only discard|durable|hooks|qpsmtpd|memory|slow|tls|bdat] [--write FILE]"
-                );
+                let names: Vec<&str> = MEASURES.iter().map(|(name, _)| *name).collect();
+                let names = names.join("|");
+                eprintln!("usage: bench [--quick] [--only {names}] [--write FILE]");
                 return ExitCode::from(2);
             }
         }
     }
     let mut text = machine::describe(effort);
+    let mut plots = Vec::new();
     println!("{text}");
     for (name, measure) in MEASURES {
         if only.as_deref().is_some_and(|only| only != *name) {
             continue;
         }
         for table in measure(effort) {
-            let table = table.to_string();
-            println!("{table}");
+            let shown = table.to_string();
+            println!("{shown}");
             text.push('\n');
-            text.push_str(&table);
+            text.push_str(&shown);
+            plots.extend(table.plot);
         }
     }
-    match document.map(|file| table::insert(&file, &text)) {
+    match document.map(|file| table::insert(&file, &text, &plots)) {
         Some(Err(error)) => {
             eprintln!("the figures could not be written: {error}");
             ExitCode::FAILURE

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::plot::Plot;
+
 /// Between these lines the document holds the figures.
 const BEGIN: &str = "<!-- figures: written by `make bench` -->";
 const END: &str = "<!-- end of figures -->";
@@ -15,6 +17,8 @@ pub struct Table {
     pub columns: Vec<String>,
     /// The rows, each as long as `columns`.
     pub rows: Vec<Vec<String>>,
+    /// A picture that stands below it.
+    pub plot: Option<Plot>,
 }
 
 impl Table {
@@ -23,6 +27,7 @@ impl Table {
             title: title.to_owned(),
             columns: columns.iter().map(|column| (*column).to_owned()).collect(),
             rows: Vec::new(),
+            plot: None,
         }
     }
 }
@@ -48,7 +53,10 @@ impl fmt::Display for Table {
                 writeln!(f, "|")?;
             }
         }
-        Ok(())
+        match &self.plot {
+            Some(plot) => writeln!(f, "\n![{}]({})", plot.about, plot.file),
+            None => Ok(()),
+        }
     }
 }
 
@@ -72,8 +80,8 @@ impl Target {
     }
 }
 
-/// Puts the figures between the document's two marker lines.
-pub fn insert(file: &Path, figures: &str) -> Result<(), String> {
+/// Puts the figures between the document's two marker lines, and the plots beside it.
+pub fn insert(file: &Path, figures: &str, plots: &[Plot]) -> Result<(), String> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
     let (before, rest) = text
         .split_once(BEGIN)
@@ -82,5 +90,9 @@ pub fn insert(file: &Path, figures: &str) -> Result<(), String> {
         .split_once(END)
         .ok_or_else(|| format!("{} has no line {END}", file.display()))?;
     let text = format!("{before}{BEGIN}\n\n{figures}\n{END}{after}");
+    for plot in plots {
+        let picture = file.with_file_name(plot.file);
+        std::fs::write(picture, plot.svg()).map_err(|error| error.to_string())?;
+    }
     std::fs::write(file, text).map_err(|error| error.to_string())
 }

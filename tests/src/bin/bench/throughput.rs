@@ -13,7 +13,7 @@ use crate::table::{Table, Target};
 use crate::{Effort, Tables};
 
 /// Nothing but accepting the recipient and the message; the log keeps to what is wrong, since the sink has none.
-const BARE: &str = "
+pub const BARE: &str = "
 loglevel = \"notice\"
 
 [limits]
@@ -24,9 +24,14 @@ max_transactions = 1000000
 name = \"rcpt_ok\"
 ";
 
-const DISCARD: &str = "
+pub const DISCARD: &str = "
 [[plugin]]
 name = \"queue/discard\"
+";
+
+pub const MAILDIR: &str = "
+[[plugin]]
+name = \"queue/maildir\"
 ";
 
 /// A child plugin by its language; `name` tells several in one process apart.
@@ -140,7 +145,7 @@ const WRITERS: usize = 20;
 
 /// Safely to disk, beside a plain sink that syncs the same, the same syncs with no SMTP, and Postfix's own queue.
 pub fn durable(effort: &Effort) -> Tables {
-    let maildir = Server::start(&format!("{BARE}\n[[plugin]]\nname = \"queue/maildir\"\n"));
+    let maildir = Server::start(&format!("{BARE}{MAILDIR}"));
     let postfix = Postfix::start().map_err(|why| format!("Postfix's queue is not measured: {why}"));
     if let Err(why) = &postfix {
         eprintln!("\n*** {why} ***\n");

@@ -1,7 +1,12 @@
 //! Passes silently on five hooks: what remains is the cost of asking. As `bench-plugin echo MICROSECONDS` it speaks no protocol at all and returns
-//! every byte of its standard input after so much work: the floor that a round trip stands on.
+//! every byte of its standard input after so much work: the floor that a round trip stands on. As `bench-plugin milter SOCKET` and
+//! `bench-plugin opensmtpd-filter` it is the same for Gatepost's peers.
+
+mod filter;
+mod milter;
 
 use std::io::{self, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +44,19 @@ fn main() -> ExitCode {
             let _ = return_bytes(Duration::from_micros(work));
             ExitCode::SUCCESS
         }
+        [milter, socket] if milter == "milter" => ended(milter::serve(Path::new(socket))),
+        [filter] if filter == "opensmtpd-filter" => ended(filter::serve()),
         _ => serve(&PLUGINS),
+    }
+}
+
+fn ended(how: io::Result<()>) -> ExitCode {
+    match how {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench-plugin: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 
