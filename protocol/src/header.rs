@@ -12,6 +12,10 @@ use crate::change::Edge;
 /// The longest line of a header, without its line end (RFC 5322 §2.1.1).
 pub const MAX_LINE: usize = 998;
 
+/// What a message that begins within a field is given for a beginning where something stands above it: a line that begins with white space goes on with the field
+/// before it (RFC 5322 §2.2.3), and a client's text would be part of a field of ours.
+const UNBEGUN: &[u8] = b"X-Malformed-Header:";
+
 /// Why a header field cannot be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
@@ -87,11 +91,14 @@ impl HeaderBlock {
         None
     }
 
-    /// Names and values, from the top. Values are as received: folded, without the name's colon, the line end left off.
+    /// Names and values, from the top. Values are as received: folded, without the name's colon, the line end left off. A line that is no field is all value.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|field| {
             let (line, name_end) = self.line(field);
-            let value = line.get(name_end + 1..).unwrap_or_default();
+            let value = match line.get(name_end) {
+                Some(b':') => &line[name_end + 1..],
+                _ => line,
+            };
             let value = value.strip_suffix(b"\n").unwrap_or(value);
             (
                 line[..name_end].trim_ascii_end(),
@@ -192,7 +199,8 @@ impl HeaderBlock {
         found.len()
     }
 
-    /// The block with all edits, each line with its end; the bytes as received where nothing was edited.
+    /// The block with all edits, each line with its end; the bytes as received where nothing was edited. A first line that begins with white space does not
+    /// become part of what was added above it: it is the value of a field `X-Malformed-Header` then.
     pub fn to_bytes(&self) -> Bytes {
         if !self.edited {
             return self.original.clone();
@@ -208,7 +216,11 @@ impl HeaderBlock {
             if !block.is_empty() && !block.ends_with(b"\n") {
                 block.extend_from_slice(b"\r\n");
             }
-            block.extend_from_slice(self.line(field).0);
+            let line = self.line(field).0;
+            if !block.is_empty() && matches!(line.first(), Some(b' ' | b'\t')) {
+                block.extend_from_slice(UNBEGUN);
+            }
+            block.extend_from_slice(line);
         }
         block.into()
     }
@@ -307,6 +319,7 @@ mod tests {
         );
         assert_eq!(block.first("x-space"), Some(&b"x"[..]));
         assert_eq!(block.first("subject"), Some(&b"no space\r\n\tfolded"[..]));
+        assert_eq!(block.first(""), Some(&b"no colon here"[..]));
         assert_eq!(block.len(), 5);
         assert_eq!(block.to_bytes(), ODD);
     }
@@ -362,6 +375,23 @@ mod tests {
             Err(HeaderError::TooLong)
         );
         assert_eq!(block.to_bytes(), ODD);
+    }
+
+    #[test]
+    fn a_message_does_not_go_on_with_a_field_of_ours() {
+        let folded = HeaderBlock::parse(Bytes::from_static(b"\t; spf=pass\r\n x\r\nFrom: a@b\r\n"));
+        let mut header = folded.clone();
+        header.add("A", b"b", false).unwrap();
+        assert_eq!(
+            header.to_bytes(),
+            &b"\t; spf=pass\r\n x\r\nFrom: a@b\r\nA: b\r\n"[..]
+        );
+        let mut header = folded;
+        header.add("Results", b"none", true).unwrap();
+        assert_eq!(
+            header.to_bytes(),
+            &b"Results: none\r\nX-Malformed-Header:\t; spf=pass\r\n x\r\nFrom: a@b\r\n"[..]
+        );
     }
 
     #[test]
