@@ -34,6 +34,24 @@ pub fn descendants(pid: Pid) -> Vec<(Pid, String)> {
     found[1..].iter().map(command).collect()
 }
 
+/// How many plugin processes a daemon has, also those whose parent is gone: their environment says whose they are.
+///
+/// # Panics
+/// There is no /proc.
+pub fn plugin_processes(daemon: Pid) -> usize {
+    let mark = format!("GATEPOST_DAEMON={daemon} ");
+    let processes = std::fs::read_dir("/proc").expect("there is /proc");
+    processes
+        .flatten()
+        .filter(|process| {
+            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            environment
+                .split(|byte| *byte == 0)
+                .any(|entry| entry.starts_with(mark.as_bytes()))
+        })
+        .count()
+}
+
 /// Random numbers that a seed determines (xorshift).
 pub struct Dice(pub u64);
 

@@ -13,16 +13,21 @@ pub struct Client {
 impl Client {
     /// Connects, and reads the greeting.
     pub fn connect(address: SocketAddr) -> Client {
+        let mut client = Client::open(address);
+        client.expect("220");
+        client
+    }
+
+    /// Connects, and leaves the greeting to be read.
+    pub fn open(address: SocketAddr) -> Client {
         let stream = TcpStream::connect(address).expect("the daemon takes a connection");
         stream
             .set_read_timeout(Some(PATIENCE))
             .expect("a time limit can be set");
         stream.set_nodelay(true).expect("an option can be set");
-        let mut client = Client {
+        Client {
             reader: BufReader::new(stream),
-        };
-        client.expect("220");
-        client
+        }
     }
 
     /// Connects to a daemon that may be gone, or that goes before its greeting.

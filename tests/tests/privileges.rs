@@ -118,7 +118,11 @@ fn root_binds_and_becomes_its_user_for_good() {
         let thread = Pid::from_raw(thread);
         assert_eq!(status(thread, "Uid:"), vec![uid.clone(); 4]);
         assert_eq!(status(thread, "Gid:"), vec![gid.clone(); 4]);
-        assert!(!status(thread, "Groups:").contains(&"0".to_owned()));
+        let groups = status(thread, "Groups:");
+        assert!(
+            groups.contains(&gid) && !groups.contains(&"0".to_owned()),
+            "{groups:?}"
+        );
         for capabilities in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
             assert_eq!(status(thread, capabilities), ["0000000000000000"]);
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_tests::processes::{Dice, descendants, number_from};
+use gatepost_tests::processes::{Dice, descendants, number_from, plugin_processes};
 use gatepost_tests::server::Server;
 use gatepost_tests::smtp::Client;
 use nix::sys::signal::{Signal, kill};
@@ -95,7 +95,7 @@ fn held(pid: Pid) -> Held {
     Held {
         memory: memory.expect("the system says how much"),
         descriptors: descriptors.count(),
-        processes: descendants(pid).len(),
+        processes: plugin_processes(pid),
     }
 }
 
@@ -129,7 +129,7 @@ fn load(server: &Server, time: Duration, dice: &mut Dice, messages: &AtomicU64) 
         while Instant::now() < until {
             std::thread::sleep(PAUSE);
             let mut victims = descendants(server.pid());
-            // Whose parent is gone is nobody's descendant any more, and could not be counted.
+            // A process that others are forked from is started again only when another is needed.
             victims.retain(|(pid, _)| descendants(*pid).is_empty());
             if !victims.is_empty() {
                 let victim = dice.below(victims.len() as u64) as usize;
@@ -142,12 +142,13 @@ fn load(server: &Server, time: Duration, dice: &mut Dice, messages: &AtomicU64) 
     })
 }
 
-/// What it holds once all plugin processes are there again.
+/// What it holds once there are as many plugin processes again as there were.
 fn calm(server: &Server, whole: usize) -> Held {
     let until = Instant::now() + RECOVERY;
     loop {
         let now = held(server.pid());
-        if now.processes >= whole {
+        // While one starts there may be more of them.
+        if now.processes == whole {
             return now;
         }
         assert!(
@@ -183,7 +184,6 @@ fn what_a_daemon_holds_does_not_grow() {
         after.descriptors <= before.descriptors + MORE_DESCRIPTORS,
         "{before:?}, {after:?}"
     );
-    assert!(after.processes <= whole, "{before:?}, {after:?}");
     assert!(server.spooled().is_empty(), "{:?}", server.spooled());
     assert!(sent > seconds, "there was hardly any load: {sent} messages");
     assert!(server.stop().success());

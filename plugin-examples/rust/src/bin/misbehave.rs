@@ -4,13 +4,15 @@
 //! It answers `rcpt`. What the argument names happens when a recipient's address begins with `bad`; everybody else is answered properly, so
 //! that a test can see how the neighbours fare. Some arguments are for the start, and happen at once; and `one-at-a-time` is merely slow, and
 //! tells which worker it is.
+//!
+//! With names of hooks behind the first argument it answers these instead, and goes wrong at the nth of them, counted from 0, for the client 127.0.1.n.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, exit};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gatepost_protocol::frame;
 use gatepost_protocol::wire::{
@@ -18,6 +20,9 @@ use gatepost_protocol::wire::{
     ResultMessage,
 };
 use gatepost_protocol::{Disposition, PROTOCOL, VERSION, Verdict};
+
+/// So long it hangs, far beyond any deadline, and no longer, so that it outlives no test.
+const HANG: Duration = Duration::from_secs(6);
 
 const MODES: &[&str] = &[
     // At the start.
@@ -40,6 +45,11 @@ const MODES: &[&str] = &[
     "never-answers",
     "answers-after-cancel",
     "floods",
+    "floods-stderr",
+    "spins",
+    "leaks",
+    "wrong-id",
+    "out-of-order",
     "wrong-plugin-name",
     "unknown-verdict",
     "nonsense-code",
@@ -55,6 +65,7 @@ const MODES: &[&str] = &[
 
 fn main() -> ExitCode {
     let mode = std::env::args().nth(1).unwrap_or_default();
+    let hooks: Vec<String> = std::env::args().skip(2).collect();
     if !MODES.contains(&&*mode) {
         eprintln!("say how to misbehave: {}", MODES.join(", "));
         return ExitCode::from(2);
@@ -63,13 +74,14 @@ fn main() -> ExitCode {
         // A signal that is ignored stays so in the program that takes the place of this one.
         let me = std::env::current_exe().unwrap_or_default();
         let error = Command::new("sh")
-            .args(["-c", "trap '' TERM; DEAF=1 exec \"$0\" ignores-sigterm"])
+            .args(["-c", "trap '' TERM; DEAF=1 exec \"$0\" \"$@\""])
             .arg(me)
+            .args(std::env::args().skip(1))
             .exec();
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }
-    match misbehave(&mode) {
+    match misbehave(&mode, &hooks) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -78,7 +90,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn misbehave(mode: &str) -> std::io::Result<()> {
+fn misbehave(mode: &str, hooks: &[String]) -> std::io::Result<()> {
     if mode == "dies-before-hello" {
         eprintln!("there is no such library");
         exit(7);
@@ -88,7 +100,7 @@ fn misbehave(mode: &str) -> std::io::Result<()> {
         sink: File::options().write(true).open("/proc/self/fd/4")?,
     };
     if mode == "slow-hello" {
-        sleep(Duration::from_secs(3600));
+        sleep(HANG);
     }
     channel.send(&Hello {
         protocol: PROTOCOL.to_owned(),
@@ -103,30 +115,35 @@ fn misbehave(mode: &str) -> std::io::Result<()> {
     })?;
     let mut worker = 0;
     let mut cancelled = None;
+    let mut held = Vec::new();
     while let Some((kind, payload)) = channel.receive()? {
         match &*kind {
             "init" => {
                 let init: Init = decode(&payload)?;
                 worker = init.worker;
                 let concurrency = if mode == "one-at-a-time" { 1 } else { 16 };
-                channel.send(&ready(&init, concurrency))?;
+                channel.send(&ready(&init, hooks, concurrency))?;
             }
             "hook" => {
                 let hook: HookMessage = decode(&payload)?;
                 if mode == "prints-to-stdout" {
                     println!("a stray print\nand \x1b[31mmore");
                 }
-                let address = hook.args.address.as_ref().map(|address| address.as_str());
-                let bad = address.is_some_and(|address| address.starts_with("bad"));
+                let bad = is_bad(&hook, hooks);
                 if mode == "one-at-a-time" {
                     sleep(Duration::from_millis(if bad { 400 } else { 0 }));
                     let mut answer = result(&hook, Verdict::Declined);
                     answer.results[0].message = Some(format!("worker {worker}"));
                     channel.send(&answer)?;
+                } else if bad && mode == "out-of-order" {
+                    held.push(result(&hook, Verdict::DenySoft));
                 } else if bad {
                     cancelled = channel.go_wrong(mode, &hook)?;
                 } else {
                     channel.send(&result(&hook, Verdict::Declined))?;
+                    for earlier in held.drain(..) {
+                        channel.send(&earlier)?;
+                    }
                 }
             }
             "cancel" => {
@@ -147,14 +164,29 @@ fn decode<T: frame::Kind>(payload: &[u8]) -> std::io::Result<T> {
     frame::decode(payload).map_err(std::io::Error::other)
 }
 
-fn ready(init: &Init, concurrency: u32) -> Ready {
-    let rcpt = ReadyHook {
-        hook: "rcpt".to_owned(),
+/// Whether this is a request to go wrong with.
+fn is_bad(hook: &HookMessage<'_>, hooks: &[String]) -> bool {
+    if let Some(at) = hooks.iter().position(|name| *name == hook.hook) {
+        let connection = hook.connection.as_ref();
+        let client = connection.and_then(|connection| connection.remote_ip.as_deref());
+        return client.is_some_and(|client| client == format!("127.0.1.{at}"));
+    }
+    let address = hook.args.address.as_ref().map(|address| address.as_str());
+    address.is_some_and(|address| address.starts_with("bad"))
+}
+
+fn ready(init: &Init, hooks: &[String], concurrency: u32) -> Ready {
+    let rcpt = ["rcpt".to_owned()];
+    let hooks = if hooks.is_empty() { &rcpt } else { hooks };
+    let hooks = hooks.iter().map(|hook| ReadyHook {
+        hook: hook.clone(),
+        fields: vec!["remote_ip".to_owned()],
         ..ReadyHook::default()
-    };
+    });
+    let hooks: Vec<ReadyHook> = hooks.collect();
     let plugins = init.plugins.iter().map(|plugin| ReadyPlugin {
         name: plugin.name.clone(),
-        hooks: vec![rcpt.clone()],
+        hooks: hooks.clone(),
         ..ReadyPlugin::default()
     });
     Ready {
@@ -244,6 +276,30 @@ impl Channel {
                 good.id = id;
                 self.send(&good)?;
             }
+            "wrong-id" => {
+                good.id += 1_000_000;
+                self.send(&good)?;
+            }
+            "spins" => {
+                // Many spin at a time, and are to leave others a machine.
+                let me = std::process::id().to_string();
+                Command::new("renice").args(["-n", "19", &me]).output()?;
+                let began = Instant::now();
+                while began.elapsed() < HANG / 3 {}
+            }
+            "leaks" => {
+                let mut kept = Vec::new();
+                for _ in 0..400 {
+                    // 8 MB, since many may leak at a time.
+                    kept.push(vec![b'x'; 20_000]);
+                    sleep(HANG / 400);
+                }
+            }
+            "floods-stderr" => {
+                let line = "x".repeat(10_000);
+                (0..100).for_each(|number| eprintln!("{number} {line}"));
+                self.send(&good)?;
+            }
             "answers-after-cancel" => return Ok(Some(good)),
             "floods" => self.flood(hook.id).and_then(|()| self.send(&good))?,
             "wrong-plugin-name" => {
@@ -269,7 +325,7 @@ impl Channel {
                 let mut shell = Command::new("sh");
                 return Err(shell.args(["-c", "exec 3<&- 4>&-; exec sleep 600"]).exec());
             }
-            "stops-reading" | "ignores-sigterm" => sleep(Duration::from_secs(3600)),
+            "stops-reading" | "ignores-sigterm" => sleep(HANG),
             // "never-answers", and those that are wrong from the start.
             _ => {}
         }
