@@ -50,7 +50,7 @@ fn the_kept_corpora_hold() {
     for (name, target) in TARGETS {
         let folder = folder("corpus").join(name);
         let inputs = names(&folder);
-        assert!(inputs.len() > 0, "{name} has lost its corpus");
+        assert!(!inputs.is_empty(), "{name} has lost its corpus");
         for input in inputs {
             let bytes = fs::read(folder.join(&input)).unwrap();
             let held = std::panic::catch_unwind(|| target(&bytes));
