@@ -113,14 +113,16 @@ fn begin<'a>(text: &'a str, file: &Path) -> Result<(Reader, Spanned<DeTable<'a>>
 /// One mistake a line: the parser goes on behind a slip, and stumbles over the same again.
 fn syntax_mistakes(source: &SourceText, errors: &[toml::de::Error]) -> Mistakes {
     let located = errors.iter().map(|error| {
-        let span = error.span().unwrap_or_default();
+        let Some(span) = error.span() else {
+            return Mistake::in_file(&source.location(0).file, error.message());
+        };
         let message = syntax_message(source, &span, error.message());
         Mistake::at(source, &span, message)
     });
     let mut mistakes: Vec<Mistake> = Vec::new();
     for mistake in located {
         let line = |mistake: &Mistake| mistake.place.as_ref().map(|place| place.line);
-        if mistakes.iter().all(|other| line(other) != line(&mistake)) {
+        if line(&mistake).is_none() || mistakes.iter().all(|other| line(other) != line(&mistake)) {
             mistakes.push(mistake);
         }
     }

@@ -78,7 +78,8 @@ fn without_lines(message: &str) -> String {
 fn check_place(mistake: &Mistake, text: &str) {
     assert!(!mistake.message.is_empty());
     let Some(place) = &mistake.place else {
-        panic!("nobody knows where: {}", mistake.message);
+        // Of a key with more parts than anybody writes the parser does not say where it stands.
+        return assert_eq!(mistake.message, "recursion limit");
     };
     let line = text.split('\n').nth(place.line - 1);
     let line = line.map(|line| line.trim_end_matches('\r'));
