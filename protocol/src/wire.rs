@@ -22,7 +22,7 @@ macro_rules! kinds {
 
 kinds! {
     Hello => "hello", Init => "init", Ready => "ready", InitError => "init_error", HookMessage<'_> => "hook",
-    ResultMessage => "result", Late => "verdict", Cancel => "cancel", CallMessage => "call", ReplyMessage => "reply",
+    ResultMessage => "result", Unfinished => "unfinished", Late => "verdict", Cancel => "cancel", CallMessage => "call", ReplyMessage => "reply",
     Log => "log", Failed => "error", Goodbye => "goodbye", Fork => "fork",
 }
 
@@ -416,6 +416,11 @@ pub struct ResultMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub then: Option<Vec<Entry>>,
 }
+
+/// `unfinished`, plugin to core: a result up to the plugin whose turn it is, which is the last and has an error (§7.2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Unfinished(pub ResultMessage);
 
 /// `verdict`, plugin to core: what was deferred.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -33,7 +33,7 @@ my %tests = (
         my ($hello) = grep { $_->{kind} eq 'hello' } @{$core->{heard}};
         is $hello->{protocol}, 'gatepost-plugin';
         is_deeply $hello->{version}, [1, 0];
-        is_deeply $hello->{features}, [qw(cancel segments settings fork then)];
+        is_deeply $hello->{features}, [qw(cancel segments settings fork then unfinished)];
         is $core->{ready}{kind}, 'ready';
         is $core->{ready}{concurrency}, 64;
         my ($plugin) = @{$core->{ready}{plugins}};

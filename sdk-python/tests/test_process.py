@@ -54,7 +54,7 @@ class Start(ProcessTest):
         core = self.process([self.file(ANSWERS)])
         hello = core.receive()
         self.assertRegex(hello.pop("sdk"), r"^gatepost-python \d")
-        self.assertEqual(hello, {"kind": "hello", "protocol": "gatepost-plugin", "version": [1, 0], "features": ["cancel", "defer", "segments", "settings"]})
+        self.assertEqual(hello, {"kind": "hello", "protocol": "gatepost-plugin", "version": [1, 0], "features": ["cancel", "defer", "segments", "settings", "unfinished"]})
 
     def test_two_names_of_one_file_are_two_plugins(self):
         core = self.process([self.file("class settings:\n    word = setting(str)\n@hook('noop')\ndef noop(): return passed(settings.word)\n")])

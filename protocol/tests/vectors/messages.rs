@@ -424,6 +424,22 @@ fn messages() {
             then: Some(nothing()),
         },
     );
+    let here = Entry {
+        plugin: text("slow"),
+        disposition: Some(Disposition::Error),
+        message: Some(text("it is at /etc/gatepost/plugins/slow line 12")),
+        ..Entry::default()
+    };
+    message(
+        &mut out,
+        "unfinished",
+        "plugin",
+        &Unfinished(ResultMessage {
+            id: 18,
+            results: [nothing(), vec![here]].concat(),
+            then: None,
+        }),
+    );
     message(
         &mut out,
         "result, nothing to say",

@@ -58,6 +58,9 @@ sub send { $_[0]{pending} .= $_[1] }
 # Gives undef, and forgets what was to be sent, when the other side is gone.
 sub flush {
     my $self = shift;
+    # A signal's handler came in between: what it has to say goes out with the rest.
+    return 1 if $self->{writing};
+    local $self->{writing} = 1;
     while ($self->{pending} ne '') {
         my $n = syswrite $self->{out}, $self->{pending};
         if (defined $n) { substr $self->{pending}, 0, $n, '' }

@@ -9,6 +9,7 @@ package Gatepost::Host;
 #                  form for Gatepost::Schema::message_result if it is known. Entries of plugins with nothing to say are
 #                  shared, encoded in _bytes
 # event(\%message) an event
+# unfinished($why) what there is of the entries of the hook that runs, the last of them an error of the plugin whose turn it is; undef where none runs
 
 use strict;
 use warnings;
@@ -35,6 +36,9 @@ use constant {CODE => 0, PLUGIN => 1, ABOUT => 2, NUMBER => 3};
 # The turn that is going on, and in which hook (undef while the plugin is loaded): for the message when a plugin ends
 # the process. Not `local`, since exit undoes that before anybody can look.
 our ($running, $running_hook);
+
+# What the plugins before that one said, and what they say where they say nothing.
+our $spoken_so_far;
 
 sub running_plugin { return $running ? $running->[ABOUT]{name} : undef }
 
@@ -150,6 +154,7 @@ sub run {
     $running_hook = $hook;
     delete $qp->{_response};
     my ($rc, @reply, @spoken);
+    $spoken_so_far = [\@spoken, $segment->{quiet}];
     # Nothing is done for each plugin that can be done once: twenty that have nothing to say must cost little more than
     # one. So there is one eval for all.
     my $lived = eval {
@@ -170,11 +175,29 @@ sub run {
     POSIX::_exit(255) if $$ != $self->{pid};
     my $last = $running;
     undef $running;
+    undef $spoken_so_far;
     return ($segment->{quiet}, $segment->{encoded}) if $lived && !@spoken;
     my $about = $last->[ABOUT];
     # What a failure costs is on_error's business; the server asks for the rest where it costs nothing.
     $spoken[$about->{at}] = Gatepost::Outcome::failure($about, $about->{refused} // 'died: ' . Gatepost::Instances::reason($@)) if !$lived;
     return [map { $spoken[$_] // $segment->{quiet}[$_] } 0 .. $about->{at}];
+}
+
+sub unfinished {
+    my (undef, $why) = @_;
+    return unless $running && $spoken_so_far;
+    my ($spoken, $quiet) = @$spoken_so_far;
+    my $about = $running->[ABOUT];
+    return [(map { $spoken->[$_] // $quiet->[$_] } 0 .. $about->{at} - 1), {plugin => $about->{name}, disposition => 'error', message => $why}];
+}
+
+# The line of the plugin's file that it is at, whatever it called there, " at FILE line N". For a signal's handler.
+sub where_it_is {
+    my $class = $running && ref $running->[PLUGIN] or return '';
+    for (my $depth = 1; my ($package, $file, $line) = caller $depth; $depth++) {
+        return " at $file line $line" if $package eq $class;
+    }
+    return '';
 }
 
 # The plugins that a hook is for, as `init` had them made.

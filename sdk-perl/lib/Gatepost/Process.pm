@@ -77,6 +77,8 @@ sub _serve {
     # A handler, since an ignored signal would stay ignored in programs that plugins run.
     $SIG{PIPE} = sub { };
     $worker = Gatepost::Worker->new($channel, %default);
+    # The core asks where we are (docs/protocol.md §7.2).
+    $SIG{USR2} = sub { local ($!, $@, $?); $worker->late if $worker };
     my $code = $worker->serve;
     undef $worker;
     return $code;

@@ -16,7 +16,7 @@ use Gatepost::MessagePack qw(pack_text pack_bytes pack_integer pack_boolean map_
 our $MAX_FRAME = 1_048_576;
 our @VERSION   = (1, 0);
 our $PROTOCOL  = 'gatepost-plugin';
-our @FEATURES  = qw(cancel segments settings fork then);
+our @FEATURES  = qw(cancel segments settings fork then unfinished);
 
 sub text    { \&pack_text }
 sub bytes   { \&pack_bytes }
@@ -159,7 +159,11 @@ my $params = record(
 # A result, which answers every hook, is put together by hand from its id and all the rest: results() makes that of
 # encoded entries, and it is mostly the same as the last time. The id has the widest form there is (0xcf and 8 bytes),
 # so that one pack is all it takes.
-my ($result_head, $results_head) = map { map_head($_) . pack_text('kind') . pack_text('result') . pack_text('id') . "\xcf" } 3, 4;
+my %head = map {
+    my $kind = $_;
+    $kind => [map { map_head($_) . pack_text('kind') . pack_text($kind) . pack_text('id') . "\xcf" } 3, 4];
+} qw(result unfinished);
+our ($result_head, $results_head) = @{$head{result}};
 my ($results_key, $then_key) = map { pack_text($_) } qw(results then);
 
 sub results { return $results_key . array_head(scalar @_) . join '', @_ }
@@ -175,6 +179,12 @@ sub message_result {
     my $n = length($head) + 8 + length $results;
     die "too_long: a result of $n bytes, $MAX_FRAME is the limit\n" if $n > $MAX_FRAME;
     return pack 'N a* Q> a*', $n, $head, $id, $results;
+}
+
+# The same for a hook that does not come to its end: the last entry is that of the plugin that it is at.
+sub message_unfinished {
+    local ($result_head, $results_head) = @{$head{unfinished}};
+    return message_result(@_);
 }
 
 1;

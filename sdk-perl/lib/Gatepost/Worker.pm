@@ -194,7 +194,7 @@ sub _hook {
         @$self{qw(current hook)} = ($id, $message->{hook});
         my $latest = $then && clock_gettime(CLOCK_MONOTONIC) + $AT_ONCE;
         ($results, $encoded) = $self->{host}->run($message);
-        $thereof = $self->_go_on($message, $then)
+        $thereof = $self->_go_on($message, $then, $encoded)
             if $then && defined $encoded && length $encoded <= $BRIEF && clock_gettime(CLOCK_MONOTONIC) <= $latest;
         undef $self->{current};
     }
@@ -203,13 +203,14 @@ sub _hook {
     return;
 }
 
-# Nobody had anything to say: the next hook is run at once, as if the core had heard that and asked.
+# Nobody had anything to say: the next hook is run at once, as if the core had heard that and asked. $first: the results of this one.
 sub _go_on {
-    my ($self, $message, $then) = @_;
+    my ($self, $message, $then, $first) = @_;
     @$message{qw(hook plugins transaction)} = @$then{qw(hook plugins transaction)};
     local $self->{then} = 1;
-    $self->{hook} = $then->{hook};
+    @$self{qw(hook first)} = ($then->{hook}, $first);
     my ($results, $encoded) = $self->{host}->run($message);
+    undef $self->{first};
     return $encoded // _encoded($results);
 }
 
@@ -296,12 +297,13 @@ sub call {
         }
         elsif ($kind eq 'hook' && ($message->{session} // '') eq '') {
             # The plugin that called goes on afterwards.
-            my @outer = ($Gatepost::Host::running, $Gatepost::Host::running_hook);
-            my $hook = $self->{hook};
+            my @outer = ($Gatepost::Host::running, $Gatepost::Host::running_hook, $Gatepost::Host::spoken_so_far);
+            my ($hook, $first) = @$self{qw(hook first)};
             local $Gatepost::Log::held;
+            undef $self->{first};
             $self->_hook($message);
-            ($Gatepost::Host::running, $Gatepost::Host::running_hook) = @outer;
-            @$self{qw(current hook)} = ($current, $hook);
+            ($Gatepost::Host::running, $Gatepost::Host::running_hook, $Gatepost::Host::spoken_so_far) = @outer;
+            @$self{qw(current hook first)} = ($current, $hook, $first);
         }
         elsif ($kind eq 'cancel') { $self->_cancel($message) }
         else { push @{$self->{waiting}}, $message }
@@ -327,6 +329,23 @@ sub log {
     return;
 }
 
+# The core asks, by a signal, where we are: a deadline has passed.
+sub late {
+    my $self = shift;
+    return $self->_unfinished('it is' . (Gatepost::Host::where_it_is() || ' in code that cannot be looked into')) if $$ == $self->{pid};
+}
+
+# What there is of the results of the hook that runs.
+sub _unfinished {
+    my ($self, $why) = @_;
+    my ($id, $results) = ($self->{current}, $self->{host}->unfinished($why));
+    return unless defined $id && $results;
+    my $first = $self->{first};
+    $self->{channel}->send(Gatepost::Schema::message_unfinished($id, defined $first ? ($first, _encoded($results)) : _encoded($results)));
+    $self->{channel}->flush;
+    return;
+}
+
 # The process ends because a plugin called exit: says which one, and where, so that the operator need not guess.
 sub ended {
     my ($self, $code, $place) = @_;
@@ -335,6 +354,7 @@ sub ended {
     my $hook = $Gatepost::Host::running_hook;
     my $where = defined $hook ? "in the hook $hook" : 'while it was loaded';
     print STDERR "gatepost-perl: the plugin $name called exit($code) $where$place\n";
+    $self->_unfinished("called exit($code)$place");
     if (!defined $hook) {
         $self->{channel}->send(Gatepost::Schema::message_init_error({
             errors => [{plugin => $name, path => [], message => "called exit($code) $where$place"}],

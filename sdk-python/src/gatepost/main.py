@@ -76,8 +76,12 @@ def _start(make_loader: Callable[[], Loader], usage: str, argv: Sequence[str]) -
 
 
 def _serve(given: Channel, load: Loader) -> int:
+    worker = Worker(given, load)
+    if threading.current_thread() is threading.main_thread():
+        # The server asks where we are (docs/protocol.md section 7.2).
+        signal.signal(signal.SIGUSR2, worker.say_where)
     try:
-        Worker(given, load).serve()
+        worker.serve()
     except FrameError as error:
         print(f"gatepost: broken frame from the server ({error.code}): {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ import itertools
 import sys
 import traceback
 from collections import deque
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Awaitable, Coroutine, Deque, Dict, Generator, List, Optional, Set, Tuple
 
 from .changes import Change
@@ -29,6 +30,7 @@ Segment = Generator[Awaitable[Any], Any, None]
 Table = Dict[str, Tuple[Hosted, Hook]]
 
 _RESULT = b"\x83" + encode("kind") + encode("result") + encode("id")
+_UNFINISHED = b"\x83" + encode("kind") + encode("unfinished") + encode("id")
 _RESULTS = encode("results")
 _VERDICT = b"\x83" + encode("kind") + encode("verdict") + encode("id")
 _RESULT_KEY = encode("result")
@@ -118,7 +120,7 @@ class Runner:
         elif turn.hook in _ENDS:
             table = self._with_others(turn, table, sessions)
         value_of = values.__getitem__
-        entries: List[bytes] = []
+        entries = turn.entries
         deferred: List[Tuple[Hosted, Turn, Outcome]] = []
         fatal: Optional[Fatal] = None
         for name in turn.names:
@@ -144,6 +146,7 @@ class Runner:
             try:
                 value = hook.function(*map(value_of, hook.parameters))
                 if hook.is_async:
+                    turn.waiting = value
                     value = yield value
             except (Exception, SystemExit, asyncio.CancelledError) as exception:
                 value = _failed(exception, turn)
@@ -256,6 +259,27 @@ class Runner:
             self._send_results(turn, entries)
         else:
             self._worker.post_encoded(body)
+
+    def unfinished(self, frame: Optional[FrameType]) -> None:
+        """Send what there is of the oldest hook's results, with an error for the plugin whose turn it is. ``frame`` is what runs."""
+        turn = next(iter(self._running.values()), None)
+        if turn is None or len(turn.entries) >= len(turn.names):
+            return
+        name = text(turn.names[len(turn.entries)])
+        entry = {"plugin": name, "disposition": "error", "message": f"it is {self._place(turn, name, frame)}"}
+        entries = [*turn.entries, self._encode(entry)]
+        body = b"".join((_UNFINISHED, integer(turn.id), _RESULTS, array_header(len(entries)), *entries))
+        if len(body) <= MAX_FRAME:
+            self._worker.post_encoded(body)
+
+    def _place(self, turn: Turn, name: str, frame: Optional[FrameType]) -> str:
+        """The line of the plugin's file that it is at, whatever it called or awaits there."""
+        pair = self._table.get(turn.hook, {}).get(name)
+        path = pair[1].function.__code__.co_filename if pair is not None else None
+        frame = getattr(turn.waiting, "cr_frame", None) or frame
+        while frame is not None and frame.f_code.co_filename != path:
+            frame = frame.f_back
+        return f"at {path} line {frame.f_lineno}" if frame is not None else "in code that cannot be looked into"
 
     def _defer(self, hosted: Hosted, turn: Turn, outcome: Outcome) -> None:
         self._deferred.setdefault(turn.id, []).append(turn)

@@ -20,7 +20,7 @@ LEVELS = ("emerg", "alert", "crit", "error", "warn", "notice", "info", "debug")
 class Turn:
     """What a hook's functions see, and the changes that they ask for."""
 
-    __slots__ = ("worker", "id", "hook", "session", "number", "resumed", "deadline_ms", "view", "names", "settings", "changes", "cancelled", "departed", "departure", "task")
+    __slots__ = ("worker", "id", "hook", "session", "number", "resumed", "deadline_ms", "view", "names", "settings", "changes", "cancelled", "departed", "departure", "task", "entries", "waiting")
 
     def __init__(self, worker: Worker, message: Map) -> None:
         get = message.get
@@ -43,6 +43,9 @@ class Turn:
         self.departed: bool = get("departed", False)
         self.departure: Optional[asyncio.Event] = None
         self.task: Optional[asyncio.Task[Any]] = None
+        # Encoded results of the plugins that had their turn, and what the one whose turn it is awaits.
+        self.entries: List[bytes] = []
+        self.waiting: Any = None
 
     def later(self) -> Turn:
         """The same turn for a deferred answer: it sees what this one saw, and its changes are its own."""

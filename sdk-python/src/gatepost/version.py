@@ -4,4 +4,4 @@ VERSION = "0.1.0"
 PROTOCOL = "gatepost-plugin"
 PROTOCOL_VERSION = (1, 0)
 SDK = "gatepost-python " + VERSION
-FEATURES = ["cancel", "defer", "segments", "settings"]
+FEATURES = ["cancel", "defer", "segments", "settings", "unfinished"]

@@ -11,6 +11,7 @@ import itertools
 import threading
 import time
 from collections import deque
+from types import FrameType
 from typing import Any, Callable, Deque, Dict, List, Optional
 
 from .calls import Call
@@ -196,6 +197,14 @@ class Worker:
                 self._channel.write(b"".join(parts))
             except OSError:
                 pass  # The server is gone; the next read says so.
+
+    def say_where(self, _number: int, frame: Optional[FrameType]) -> None:
+        """A signal's handler: a deadline has passed, and the server asks where we are."""
+        self._runner.unfinished(frame)
+        # Who was interrupted may be writing: what it finds queued goes out with the rest.
+        if self._writing.acquire(blocking=False):
+            self._writing.release()
+            self.flush()
 
     def send_call(self, call: Call[Any], hook: Optional[int], method: str, params: Map) -> None:
         """Send a call. Raises TypeError, OverflowError or FrameError where the parameters cannot travel."""

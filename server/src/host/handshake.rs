@@ -25,9 +25,18 @@ pub(super) struct Features {
     pub(super) settings: bool,
     pub(super) fork: bool,
     pub(super) then: bool,
+    pub(super) unfinished: bool,
 }
 
-const FEATURES: [&str; 6] = ["cancel", "defer", "segments", "settings", "fork", "then"];
+const FEATURES: [&str; 7] = [
+    "cancel",
+    "defer",
+    "segments",
+    "settings",
+    "fork",
+    "then",
+    "unfinished",
+];
 /// The most that `concurrency` may say.
 const MAX_CONCURRENCY: u32 = 1000;
 
@@ -190,5 +199,6 @@ fn check_hello(hello: &Hello) -> Result<Features, Refusal> {
         settings: both(FEATURES[3]),
         fork: both(FEATURES[4]),
         then: both(FEATURES[5]),
+        unfinished: both(FEATURES[6]),
     })
 }

@@ -42,6 +42,8 @@ pub(super) struct Link {
     pub(super) reader: Reader,
     pub(super) writer: Arc<FrameWriter>,
     pub(super) child: Option<Child>,
+    /// A handle of it, for signals.
+    pub(super) process: Option<OwnedFd>,
 }
 
 impl Link {
@@ -50,6 +52,7 @@ impl Link {
             reader: FrameReader::new(Box::new(source)),
             writer: Arc::new(FrameWriter::new(sink)),
             child: None,
+            process: None,
         }
     }
 
@@ -77,11 +80,11 @@ impl Link {
         let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
         // The system's word, and not the worker's: it is going to be killed by this number.
         let pid = peer.ok_or_else(|| failed("has no process"))?;
-        let number = rustix::process::Pid::from_raw(pid).ok_or_else(|| failed("has no process"))?;
-        let handle = rustix::process::pidfd_open(number, PidfdFlags::empty())
-            .map_err(|error| failed(&format!("is gone: {error}")))?;
+        let handle = handle_of(pid).map_err(|error| failed(&format!("is gone: {error}")))?;
+        let process = handle.try_clone();
         let (source, sink) = stream.into_split();
         let mut link = Link::new(source, Sink::Unix(sink));
+        link.process = process.ok();
         link.child = Some(Child {
             pid: u32::try_from(pid).unwrap_or_default(),
             process: Life::Forked(handle),
@@ -118,6 +121,8 @@ impl Link {
             captures.spawn(lines.clone().copy(stderr, "stderr", Level::Warn));
         }
         let mut link = Link::new(source, Sink::Pipe(sink));
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        link.process = pid.and_then(|pid| handle_of(pid).ok());
         link.child = Some(Child {
             pid: child.id().unwrap_or_default(),
             process: Life::Started(child),
@@ -127,6 +132,12 @@ impl Link {
         });
         Ok(link)
     }
+}
+
+/// A handle of a process that has not been waited for.
+fn handle_of(pid: i32) -> io::Result<OwnedFd> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
+    Ok(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 fn with_channel(

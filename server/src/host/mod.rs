@@ -17,6 +17,7 @@ mod plain;
 mod process;
 mod request;
 mod results;
+mod seating;
 mod span;
 mod start;
 mod stats;

@@ -1,34 +1,31 @@
 //! A plugin process: its workers, and which session is at which.
 
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Answers, Call, Host, Then, Wants};
 use gatepost_protocol::wire::InitPlugin;
-use gatepost_protocol::{Hook, Outcome};
-use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit};
+use gatepost_protocol::{Disposition, Hook, Outcome};
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Core;
-use super::circuit::Circuits;
+use super::circuit::{Circuits, Leave};
 use super::confine::Folder;
 use super::declare::Declared;
+use super::seating::{Place, Pool};
 use super::span::span;
 use super::stats::{Counts, Stats, count};
 use super::template::Origin;
 use super::told::Following;
-use super::worker::{Missing, Request, Worker};
+use super::worker::{Missing, Request, Why};
 use crate::config::Program;
 use crate::report::{self, Limit};
-
-/// How many requests may wait for a worker of one process.
-const MAX_WAITING: usize = 1024;
 
 /// How a plugin process comes to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +42,7 @@ pub struct Process {
     pub(super) name: Arc<str>,
     pub(super) target: Target,
     /// Whether a worker has one session at a time.
-    exclusive: bool,
+    pub(super) exclusive: bool,
     /// The plugins it holds, in the order of the chain.
     pub(super) plugins: Vec<Arc<str>>,
     pub(super) init: Vec<InitPlugin>,
@@ -62,50 +59,13 @@ pub struct Process {
     pub(super) pool: Mutex<Pool>,
     /// A request was done with, or a worker came or went.
     pub(super) changed: Arc<Notify>,
-    waiting: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
     pub(super) stats: Arc<Stats>,
     circuits: Circuits,
     /// What it has to be told of the log.
     pub(super) following: Arc<Following>,
     pub(super) closing: CancellationToken,
     pub(super) tasks: TaskTracker,
-}
-
-/// The workers, and the sessions that are bound to them.
-#[derive(Default)]
-pub(super) struct Pool {
-    pub(super) slots: Vec<Slot>,
-    sessions: HashMap<Box<str>, Seat>,
-    /// Sessions that look for a worker, of a process that follows the log.
-    pub(super) arriving: HashSet<Box<str>>,
-    /// Until when running requests may take; set at shutdown.
-    pub(super) until: Option<Instant>,
-}
-
-/// A place for a worker.
-pub(super) enum Slot {
-    /// On its way.
-    Starting,
-    /// Nobody is in it.
-    Vacant,
-    /// At work.
-    Up(Arc<Worker>),
-    /// Failed, for this reason; it is started again after a while.
-    Down(Arc<str>),
-}
-
-/// Where a session is. Weak: a dead worker's channel is closed though its sessions go on.
-struct Seat {
-    worker: Weak<Worker>,
-    /// Its worker died, and no hook has said so yet.
-    resumed: bool,
-}
-
-enum Place {
-    At(Arc<Worker>, bool),
-    /// Another worker is on its way.
-    Wait,
-    None(String),
 }
 
 impl Process {
@@ -200,11 +160,11 @@ impl Process {
                 return not_asked(&why);
             }
         };
-        let failed = |why: &str| {
+        let failed_at = |hook: Hook, leave: &Leave<'_>, why: &str| {
             // What ends with the daemon, or with a reload, failed for no fault of its own.
             if !self.closing.is_cancelled() {
-                let (hook, name, stats) = (call.hook, &self.name, &self.stats);
-                self.circuits.failed(hook, &leave, why, name, stats);
+                self.circuits
+                    .failed(hook, leave, why, &self.name, &self.stats);
             }
         };
         let deadline = began + call.deadline;
@@ -217,7 +177,7 @@ impl Process {
             Err(why) => {
                 // Who waited for a worker that others keep busy waited as long as for a silent one.
                 if Instant::now() >= deadline {
-                    failed(&why);
+                    failed_at(call.hook, &leave, &why);
                 }
                 return not_asked(&why);
             }
@@ -246,38 +206,32 @@ impl Process {
             then,
         };
         let then_hook = request.then.as_ref().map(|(then, _)| then.hook);
-        let fail = |text: String| {
-            let Some(then) = then_hook else {
-                return Answers {
-                    here: vec![Outcome::error(text)],
-                    then: None,
-                };
-            };
-            // At which of the two is not known. It is not asked again at the other: that would take as long again.
-            let text = format!("{text} ({} and {then} were one request)", call.hook);
-            let error = || vec![Outcome::error(text.clone())];
-            Answers {
-                here: error(),
-                then: Some(error()),
-            }
-        };
+        let together = request.plugins.len();
         match worker.ask(request, call, deadline, resumed, permit) {
             Ok(asking) => match asking.answers(call).await {
                 Ok(answers) => {
                     self.circuits.answered(call.hook, &self.name);
                     answers
                 }
-                Err(Missing::Gone(why)) => {
-                    // However many it had, it died once.
-                    if worker.mourn() {
-                        failed(&why);
+                Err(Missing { why, unfinished }) => {
+                    let (why, text, is_new) = match why {
+                        // However many it had, it died once.
+                        Why::Gone(why) => (why.to_string(), no_answer(&why), worker.mourn()),
+                        Why::Late(within) => {
+                            let why = format!("no answer within {}", span(within));
+                            (why.clone(), why, true)
+                        }
+                    };
+                    let known = unfinished.and_then(|answers| ended_at(answers, &why));
+                    let at_next = known.as_ref().is_some_and(|known| known.then.is_some());
+                    if is_new && let Some(hook) = then_hook.filter(|_| at_next) {
+                        if let Ok(leave) = self.circuits.enter(hook) {
+                            failed_at(hook, &leave, &why);
+                        }
+                    } else if is_new {
+                        failed_at(call.hook, &leave, &why);
                     }
-                    fail(no_answer(&why))
-                }
-                Err(Missing::Late(within)) => {
-                    let why = format!("no answer within {}", span(within));
-                    failed(&why);
-                    fail(why)
+                    known.unwrap_or_else(|| nowhere(&text, together, call.hook, then_hook))
                 }
             },
             Err(why) => not_asked(&why),
@@ -289,193 +243,40 @@ impl Process {
         plugins.map(|name| known(name).cloned()).collect()
     }
 
-    /// A worker for a session, with leave to ask it now.
-    async fn place(
-        &self,
-        call: &Call<'_>,
-        deadline: Instant,
-    ) -> Result<(Arc<Worker>, OwnedSemaphorePermit, bool), String> {
-        loop {
-            // Made before looking, so that nothing that happens in between is missed.
-            let changed = self.changed.notified();
-            match self.choose(&call.session.id, true) {
-                Place::At(worker, resumed) => {
-                    if let Ok(permit) = worker.room.clone().try_acquire_owned() {
-                        return Ok((worker, permit, resumed));
-                    }
-                    let _waiting = self.wait()?;
-                    let permit = worker.room.clone().acquire_owned();
-                    match tokio::time::timeout_at(deadline, permit).await {
-                        Ok(Ok(permit)) => return Ok((worker, permit, resumed)),
-                        // It died meanwhile; nothing was sent to it, so another can be asked.
-                        Ok(Err(_)) => {}
-                        Err(_) => return Err("its worker was busy all the time".to_owned()),
-                    }
-                }
-                Place::Wait => {
-                    let _waiting = self.wait()?;
-                    if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                        return Err("its workers were busy all the time".to_owned());
-                    }
-                }
-                Place::None(why) => return Err(why),
-            }
-        }
-    }
-
-    fn wait(&self) -> Result<Waiting<'_>, String> {
-        let waiting = Waiting(&self.waiting);
-        if self.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
-            Ok(waiting)
-        } else {
-            report::count(Limit::PluginRequests);
-            Err(format!(
-                "{MAX_WAITING} requests wait for its workers already"
-            ))
-        }
-    }
-
-    /// The worker of a session; for a new one the least loaded. `ask`: it is to be asked and not only told.
-    fn choose(&self, session: &str, ask: bool) -> Place {
-        let mut pool = self.pool();
-        if pool.until.is_some() {
-            return Place::None("the server is shutting down".to_owned());
-        }
-        let mut resumed = false;
-        if let Some(seat) = pool.sessions.get_mut(session) {
-            match seat.worker.upgrade().filter(|worker| worker.is_up()) {
-                Some(worker) => {
-                    let resumed = ask && std::mem::take(&mut seat.resumed);
-                    return Place::At(worker, resumed);
-                }
-                None => resumed = true,
-            }
-        }
-        let up = pool.slots.iter().filter_map(|slot| match slot {
-            Slot::Up(worker) if worker.is_up() => Some(worker),
-            _ => None,
-        });
-        let Some(worker) = up.min_by_key(|worker| self.burden(worker)).cloned() else {
-            // A copy is made sooner than a worker that failed is started anew.
-            if ask && self.forks.load(Ordering::Relaxed) && self.bring_another(&mut pool) {
-                return Place::Wait;
-            }
-            return Place::None(pool.why_down());
-        };
-        if ask && self.is_busy(&worker, session) && self.bring_another(&mut pool) {
-            return Place::Wait;
-        }
-        if self.exclusive && !session.is_empty() && worker.load().1 > 0 {
-            return match ask {
-                true => Place::Wait,
-                false => Place::None("all of its workers have a session".to_owned()),
-            };
-        }
-        // What belongs to no session needs no seat.
-        if !session.is_empty() {
-            worker.sessions.fetch_add(1, Ordering::Relaxed);
-            let seat = Seat {
-                worker: Arc::downgrade(&worker),
-                resumed: resumed && !ask,
-            };
-            pool.sessions.insert(session.into(), seat);
-        }
-        Place::At(worker, resumed && ask)
-    }
-
-    /// What there is to do for a worker: sessions count first where each is to have its own.
-    fn burden(&self, worker: &Worker) -> (usize, usize) {
-        let (requests, sessions) = worker.load();
-        match self.forks.load(Ordering::Relaxed) || self.exclusive {
-            true => (sessions, requests),
-            false => (requests, sessions),
-        }
-    }
-
-    /// Whether a new session had better have another worker than this, the least burdened.
-    fn is_busy(&self, worker: &Worker, session: &str) -> bool {
-        let (_, sessions) = worker.load();
-        let own = !session.is_empty() && (self.forks.load(Ordering::Relaxed) || self.exclusive);
-        own && sessions > 0 || worker.room.available_permits() == 0
-    }
-
-    /// Starts another worker, unless there are enough; says whether one is on its way.
-    fn bring_another(&self, pool: &mut Pool) -> bool {
-        let starting = |slot: &&Slot| matches!(slot, Slot::Starting);
-        let starting = pool.slots.iter().filter(starting).count();
-        let (_, most) = self.bounds();
-        // One for each that waits, and for whoever is going to.
-        if starting > self.waiting.load(Ordering::Relaxed) || pool.number() >= most {
-            return starting > 0;
-        }
-        let Some(me) = self.me.upgrade() else {
-            return false;
-        };
-        let vacant = |slot: &Slot| matches!(slot, Slot::Vacant);
-        let index = pool.slots.iter().position(vacant).unwrap_or_else(|| {
-            pool.slots.push(Slot::Vacant);
-            pool.slots.len() - 1
-        });
-        pool.slots[index] = Slot::Starting;
-        self.tasks.spawn(me.supervise(index, None));
-        true
-    }
-
-    /// Ends a session: its worker, if it is still there.
-    fn leave(&self, session: &str) -> Option<Arc<Worker>> {
-        let seat = self.pool().sessions.remove(session)?;
-        let worker = seat.worker.upgrade()?;
-        worker.sessions.fetch_sub(1, Ordering::Relaxed);
-        if self.exclusive {
-            self.changed.notify_waiters();
-        }
-        Some(worker).filter(|worker| worker.is_up())
-    }
-
     /// No more hooks: lets running requests finish for `grace`, then closes the channels and waits until the workers are gone.
     pub async fn shutdown(&self, grace: Duration) {
-        {
-            let mut pool = self.pool();
-            pool.until = Some(Instant::now() + grace);
-            pool.sessions.clear();
-        }
+        self.pool().close(Instant::now() + grace);
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 }
 
-impl Pool {
-    /// How many workers there are, those on their way included.
-    pub(super) fn number(&self) -> usize {
-        let vacant = |slot: &&Slot| matches!(slot, Slot::Vacant);
-        self.slots.len() - self.slots.iter().filter(vacant).count()
+/// The answers up to the plugin that a request failed over. Nothing where they do not say which that is.
+fn ended_at(mut answers: Answers, why: &str) -> Option<Answers> {
+    let outcomes = answers.then.as_mut().unwrap_or(&mut answers.here);
+    let last = outcomes.last_mut()?;
+    if last.disposition != Some(Disposition::Error) {
+        return None;
     }
-
-    /// The worker of a session that has one.
-    pub(super) fn seated(&self, session: &str) -> Option<Arc<Worker>> {
-        let worker = self.sessions.get(session)?.worker.upgrade();
-        worker.filter(|worker| worker.is_up())
-    }
-
-    fn why_down(&self) -> String {
-        let down = self.slots.iter().find_map(|slot| match slot {
-            Slot::Down(reason) => Some(reason),
-            _ => None,
-        });
-        match down {
-            Some(reason) => format!("its process is down: {reason}"),
-            None => "its process is being started again".to_owned(),
-        }
-    }
+    last.message = format!("{why}: {}", last.message);
+    Some(answers)
 }
 
-/// One request that waits for a worker.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+/// Over which of its plugins a request failed is not known: it is laid at the first one's door. So it is at which of its hooks; it is not asked again
+/// at the other, which would take as long again.
+fn nowhere(why: &str, together: usize, hook: Hook, then: Option<Hook>) -> Answers {
+    let mut text = why.to_owned();
+    if together > 1 {
+        text.push_str(&format!(" ({together} plugins were asked together)"));
+    }
+    if let Some(then) = then {
+        text.push_str(&format!(" ({hook} and {then} were one request)"));
+    }
+    let error = || vec![Outcome::error(text.clone())];
+    Answers {
+        here: error(),
+        then: then.map(|_| error()),
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Results {
     pub(super) then: Option<Vec<Read>>,
 }
 
-/// Reads a `result`. An entry that breaks the schema spoils only itself; an error means that not even the id could be read.
+/// Reads a `result`, or `unfinished`. An entry that breaks the schema spoils only itself; an error means that not even the id could be read.
 pub(super) fn read_result(payload: &[u8]) -> Result<Results, FrameError> {
     #[derive(Deserialize)]
     struct Loose {

@@ -11,7 +11,8 @@ use tokio::runtime::Handle;
 use super::Core;
 use super::declare::{self, Declared};
 use super::foreign::Foreign;
-use super::process::{Process, Slot, Target};
+use super::process::{Process, Target};
+use super::seating::Slot;
 use super::supervise::LaunchError;
 use crate::config::{PluginConfig, PluginKind};
 

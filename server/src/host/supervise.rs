@@ -17,7 +17,8 @@ use super::declare;
 use super::handshake::{Handshake, Refusal};
 use super::link::{Child, Link, Reader};
 use super::mark;
-use super::process::{Process, Slot, Target};
+use super::process::{Process, Target};
+use super::seating::Slot;
 use super::span::span;
 use super::stats::count;
 use super::template::Next;
@@ -122,6 +123,7 @@ impl Process {
                     name: self.name.clone(),
                     number,
                     writer: link.writer,
+                    process: link.process,
                     features,
                     concurrency: ready.concurrency,
                     calls,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use gatepost_protocol::{Args, Hook, Level};
 
-use super::process::{Process, Slot};
+use super::process::Process;
+use super::seating::Slot;
 use super::worker::Worker;
 use crate::report::{self, Entry, Feed};
 
@@ -172,7 +173,7 @@ fn is_at_a_retired(session: &str) -> bool {
         .any(|process| process.pool().seated(session).is_some())
 }
 
-impl super::process::Pool {
+impl super::seating::Pool {
     /// The first worker that is at work.
     fn first(&self) -> Option<Arc<Worker>> {
         self.slots.iter().find_map(|slot| match slot {

@@ -23,7 +23,15 @@ use tokio::net::unix::OwnedReadHalf;
 use super::super::{Core, Patience, Process, Processes, StartError, Started};
 use crate::config::{Location, PluginConfig, PluginKind, Source, Spans};
 
-pub(super) const ALL: &[&str] = &["cancel", "defer", "segments", "settings", "fork", "then"];
+pub(super) const ALL: &[&str] = &[
+    "cancel",
+    "defer",
+    "segments",
+    "settings",
+    "fork",
+    "then",
+    "unfinished",
+];
 
 /// Longer than anything takes here.
 pub(super) const LONG: Duration = Duration::from_secs(10);
@@ -173,6 +181,15 @@ pub(super) async fn vip(hooks: &[ReadyHook]) -> Pair {
 impl Peer {
     pub(super) fn send<T: Kind>(&self, message: &T) {
         self.writer.send(&frame::encode(message).unwrap()).unwrap();
+    }
+
+    /// Sends a message, and hangs up when it is out.
+    pub(super) async fn say_last<T: Kind>(self, message: &T) {
+        self.send(message);
+        tokio::select! {
+            _ = self.writer.flush() => {}
+            () = until("the last message to go out", || self.writer.waiting() == 0) => {}
+        }
     }
 
     /// The next message, which is to be of this kind.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost_protocol::plugin::{Host, Then, Wants};
-use gatepost_protocol::wire::{Cancel, Entry, EventMessage, Goodbye, Late};
+use gatepost_protocol::wire::{
+    Cancel, Entry, EventMessage, Goodbye, Late, ResultMessage, Unfinished,
+};
 use gatepost_protocol::{
     Address, Answer, Args, Change, Departure, Disposition, EnhancedCode, Field, FieldSet, Hook,
     Outcome, Parameters, Value, Verdict,
@@ -450,6 +452,68 @@ async fn two_hooks_go_in_one_request_and_fail_together() {
     let why = "no answer within 200 ms (mail_pre and mail were one request)";
     assert_eq!(answers.here[0].message, why);
     assert_eq!(answers.then.unwrap()[0].message, why);
+}
+
+#[tokio::test]
+async fn a_process_that_says_where_it_ended_is_heard_up_to_there() {
+    let here = |plugin: &str, message: &str| Entry {
+        disposition: Some(Disposition::Error),
+        ..said(plugin, message)
+    };
+    let hooks: &[_] = &[hook("mail_pre"), hook("mail")];
+    // In the hook at hand, in the next one, and with a last word that is no error.
+    for (results, then, expected) in [
+        (
+            vec![said("a", "heard"), here("b", "line 2")],
+            None,
+            "[heard, it closed the connection: line 2]",
+        ),
+        (
+            vec![said("a", ""), said("b", "")],
+            Some(vec![here("a", "line 1")]),
+            "[, ] [it closed the connection: line 1]",
+        ),
+        (
+            vec![Entry {
+                verdict: Some(Verdict::Ok),
+                ..said("a", "")
+            }],
+            None,
+            "(2 plugins were asked together)",
+        ),
+    ] {
+        let says = Says {
+            features: ALL,
+            ready: ready(8, &[("a", hooks), ("b", hooks)]),
+        };
+        let mut pair = Fake::new()
+            .start(&["a", "b"], &says, Arc::new(Desk::default()))
+            .await
+            .unwrap();
+        let process = pair.process().clone();
+        let session = session("s");
+        let call = call(Hook::MailPre, &session, LONG);
+        let wants = Wants::default();
+        let both = Then {
+            hook: Hook::Mail,
+            plugins: &["a", "b"],
+            wants: &wants,
+            args: &Args::None,
+            transaction: 1,
+        };
+        let asked = process.ask_then(&["a", "b"], &wants, &call, &both);
+        let (answers, ()) = tokio::join!(asked, async move {
+            let id = pair.peer.hook().await.id.unwrap();
+            let result = ResultMessage { id, results, then };
+            pair.peer.say_last(&Unfinished(result)).await;
+        });
+        let mut said = String::new();
+        for outcomes in [Some(answers.here), answers.then].into_iter().flatten() {
+            let texts: Vec<String> = outcomes.into_iter().map(|it| it.message).collect();
+            said.push_str(&format!("[{}] ", texts.join(", ")));
+        }
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -25,15 +25,27 @@ pub(in super::super) struct Asking {
     /// What `more_time` gave.
     added: Duration,
     over: bool,
+    /// Up to where the process is, or ended.
+    unfinished: Option<Answers>,
+}
+
+/// Why there is no result, and what there is of it.
+pub(in super::super) struct Missing {
+    pub(in super::super) why: Why,
+    /// Answers up to the plugin that it is for, whose own is an error that says where it is.
+    pub(in super::super) unfinished: Option<Answers>,
 }
 
 /// Why there is no result.
-pub(in super::super) enum Missing {
+pub(in super::super) enum Why {
     /// There was none within this time.
     Late(Duration),
     /// The worker is gone.
     Gone(Arc<str>),
 }
+
+/// How long a process may take to say where it is.
+const WHEREABOUTS: Duration = Duration::from_millis(100);
 
 impl Asking {
     pub(super) fn new(
@@ -49,6 +61,7 @@ impl Asking {
             deadline,
             added: Duration::ZERO,
             over: false,
+            unfinished: None,
         }
     }
 
@@ -62,6 +75,7 @@ impl Asking {
         let mut alarm = std::pin::pin!(tokio::time::sleep_until(self.deadline));
         let mut departed = std::pin::pin!(call.departure.happened());
         let mut is_to_tell = call.hook == Hook::Queue;
+        let mut is_late = false;
         loop {
             // One at a time: a block may have half a megabyte.
             if reading.is_empty()
@@ -76,6 +90,13 @@ impl Asking {
                         self.over = true;
                         return Ok(answers);
                     }
+                    Some(Letter::Unfinished(answers)) => {
+                        self.unfinished = Some(answers);
+                        if is_late {
+                            return Err(self.late(call));
+                        }
+                    }
+                    Some(Letter::Late) => return Err(self.late(call)),
                     Some(Letter::Read(wanted)) => match call.message {
                         Some(message) => reads.push_back((message, wanted)),
                         None => {
@@ -98,6 +119,10 @@ impl Asking {
                             self.worker.parts.calls.reply(id, Err(error));
                         }
                     },
+                    Some(Letter::MoreTime { call: id, .. }) if is_late => {
+                        let late = ServiceError::new(ServiceErrorCode::Failed, "it is too late");
+                        self.worker.parts.calls.reply(id, Err(late));
+                    }
                     Some(Letter::MoreTime { call: id, time, .. }) => {
                         let answer = self.give_more_time(time.min(call.deadline));
                         alarm.as_mut().reset(self.deadline);
@@ -105,9 +130,9 @@ impl Asking {
                     }
                     Some(Letter::Ended(reason)) => {
                         self.over = true;
-                        return Err(Missing::Gone(reason));
+                        return Err(self.missing(Why::Gone(reason)));
                     }
-                    None => return Err(Missing::Gone("its request was lost".into())),
+                    None => return Err(self.missing(Why::Gone("its request was lost".into()))),
                 },
                 Some((id, data)) = reading.next(), if !reading.is_empty() => {
                     let answer = data
@@ -124,12 +149,25 @@ impl Asking {
                     self.worker.cancel(self.id, "disconnect");
                 }
                 () = &mut alarm => {
-                    self.over = true;
-                    self.worker.give_up(self.id, "timeout");
-                    return Err(Missing::Late(call.deadline + self.added));
+                    if is_late || !self.worker.ask_what_there_is(self.id) {
+                        return Err(self.late(call));
+                    }
+                    is_late = true;
+                    alarm.as_mut().reset(Instant::now() + WHEREABOUTS);
                 }
             }
         }
+    }
+
+    fn late(&mut self, call: &Call<'_>) -> Missing {
+        self.over = true;
+        self.worker.give_up_late(self.id);
+        self.missing(Why::Late(call.deadline + self.added))
+    }
+
+    fn missing(&mut self, why: Why) -> Missing {
+        let unfinished = self.unfinished.take();
+        Missing { why, unfinished }
     }
 
     fn give_more_time(&mut self, time: Duration) -> Answer {

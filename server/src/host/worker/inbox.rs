@@ -1,6 +1,7 @@
 //! What a plugin process sends, and what becomes of it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gatepost_protocol::channel::Payload;
@@ -8,7 +9,7 @@ use gatepost_protocol::outcome::Deferred;
 use gatepost_protocol::plugin::Answers;
 use gatepost_protocol::services::ServiceErrorCode;
 use gatepost_protocol::wire::{CallMessage, Failed, Log};
-use gatepost_protocol::{Level, Outcome, ServiceError};
+use gatepost_protocol::{Hook, Level, Outcome, ServiceError};
 use tokio::time::Instant;
 
 use super::super::calls::{Params, WITHOUT_HOOK, bad};
@@ -16,7 +17,7 @@ use super::super::capture::printable;
 use super::super::results::{self, Results, Turn};
 use super::super::stats::count;
 use super::promise::{Promise, Promised};
-use super::{Letter, Wanted, Worker};
+use super::{Asked, Letter, Wanted, Worker};
 use crate::report;
 use crate::services::question::Question;
 
@@ -30,6 +31,9 @@ impl Worker {
         match payload.kind() {
             "result" => {
                 self.result(results::read_result(payload).map_err(malformed)?);
+            }
+            "unfinished" => {
+                self.unfinished(results::read_result(payload).map_err(malformed)?);
             }
             "verdict" => {
                 let (id, plugin, entry) = results::read_late(payload).map_err(malformed)?;
@@ -50,36 +54,91 @@ impl Worker {
     }
 
     fn result(self: &Arc<Worker>, results: Results) {
-        let Results { id, here, then } = results;
+        let id = results.id;
         let asked = {
             let mut state = self.state();
             let asked = state.asked.remove(&id);
-            if asked.as_ref().is_some_and(|asked| asked.waiter.is_some()) {
+            if asked
+                .as_ref()
+                .is_some_and(|asked| asked.late_since.is_some())
+            {
+                self.late.fetch_sub(1, Ordering::Relaxed);
+            }
+            let in_time = |asked: &Asked| asked.waiter.is_some() && !asked.is_late;
+            if asked.as_ref().is_some_and(in_time) {
                 state.missed = 0;
             }
             asked
         };
-        let waiter = asked.as_ref().and_then(|asked| asked.waiter.as_ref());
-        if let (Some(asked), Some(waiter)) = (&asked, waiter) {
-            let outcomes = |entries, plugins: &[Arc<str>]| {
-                results::turns(entries, plugins, self.parts.features.defer)
-                    .into_iter()
-                    .zip(plugins)
-                    .map(|(turn, plugin)| self.outcome(id, turn, plugin, asked.deadline))
-                    .collect()
-            };
-            let then = asked.then.as_ref().zip(then);
-            let answers = Answers {
-                here: outcomes(here, &asked.plugins),
-                then: then.map(|((_, plugins), entries)| outcomes(entries, plugins)),
-            };
-            drop(waiter.send(Letter::Answers(answers)));
-        } else {
-            self.stray(id);
+        match asked.as_ref() {
+            Some(asked) if asked.is_late => {
+                self.stray(id);
+                if let Some(waiter) = &asked.waiter {
+                    drop(waiter.send(Letter::Late));
+                }
+            }
+            Some(Asked {
+                waiter: Some(waiter),
+                plugins,
+                then,
+                deadline,
+                ..
+            }) => {
+                let answers = self.answers(results, plugins, then.as_ref(), *deadline);
+                drop(waiter.send(Letter::Answers(answers)));
+            }
+            _ => self.stray(id),
         }
         // With the request goes its permit, also where nobody waited for the result any more.
         drop(asked);
         self.parts.changed.notify_waiters();
+    }
+
+    /// What there is of the answers to a request that the process does not come to the end of.
+    fn unfinished(self: &Arc<Worker>, results: Results) {
+        let asked = {
+            let state = self.state();
+            state.asked.get(&results.id).and_then(|asked| {
+                let waiter = asked.waiter.clone()?;
+                Some((
+                    waiter,
+                    asked.plugins.clone(),
+                    asked.then.clone(),
+                    asked.deadline,
+                ))
+            })
+        };
+        if let Some((waiter, plugins, then, deadline)) = asked {
+            let answers = self.answers(results, &plugins, then.as_ref(), deadline);
+            drop(waiter.send(Letter::Unfinished(answers)));
+        }
+    }
+
+    fn answers(
+        self: &Arc<Worker>,
+        results: Results,
+        plugins: &[Arc<str>],
+        then: Option<&(Hook, Vec<Arc<str>>)>,
+        deadline: Instant,
+    ) -> Answers {
+        let Results {
+            id,
+            here,
+            then: there,
+        } = results;
+        let outcomes = |entries, plugins: &[Arc<str>]| {
+            results::turns(entries, plugins, self.parts.features.defer)
+                .into_iter()
+                .zip(plugins)
+                .map(|(turn, plugin)| self.outcome(id, turn, plugin, deadline))
+                .collect()
+        };
+        Answers {
+            here: outcomes(here, plugins),
+            then: then
+                .zip(there)
+                .map(|((_, plugins), entries)| outcomes(entries, plugins)),
+        }
     }
 
     fn outcome(

@@ -6,6 +6,7 @@ mod promise;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use gatepost_protocol::frame;
 use gatepost_protocol::plugin::{Answers, Call, Then, Wants};
 use gatepost_protocol::wire::{Cancel, EventMessage, Fork, Goodbye, HookMessage};
 use gatepost_protocol::{Args, Hook, Outcome};
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -28,7 +30,7 @@ use super::request::{hook_message, hook_message_then, line_message};
 use super::stats::{Stats, count};
 use crate::report::{self, Limit};
 use crate::services::question::Question;
-pub(super) use asking::{Asking, Missing};
+pub(super) use asking::{Asking, Missing, Why};
 use promise::Promised;
 
 /// A worker that did not answer so many requests in a row in time is replaced.
@@ -41,6 +43,8 @@ pub(super) struct Parts {
     pub(super) name: Arc<str>,
     pub(super) number: u32,
     pub(super) writer: Arc<FrameWriter>,
+    /// Where it is a process of ours.
+    pub(super) process: Option<OwnedFd>,
     pub(super) features: Features,
     pub(super) concurrency: u32,
     pub(super) calls: Calls,
@@ -59,6 +63,8 @@ pub(super) struct Worker {
     /// How many sessions are bound to it.
     pub(super) sessions: AtomicUsize,
     next_id: AtomicU64,
+    /// How many requests whose deadline has passed still have no result.
+    late: AtomicUsize,
     state: Mutex<State>,
     /// Something happened that [`Worker::run`] has to look at.
     attention: Notify,
@@ -90,6 +96,10 @@ pub(super) struct Request<'a> {
 struct Asked {
     /// Who waits; nobody any more after `cancel`.
     waiter: Option<mpsc::UnboundedSender<Letter>>,
+    /// Its deadline has passed, and the process was asked for what there is: its result counts no more.
+    is_late: bool,
+    /// When its deadline passed without a result.
+    late_since: Option<Instant>,
     /// Until when the result is owed, after `cancel`.
     owed_by: Option<Instant>,
     hook: Hook,
@@ -106,6 +116,10 @@ struct Asked {
 /// What the task that asked is told. It holds the session and the message, so what needs them is done there.
 enum Letter {
     Answers(Answers),
+    /// Up to where the process is, or ended, which the last of these says.
+    Unfinished(Answers),
+    /// The answers came when they did not count any more.
+    Late,
     Read(Wanted),
     MoreTime {
         call: u64,
@@ -143,6 +157,7 @@ impl Worker {
             room: Arc::new(Semaphore::new(parts.concurrency as usize)),
             sessions: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
+            late: AtomicUsize::new(0),
             state: Mutex::default(),
             attention: Notify::new(),
             parts,
@@ -234,6 +249,8 @@ impl Worker {
             }
             let asked = Asked {
                 waiter: Some(waiter),
+                is_late: false,
+                late_since: None,
                 owed_by: None,
                 hook: call.hook,
                 session: call.session.id.clone(),
@@ -289,6 +306,26 @@ impl Worker {
         }
     }
 
+    /// When the first deadline passed of those that it still owes a result for.
+    pub(super) fn held_up_since(&self) -> Option<Instant> {
+        if self.late.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let state = self.state();
+        let since = state.asked.values().filter_map(|asked| asked.late_since);
+        since.min()
+    }
+
+    /// Has it replaced, for this reason.
+    pub(super) fn condemn(&self, reason: &str) {
+        let mut state = self.state();
+        state
+            .condemned
+            .get_or_insert_with(|| End::Broken(reason.to_owned()));
+        drop(state);
+        self.attention.notify_one();
+    }
+
     /// Counts its death as a failure; whether nobody has done so before.
     pub(super) fn mourn(&self) -> bool {
         !std::mem::replace(&mut self.state().mourned, true)
@@ -307,6 +344,42 @@ impl Worker {
         state.asked.values().all(|asked| asked.waiter.is_none())
     }
 
+    /// The deadline of a request has passed: asks the process for what it has of the answers, and where it is (docs/protocol.md §7.2). Whether
+    /// it was asked. A process that is at an earlier request would be disturbed in that.
+    fn ask_what_there_is(&self, id: u64) -> bool {
+        let Some(process) = &self.parts.process else {
+            return false;
+        };
+        let mut state = self.state();
+        let is_first = state.asked.keys().all(|other| *other >= id);
+        let asked = state.asked.get_mut(&id);
+        let Some(asked) = asked.filter(|_| is_first && self.parts.features.unfinished) else {
+            return false;
+        };
+        asked.is_late = true;
+        drop(state);
+        pidfd_send_signal(process, Signal::USR2).is_ok()
+    }
+
+    /// Ends a request whose deadline has passed.
+    fn give_up_late(&self, id: u64) {
+        count(&self.parts.stats.timeouts);
+        count(&self.parts.stats.errors);
+        let mut state = self.state();
+        if let Some(asked) = state.asked.get_mut(&id) {
+            asked.late_since = Some(Instant::now());
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
+        state.missed += 1;
+        if state.missed >= MISSES {
+            let reason = format!("it did not answer {MISSES} hooks in a row in time");
+            state.condemned.get_or_insert(End::Broken(reason));
+        }
+        drop(state);
+        self.give_up(id, "timeout");
+        self.attention.notify_one();
+    }
+
     /// Ends a request whose result nobody waits for any more.
     fn give_up(&self, id: u64, reason: &'static str) {
         {
@@ -318,15 +391,6 @@ impl Worker {
                 return;
             }
             asked.owed_by = Some(Instant::now() + self.parts.patience.owed);
-            if reason == "timeout" {
-                count(&self.parts.stats.timeouts);
-                count(&self.parts.stats.errors);
-                state.missed += 1;
-                if state.missed >= MISSES {
-                    let reason = format!("it did not answer {MISSES} hooks in a row in time");
-                    state.condemned.get_or_insert(End::Broken(reason));
-                }
-            }
         }
         self.cancel(id, reason);
         self.attention.notify_one();
