@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use gatepost_tests::server::Server;
 use gatepost_tests::smtp::Client;
@@ -30,6 +31,8 @@ enum Fault {
     SaysNonsense,
     /// 421, and it hangs up (RFC 5321 §3.8).
     Closes,
+    /// It takes its time, and all is well.
+    IsSlow,
 }
 
 const ALL: [At; 7] = [
@@ -41,6 +44,9 @@ const ALL: [At; 7] = [
     At::Message,
     At::End,
 ];
+
+/// Less than the plugin's `timeout`, and more than anything else takes here.
+const SLOW: Duration = Duration::from_secs(2);
 
 type Plan = Arc<Mutex<Option<(At, Fault)>>>;
 type Taken = Arc<Mutex<Vec<String>>>;
@@ -87,6 +93,10 @@ fn converse(stream: TcpStream, plan: Option<(At, Fault)>, taken: &Taken) -> Opti
                 // Until the other side has had enough.
                 Fault::SaysNothing => "",
                 Fault::SaysNonsense => "\u{1}hello\r\n",
+                Fault::IsSlow => {
+                    std::thread::sleep(SLOW);
+                    text
+                }
             },
             _ => text,
         };
@@ -203,6 +213,25 @@ fn it_says_nothing() {
 fn it_says_nonsense() {
     let places: Vec<At> = ALL.into_iter().filter(|at| *at != At::Message).collect();
     each(Fault::SaysNonsense, &places);
+}
+
+#[test]
+fn it_is_slow() {
+    std::thread::scope(|scope| {
+        for at in ALL {
+            scope.spawn(move || {
+                let next = Next::start();
+                *next.plan.lock().unwrap() = Some((at, Fault::IsSlow));
+                let server = forwarding_to(next.address);
+                let mut client = Client::greet(server.address());
+                let began = Instant::now();
+                let reply = client.deliver(b"Subject: first\r\n\r\nthis line waits\r\n");
+                assert!(reply.starts_with("250 2."), "at {at:?}: {reply:?}");
+                assert!(began.elapsed() >= SLOW, "at {at:?}");
+                assert_eq!(count(&next, "first"), 1, "at {at:?}");
+            });
+        }
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Every field that either can set gets the same hostile text; then all that the daemon wrote is looked through.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -69,6 +69,12 @@ const CHANGES: &[(&str, &str)] = &[
     ),
 ];
 
+/// The sender of a message that one of its recipients refuses: he is told why.
+const BOUNCE: &str = "bounce";
+
+/// Who may say for whom he speaks, by a PROXY header.
+const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 /// What a plugin answers after the message whose sender is its name.
 const ANSWERS: &[(&str, &str)] = &[
     ("deny", "gatepost.deny(reply=EVIL, message=EVIL)"),
@@ -79,6 +85,10 @@ const ANSWERS: &[(&str, &str)] = &[
     ("long-reply", "gatepost.deny(reply=EVIL * 1000)"),
     ("withheld", "gatepost.quarantine(EVIL)"),
     ("held", "gatepost.hold(EVIL)"),
+    (
+        BOUNCE,
+        "gatepost.passed('x').for_recipient('carol@example.org', gatepost.deny(reply=EVIL, message=EVIL))",
+    ),
 ];
 
 const HEAD: &str = r#"
@@ -89,6 +99,7 @@ mixed = "bounce"
 [auth]
 mechanisms = ["PLAIN", "LOGIN"]
 [[listen]]
+proxy_from = ["127.0.0.2"]
 xclient_from = ["127.0.0.1"]
 xforward_from = ["127.0.0.1"]
 auth = "always"
@@ -140,8 +151,21 @@ struct Stranger(BufReader<TcpStream>);
 
 impl Stranger {
     fn connect(address: SocketAddr) -> Stranger {
-        let stream = TcpStream::connect(address).unwrap();
+        Stranger::with(TcpStream::connect(address).unwrap(), b"")
+    }
+
+    /// One behind a proxy that says this of it first.
+    fn behind_a_proxy(address: SocketAddr, says: &[u8]) -> Stranger {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddr::from((PROXY, 0))).unwrap();
+        connect(&socket, &address).unwrap();
+        Stranger::with(TcpStream::from(socket), says)
+    }
+
+    fn with(mut stream: TcpStream, says: &[u8]) -> Stranger {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(says).unwrap();
         let mut stranger = Stranger(BufReader::new(stream));
         stranger.replies(1);
         stranger
@@ -266,10 +290,46 @@ fn plugins(address: SocketAddr) {
         stranger.ask(b"VRFY bob");
         stranger.ask(format!("MAIL FROM:<{name}@client.example>").as_bytes());
         stranger.ask(b"RCPT TO:<bob@example.org>");
+        if *name == BOUNCE {
+            stranger.ask(b"RCPT TO:<carol@example.org>");
+        }
         assert!(stranger.ask(b"DATA").starts_with("354"), "{name}");
         let reply = stranger.ask(b"Subject: mine\r\nX-Last: mine\r\n\r\nthe body\r\n.");
         assert!(!reply.is_empty(), "{name}");
     }
+}
+
+/// A proxy's word for a client, as text (version 1) and in binary (version 2, with a TLV that is a host name).
+fn proxies(address: SocketAddr) {
+    let evil = line();
+    let text = |before: &str, after: &str| [before.as_bytes(), &evil, after.as_bytes()].concat();
+    let tlv = [&[2, 0, u8::try_from(EVIL.len()).unwrap()], EVIL].concat();
+    let length = u16::try_from(12 + tlv.len()).unwrap().to_be_bytes();
+    let mut binary = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
+    binary.extend_from_slice(&length);
+    binary.extend_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2, 0, 25, 0, 25]);
+    binary.extend_from_slice(&tlv);
+    let mut believed = 0;
+    for header in [
+        text("PROXY TCP4 ", " 192.0.2.2 25 25\r\n"),
+        text("PROXY TCP4 192.0.2.1 192.0.2.2 25 ", "\r\n"),
+        b"PROXY TCP4 192.0.2.1\nX-Forged: 1 192.0.2.2 25 25\r\n".to_vec(),
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 25 25\r\n250 forged\r\n".to_vec(),
+        binary,
+    ] {
+        let mut stranger = Stranger::behind_a_proxy(address, &header);
+        stranger.ask(b"EHLO client.example");
+        stranger.ask(b"MAIL FROM:<client@example.org>");
+        stranger.ask(b"RCPT TO:<bob@example.org>");
+        if stranger.ask(b"DATA").starts_with("354") {
+            stranger.ask(b"Subject: x\r\n\r\nhello\r\n.");
+            believed += 1;
+        }
+    }
+    assert_eq!(
+        believed, 1,
+        "the one in binary, whose extensions say nothing to us"
+    );
 }
 
 /// All files below a folder.
@@ -341,8 +401,14 @@ fn messages(dir: &Path) -> usize {
         let (header, body) = text
             .split_once("\r\n\r\n")
             .unwrap_or_else(|| panic!("no header and body in {}: {text:?}", file.display()));
-        assert!(matches!(body, "hello\r\n" | "the body\r\n"), "{text:?}");
-        for line in header.split("\r\n") {
+        let is_notification = header.contains("multipart/report");
+        assert!(
+            is_notification || matches!(body, "hello\r\n" | "the body\r\n"),
+            "{text:?}"
+        );
+        // Every line of a notification is ours, but for the header that it gives back.
+        let ours = if is_notification { &*text } else { header };
+        for line in ours.split("\r\n") {
             assert!(
                 !line.starts_with("X-Forged") && !line.starts_with("250 "),
                 "{text:?}"
@@ -381,6 +447,11 @@ fn whatever_a_client_or_a_plugin_sends() {
     let mut server = Server::start(&head());
     clients(server.address());
     plugins(server.address());
+    proxies(server.address());
+    let _file = until("the notification", || {
+        let new = server.dir().join("mail").join(BOUNCE).join("new");
+        std::fs::read_dir(new).ok()?.next()?.ok()
+    });
     for command in [["quarantine", "list"], ["outbox", "list"]] {
         let (code, text, errors) = server.command(&command);
         assert_eq!(code, Some(0), "{errors}");
