@@ -1,6 +1,6 @@
 //! SIGTERM: no new connections, idle sessions are told, the message that is on its way arrives, and the daemon is gone in time.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,12 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// What plugin processes get, and some more for a machine that is busy.
 const WITH_A_PLUGIN: Duration = Duration::from_secs(15);
+
+/// What a transaction that is under way gets, and the last words, and some more.
+const WITH_A_TRANSACTION: Duration = Duration::from_secs(45);
+
+/// Between two bytes.
+const A_WHILE: Duration = Duration::from_millis(500);
 
 #[test]
 fn with_nothing_going_on_it_stops_at_once() {
@@ -67,6 +73,39 @@ fn a_message_on_its_way_arrives() {
     assert!(server.wait().success());
     let message = server.message();
     assert!(message.ends_with(b"\r\n\r\nhalf of it\r\nthe other half\r\n"));
+    assert!(server.spooled().is_empty());
+}
+
+#[test]
+fn who_sends_a_byte_now_and_then_is_cut_off() {
+    let mut server = Server::start("");
+    let mut stream = TcpStream::connect(server.address()).expect("a connection");
+    let mut trickle = stream.try_clone().expect("one more descriptor");
+    stream
+        .set_read_timeout(Some(WITH_A_TRANSACTION))
+        .expect("a time limit can be set");
+    let start = "EHLO client.example\r\nMAIL FROM:<alice@client.example>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n";
+    stream.write_all(start.as_bytes()).expect("it is read");
+    let mut replies = BufReader::new(stream).lines();
+    let is_data =
+        |line: &std::io::Result<String>| line.as_ref().is_ok_and(|line| line.starts_with("354"));
+    assert!(replies.any(|line| is_data(&line)), "it takes a message");
+    server.signal(Signal::SIGTERM);
+    let started = Instant::now();
+    std::thread::spawn(move || {
+        while trickle.write_all(b"x").is_ok() {
+            std::thread::sleep(A_WHILE);
+        }
+    });
+    let last = replies.next().expect("a reply").expect("in time");
+    assert!(last.starts_with("421 4.3.2 "), "{last}");
+    assert!(
+        started.elapsed() < WITH_A_TRANSACTION,
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(server.wait().success());
+    assert!(server.delivered().is_empty());
     assert!(server.spooled().is_empty());
 }
 
