@@ -4,14 +4,15 @@
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use gatepost_tests::programs;
 use gatepost_tests::server::{Server, gatepost};
 use gatepost_tests::smtp::Client;
 use nix::libc;
-use nix::unistd::{User, geteuid};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, User, geteuid};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use tempfile::TempDir;
 
@@ -164,6 +165,89 @@ fn each_limit_holds_in_each_language() {
         assert_eq!(fs::read(scene.outside.path().join("there")).unwrap(), b"x");
         assert_eq!(folder_names(scene.allowed.path()), ["file", "there"]);
     }
+}
+
+/// Whether control groups can be made here; says so where not.
+fn groups_can_be_made(confine: &str) -> bool {
+    let server = tempfile::tempdir().unwrap();
+    let config = server.path().join("gatepost.toml");
+    let text = format!(
+        "spool_dir = '{}'\n[[listen]]\naddr = '127.0.0.1:0'\n[[plugin]]\nname = 'x'\nrun = ['true']\nconfine = {{ {confine} }}\n",
+        server.path().join("spool").display()
+    );
+    fs::write(&config, text).unwrap();
+    let mut check = Command::new(gatepost());
+    let output = check.arg("check").arg("-c").arg(config).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let can = !said.contains("control group");
+    if !can {
+        programs::missing(&format!("no control groups can be made: {said}"));
+    }
+    can
+}
+
+/// Whatever the workers of a plugin start is with them in their group; it counts for all of them together, and ends with them.
+#[test]
+fn a_group_is_bounded_as_a_whole_and_ends_with_the_daemon() {
+    let confine = "total_memory = '100MB', total_processes = 24";
+    if !groups_can_be_made(confine) {
+        return;
+    }
+    for language in LANGUAGES {
+        let mut scene = Scene::new(language, confine);
+        scene.does("who", "250", &["who: "]);
+        scene.does("fork", "450", &["Resource temporarily unavailable"]);
+        scene.does(
+            "memory",
+            "450",
+            &["the memory of its control group is used up"],
+        );
+        scene.others_deliver();
+        if language.starts_with("run") {
+            scene.server.wait_for_log("another worker", |line| {
+                line.contains("worker 1 is ready again")
+            });
+        }
+        scene.does("allowed", "250", &["allowed: written"]);
+        let groups = groups_of(scene.server.pid());
+        assert!(!groups.is_empty(), "it is in a group");
+        assert!(scene.server.stop().success());
+        for group in groups {
+            assert!(!group.exists(), "{}", group.display());
+        }
+    }
+}
+
+/// What a daemon that was killed leaves is removed by the next one.
+#[test]
+fn groups_of_a_killed_daemon_are_removed() {
+    let confine = "total_processes = 24";
+    if !groups_can_be_made(confine) {
+        return;
+    }
+    let mut killed = Scene::new(LANGUAGES[0], confine);
+    let left = groups_of(killed.server.pid());
+    assert!(!left.is_empty(), "it has a group");
+    killed.server.signal(Signal::SIGKILL);
+    killed.server.wait();
+    let mut next = Scene::new(LANGUAGES[0], confine);
+    next.does("who", "250", &["who: "]);
+    for group in left {
+        assert!(!group.exists(), "{}", group.display());
+    }
+    // It removes its own.
+    assert!(next.server.stop().success());
+}
+
+/// The control groups that a daemon has made.
+fn groups_of(daemon: Pid) -> Vec<PathBuf> {
+    let output = Command::new("find")
+        .args(["/sys/fs/cgroup", "-type", "d", "-name"])
+        .arg(format!("gatepost-plugin.{daemon}.*"))
+        .output()
+        .unwrap();
+    let folders = String::from_utf8(output.stdout).unwrap();
+    folders.lines().map(PathBuf::from).collect()
 }
 
 #[test]

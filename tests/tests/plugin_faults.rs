@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost::config::{Confinement, Location, PluginConfig, PluginKind, Program, Source, Spans};
+use gatepost::config::{Location, PluginConfig, PluginKind, Program, Source, Spans};
 use gatepost::host::{Core, Counts, Patience, Process, Processes, StartError, Started};
 use gatepost_protocol::outcome::BoxFuture;
 use gatepost_protocol::plugin::{Host, Wants};
@@ -30,7 +30,7 @@ fn plugin(name: &str, argv: Vec<String>) -> PluginConfig {
             workers: (1, 1),
             exclusive: false,
             process: None,
-            confine: Confinement::default(),
+            confine: Box::default(),
         }),
         source: Source::default(),
         settings: BTreeMap::new(),

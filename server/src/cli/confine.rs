@@ -37,6 +37,9 @@ pub struct Held {
     /// Make no sockets but those of this machine
     #[arg(long)]
     no_network: bool,
+    /// Go into this control group first: the folder of one; may be given several times
+    #[arg(long, value_name = "DIR")]
+    group: Vec<PathBuf>,
     /// Write to this folder, and to no other; may be given several times
     #[arg(long, value_name = "DIR")]
     write: Vec<PathBuf>,
@@ -55,12 +58,14 @@ pub fn confine(held: Held) -> ExitCode {
         cpu: held.cpu,
         open_files: held.open_files,
         processes: held.processes,
+        total_memory: None,
+        total_processes: None,
         user: held.user,
         no_new_privs: held.no_new_privs,
         no_network: held.no_network,
         write: Some(held.write).filter(|folders| !folders.is_empty()),
     };
-    if let Err(error) = host::hold(&confine) {
+    if let Err(error) = host::hold(&confine, &held.group) {
         return refuse(&format!("confine: {error}"));
     }
     let error = Command::new(program).args(arguments).exec();

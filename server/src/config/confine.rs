@@ -27,6 +27,10 @@ pub struct Confinement {
     pub open_files: Option<u64>,
     /// Processes and threads that its user may have.
     pub processes: Option<u64>,
+    /// Bytes of memory that it, all its workers and all that they start may have together.
+    pub total_memory: Option<u64>,
+    /// Processes and threads that these may be.
+    pub total_processes: Option<u64>,
     /// The user that it becomes.
     pub user: Option<String>,
     /// Whether programs that it starts gain nothing by their set-user-ID and set-group-ID bits.
@@ -38,6 +42,11 @@ pub struct Confinement {
 }
 
 impl Confinement {
+    /// Whether its workers are to be in a control group.
+    pub fn has_group(&self) -> bool {
+        self.total_memory.is_some() || self.total_processes.is_some()
+    }
+
     /// Whether its workers need a folder that others of the daemon's user have not.
     pub fn has_folder(&self) -> bool {
         self.user.is_some() || self.write.is_some()
@@ -56,6 +65,10 @@ pub(super) fn read(reader: &mut Reader, item: &Item<'_>) -> Option<Confinement> 
     let files = (LEAST_FILES, MOST_FILES);
     let open_files = number(reader, "open_files", Kind::Integer, files.0, files.1, "");
     let processes = number(reader, "processes", Kind::Integer, 1, MOST_PROCESSES, "");
+    let key = "total_memory";
+    let total_memory = number(reader, key, size, LEAST_MEMORY, MOST_MEMORY, " bytes");
+    let (key, most) = ("total_processes", MOST_PROCESSES);
+    let total_processes = number(reader, key, Kind::Integer, 1, most, "");
     let cpu = optional(reader, &mut keys, "cpu", cpu);
     let user = optional(reader, &mut keys, "user", user);
     let network = optional(reader, &mut keys, "network", Reader::boolean);
@@ -86,6 +99,8 @@ pub(super) fn read(reader: &mut Reader, item: &Item<'_>) -> Option<Confinement> 
         cpu: cpu?,
         open_files: open_files?,
         processes: processes?,
+        total_memory: total_memory?,
+        total_processes: total_processes?,
         no_new_privs: own?.unwrap_or(held || user.is_some()),
         user,
         no_network,
@@ -147,7 +162,7 @@ mod tests {
         let text = format!("[[plugin]]\nname = 'x'\nrun = ['sh']\nconfine = {{ {confine} }}\n");
         let config = parse(&text, "x", &[]).map_err(|mistakes| mistakes.to_string())?;
         match &config.plugins[0].kind {
-            PluginKind::Run(program) => Ok(program.confine.clone()),
+            PluginKind::Run(program) => Ok(*program.confine.clone()),
             other => panic!("{other:?}"),
         }
     }
@@ -161,13 +176,15 @@ mod tests {
     #[test]
     fn each_setting_is_read() {
         let all = read(
-            "memory = '256MB', cpu = '1h', open_files = 64, processes = 10, user = 'nobody', network = false, write = ['/tmp']",
+            "memory = '256MB', cpu = '1h', open_files = 64, processes = 10, total_memory = '1GB', total_processes = 50, user = 'nobody', network = false, write = ['/tmp']",
         );
         let expected = Confinement {
             memory: Some(256 << 20),
             cpu: Some(Duration::from_secs(3600)),
             open_files: Some(64),
             processes: Some(10),
+            total_memory: Some(1 << 30),
+            total_processes: Some(50),
             user: Some("nobody".to_owned()),
             no_new_privs: true,
             no_network: true,

@@ -211,7 +211,7 @@ impl Options {
             workers: self.workers,
             exclusive: self.exclusive,
             process: self.process,
-            confine: self.confine,
+            confine: Box::new(self.confine),
         }
     }
 }

@@ -416,7 +416,7 @@ pub struct Program {
     /// A name that keeps plugins with the same command in processes of their own.
     pub process: Option<String>,
     /// How it is held.
-    pub confine: super::Confinement,
+    pub confine: Box<super::Confinement>,
 }
 
 /// What a program is to load for a plugin.

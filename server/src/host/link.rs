@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::capture::Lines;
-use super::confine::{self, Folder};
+use super::confine::{self, Folder, Group};
 use super::mark::DAEMON;
 use crate::config::Program;
 
@@ -99,14 +99,14 @@ impl Link {
     pub(super) fn spawn(
         program: &Program,
         mark: &OsStr,
-        folder: Option<&Folder>,
+        (folder, group): (Option<&Folder>, Option<&Group>),
         scratch: TempDir,
         lines: &Arc<Lines>,
     ) -> Result<Link, String> {
         let failed = |error: io::Error| format!("cannot make its channel: {error}");
         let (their_source, our_sink) = io::pipe().map_err(failed)?;
         let (our_source, their_sink) = io::pipe().map_err(failed)?;
-        let mut command = confine::command(program, folder);
+        let mut command = confine::command(program, folder, group);
         command.env(DAEMON, mark);
         let mut child = with_channel(command, program, their_source.into(), their_sink.into())
             .spawn()

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Core;
 use super::circuit::{Circuits, Leave};
-use super::confine::Folder;
+use super::confine::{Folder, Group};
 use super::declare::Declared;
 use super::seating::{Place, Pool};
 use super::span::span;
@@ -56,6 +56,8 @@ pub struct Process {
     pub(super) core: Core,
     /// Its own folder, where it is held and needs one.
     pub(super) folder: OnceCell<Folder>,
+    /// Its control group, where it is to have one.
+    pub(super) group: OnceCell<Group>,
     pub(super) pool: Mutex<Pool>,
     /// A request was done with, or a worker came or went.
     pub(super) changed: Arc<Notify>,
@@ -95,6 +97,7 @@ impl Process {
             forks: AtomicBool::new(false),
             core,
             folder: OnceCell::new(),
+            group: OnceCell::new(),
             pool: Mutex::default(),
             changed: Arc::default(),
             waiting: AtomicUsize::new(0),

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::calls::Calls;
 use super::capture::Lines;
-use super::confine::Folder;
+use super::confine::{Folder, Group};
 use super::declare;
 use super::handshake::{Handshake, Refusal};
 use super::link::{Child, Link, Reader};
@@ -23,6 +23,7 @@ use super::span::span;
 use super::stats::count;
 use super::template::Next;
 use super::worker::{End, Parts, Worker};
+use crate::config::Program;
 use crate::report;
 
 /// How long after the end of a process its last frames may take, and after the end of its channel its exit status.
@@ -83,11 +84,12 @@ impl Process {
         let mut scratch_dir = None;
         let link = match &self.target {
             Target::Attach(path) => Link::attach(path).await,
-            Target::Run(program) => match self.scratch(number).await {
+            Target::Run(program) => match self.places(number, program).await {
                 Ok(scratch) => {
                     scratch_dir = Some(scratch.path().to_owned());
                     let mark = mark::value(&self.core.spool_dir);
-                    Link::spawn(program, &mark, self.folder.get(), scratch, &lines)
+                    let held = (self.folder.get(), self.group.get());
+                    Link::spawn(program, &mark, held, scratch, &lines)
                 }
                 Err(error) => Err(error),
             },
@@ -141,6 +143,16 @@ impl Process {
             }
             Err(refusal) => Err(self.refused(refusal, link.child, &lines).await),
         }
+    }
+
+    /// Its scratch folder; and its control group, where it is to be in one.
+    async fn places(&self, number: u32, program: &Program) -> Result<TempDir, String> {
+        if program.confine.has_group() {
+            let make = async || Group::make(&program.confine);
+            let made = self.group.get_or_try_init(make).await;
+            made.map_err(|error| format!("confine: {error}"))?;
+        }
+        self.scratch(number).await
     }
 
     /// What plugins keep there is of the mail, so that only the daemon's user may enter it, or the plugin's own.
@@ -298,7 +310,8 @@ impl Process {
             mut child,
             ..
         } = launched;
-        let ending = tokio::select! {
+        let killed = self.killed_for_memory();
+        let mut ending = tokio::select! {
             end = worker.run(&mut reader) => Ending::Failed(how(end, child.as_mut()).await),
             status = ended(child.as_mut()) => {
                 // A child of its own may hold the channel open; what it wrote before it ended is read all the same.
@@ -308,6 +321,11 @@ impl Process {
             () = self.drained(&worker) => Ending::Shutdown,
             () = self.superfluous(index, &worker) => Ending::Idle,
         };
+        if let Ending::Failed(reason) = &mut ending
+            && self.killed_for_memory() > killed
+        {
+            reason.push_str(": the memory of its control group is used up");
+        }
         let patience = self.core.patience;
         let set = |slot| {
             if let Some(index) = index {
@@ -344,6 +362,10 @@ impl Process {
             }
         }
         ending
+    }
+
+    fn killed_for_memory(&self) -> u64 {
+        self.group.get().map_or(0, Group::killed_for_memory)
     }
 
     /// Resolves when a worker was not needed for a while and there are more than the least number; its place is vacant then.

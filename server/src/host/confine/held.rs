@@ -1,20 +1,23 @@
 //! What the process that becomes a plugin gives up before it does.
 
+use std::path::PathBuf;
+
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Uid, User, getresgid, getresuid, initgroups, setresgid, setresuid, setuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{network, write};
+use super::{group, network, write};
 use crate::config::Confinement;
 
 /// From the signal that ends a program whose CPU time is over to the one that it cannot catch.
 const LAST_SECONDS: u64 = 5;
 
-/// Gives up, for good, what a program is not to have. The process must have one thread only.
+/// Gives up, for good, what a program is not to have, and goes into the folders `groups` of a control group. The process must have one thread only.
 ///
 /// # Errors
 /// What the system does not do, with the setting that asked for it, and what to do. The program must not be run then.
-pub fn hold(confine: &Confinement) -> Result<(), String> {
+pub fn hold(confine: &Confinement, groups: &[PathBuf]) -> Result<(), String> {
+    group::enter(groups)?;
     // The limits first: to raise one takes the rights that are given up next.
     limit("memory", Resource::RLIMIT_DATA, confine.memory, 0)?;
     let cpu = confine.cpu.map(|cpu| cpu.as_secs());

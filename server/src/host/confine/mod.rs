@@ -4,6 +4,7 @@
 //! to have ([`hold`]) and becomes the program: same process, same descriptors.
 
 mod folder;
+mod group;
 mod held;
 mod network;
 mod write;
@@ -15,6 +16,7 @@ use std::process::Command;
 use nix::unistd::User;
 
 pub(super) use folder::Folder;
+pub(super) use group::Group;
 pub use held::hold;
 
 use crate::config::{Confinement, Program};
@@ -22,17 +24,21 @@ use crate::config::{Confinement, Program};
 /// Ourselves: the file that runs, also where another has its name by now.
 const OURSELVES: &str = "/proc/self/exe";
 
-/// What starts a program as it is to be held, without its own environment. `folder` is the one that it may write to.
-pub(super) fn command(program: &Program, folder: Option<&Folder>) -> Command {
+/// What starts a program as it is to be held, without its own environment. `folder` is the one that it may write to, `group` the control group that it is in.
+pub(super) fn command(
+    program: &Program,
+    folder: Option<&Folder>,
+    group: Option<&Group>,
+) -> Command {
     let confine = &program.confine;
-    let mut command = if *confine == Confinement::default() {
+    let mut command = if **confine == Confinement::default() {
         Command::new(&program.argv[0])
     } else {
         let mut command = Command::new(OURSELVES);
         command
             .arg0("gatepost")
             .arg("confine")
-            .args(words(confine, folder))
+            .args(words(confine, folder, group))
             .arg("--")
             .arg(&program.argv[0]);
         command
@@ -53,7 +59,7 @@ pub(super) fn command(program: &Program, folder: Option<&Folder>) -> Command {
 }
 
 /// The options of `gatepost confine`.
-fn words(confine: &Confinement, folder: Option<&Folder>) -> Vec<OsString> {
+fn words(confine: &Confinement, folder: Option<&Folder>, group: Option<&Group>) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     let mut option = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -74,6 +80,9 @@ fn words(confine: &Confinement, folder: Option<&Folder>) -> Vec<OsString> {
     }
     if confine.no_network {
         words.push("--no-network".into());
+    }
+    for folder in group.map(Group::folders).unwrap_or_default() {
+        words.extend(["--group".into(), folder.into()]);
     }
     if let Some(write) = &confine.write {
         let own = folder.map(Folder::path);
