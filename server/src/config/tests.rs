@@ -554,7 +554,7 @@ fn the_documentation_names_every_key() {
         .collect();
     assert_eq!(
         keys.len(),
-        23 + 22 + 1 + 6 + 3 + 11 + 2 + 8 + 3 + 8,
+        23 + 22 + 1 + 6 + 3 + 11 + 2 + 8 + 3 + 10,
         "{shown}"
     );
     keys.extend(plugin::CORE_KEYS);
