@@ -1,4 +1,4 @@
-//! What a daemon that was killed has left: plugin processes that are busy, and never see the end of their channel, and the scratch folders of them all.
+//! What a daemon that was killed has left: plugin processes that are busy, and never see the end of their channel, and the scratch folders and control groups of them all.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use crate::host;
 use crate::message::spool::is_gone;
 
-/// Ends the processes, and removes the folders, of daemons with this spool that are no more; returns what it ended. To be called before there are new
+/// Ends the processes, and removes the folders, of daemons with this spool that are no more, and the control groups of all that are no more; returns what it ended. To be called before there are new
 /// ones. What cannot be seen or removed stays.
 pub fn clear(spool_dir: &Path) -> Vec<String> {
     let mut ended = Vec::new();
@@ -32,6 +32,7 @@ pub fn clear(spool_dir: &Path) -> Vec<String> {
         }
         ended.push(format!("{pid} ({})", command.trim_end()));
     }
+    host::clear_groups(is_gone);
     let folders = fs::read_dir(host::scratch_in(spool_dir));
     for folder in folders.into_iter().flatten().flatten() {
         if host::scratch_of(&folder.file_name()).is_some_and(is_gone) {

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use gatepost_protocol::Services;
 
-pub use confine::hold;
+pub use confine::{clear_groups, hold};
 pub use declare::Declared;
 pub use mark::{DAEMON, scratch_in, scratch_of};
 pub use process::Process;

@@ -7,17 +7,15 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::config::Confinement;
-use crate::message::spool::is_gone;
 
-/// What the names of these groups begin with; the daemon's process id, and what tells one group from the other, follow.
+/// What the names of these groups begin with; the daemon's process id, and a number follow.
 const PREFIX: &str = "gatepost-plugin.";
 
 /// How often, and after which time, a group is removed that has processes in it which were killed.
@@ -25,16 +23,6 @@ const REMOVALS: (u32, Duration) = (20, Duration::from_millis(5));
 
 /// The number of the next group.
 static NEXT: AtomicU64 = AtomicU64::new(1);
-
-/// Tells our groups from those of a process that had our number before us, as in a container.
-static OURS: LazyLock<String> = LazyLock::new(|| {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    format!(
-        "{}.{}",
-        std::process::id(),
-        now.unwrap_or_default().as_nanos()
-    )
-});
 
 /// What is bounded, and by which file of which version.
 struct Controller {
@@ -71,15 +59,14 @@ pub struct Group {
 impl Group {
     /// Makes it. The error says what to do.
     pub fn make(confine: &Confinement) -> Result<Group, String> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let (mounts, own) = whereabouts();
         Group::make_in(confine, &mounts, &own)
     }
 
     /// `mounts`: `/proc/self/mountinfo`. `own`: `/proc/self/cgroup`.
     fn make_in(confine: &Confinement, mounts: &str, own: &str) -> Result<Group, String> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}{}.{number}", *OURS);
+        let name = format!("{PREFIX}{}.{number}", std::process::id());
         let mut group = Group {
             folders: Vec::new(),
             killed: None,
@@ -96,7 +83,6 @@ impl Group {
                     controller.name
                 ));
             };
-            clear(&parent.folder);
             let folder = parent.folder.join(&name);
             group
                 .bound(&controller, &parent, &folder, value)
@@ -229,17 +215,29 @@ fn own_path<'a>(controller: &str, version: usize, own: &'a str) -> Option<&'a st
     })
 }
 
-/// Removes the groups of daemons that are no more.
-fn clear(parent: &Path) {
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        let others = name.filter(|name| !name.starts_with(&**OURS));
-        let pid = others.and_then(|name| name.split('.').next()?.parse().ok());
-        if pid.is_some_and(is_gone) {
-            remove(&entry.path());
+/// Ends the groups of daemons that are no more, of which `is_gone` says who is, and all that is in them. To be called before there are new ones.
+pub fn clear_groups(is_gone: impl Fn(i32) -> bool) {
+    let (mounts, own) = whereabouts();
+    for controller in [MEMORY, PROCESSES] {
+        let Some(parent) = parent(&controller, &mounts, &own) else {
+            continue;
+        };
+        for entry in fs::read_dir(parent.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok());
+            if pid.is_some_and(&is_gone) {
+                remove(&entry.path());
+            }
         }
     }
+}
+
+/// What is mounted where, and in which groups we are.
+fn whereabouts() -> (String, String) {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    (read("/proc/self/mountinfo"), read("/proc/self/cgroup"))
 }
 
 /// Ends what is in a group, and the group. What cannot be removed stays until the next start.

@@ -17,6 +17,7 @@ use nix::unistd::User;
 
 pub(super) use folder::Folder;
 pub(super) use group::Group;
+pub use group::clear_groups;
 pub use held::hold;
 
 use crate::config::{Confinement, Program};
