@@ -316,7 +316,9 @@ impl Host for Process {
             None if plugins.is_empty() => return,
             None => match self.choose(session, false) {
                 Place::At(worker, _) => worker,
-                Place::Wait | Place::None(_) => return count(&self.stats.dropped_events),
+                Place::HeldUp(..) | Place::Wait | Place::None(_) => {
+                    return count(&self.stats.dropped_events);
+                }
             },
         };
         self.tell_lines();

@@ -53,6 +53,8 @@ struct Seat {
 pub(super) enum Place {
     /// A worker, and whether the session has lost another.
     At(Arc<Worker>, bool),
+    /// Its worker, which is at a hook whose deadline has passed, and until when it may come out of that.
+    HeldUp(Arc<Worker>, Instant),
     /// Another worker is on its way.
     Wait,
     /// Nothing, for this reason.
@@ -69,13 +71,6 @@ impl Process {
         loop {
             // Made before looking, so that nothing that happens in between is missed.
             let changed = self.changed.notified();
-            if let Some((worker, until)) = self.held_up(&call.session.id) {
-                let _waiting = self.wait()?;
-                if timeout_at(until.min(deadline), changed).await.is_err() {
-                    self.replace(&worker, deadline).await;
-                }
-                continue;
-            }
             match self.choose(&call.session.id, true) {
                 Place::At(worker, resumed) => {
                     if let Ok(permit) = worker.room.clone().try_acquire_owned() {
@@ -96,18 +91,18 @@ impl Process {
                         return Err("its workers were busy all the time".to_owned());
                     }
                 }
+                Place::HeldUp(worker, until) => {
+                    let _waiting = self.wait()?;
+                    if timeout_at(until.min(deadline), changed).await.is_err() {
+                        if Instant::now() >= deadline {
+                            return Err("its worker did not come out of another hook".to_owned());
+                        }
+                        self.replace(&worker, deadline).await;
+                    }
+                }
                 Place::None(why) => return Err(why),
             }
         }
-    }
-
-    /// The worker of a session where it is at a hook whose deadline has passed, and until when it may come out of that. Only of workers that can be had anew at
-    /// little cost, and that do one thing at a time.
-    fn held_up(&self, session: &str) -> Option<(Arc<Worker>, Instant)> {
-        let forks = self.forks.load(Ordering::Relaxed);
-        let worker = forks.then(|| self.pool().seated(session)).flatten()?;
-        let since = worker.held_up_since()?;
-        Some((worker, since + COMES_OUT))
     }
 
     /// Ends a worker that is needed and does not come out of a hook.
@@ -143,6 +138,13 @@ impl Process {
         if let Some(seat) = pool.sessions.get_mut(session) {
             match seat.worker.upgrade().filter(|worker| worker.is_up()) {
                 Some(worker) => {
+                    // Only where another can be had at little cost, and one does one thing at a time.
+                    if ask
+                        && self.forks.load(Ordering::Relaxed)
+                        && let Some(since) = worker.held_up_since()
+                    {
+                        return Place::HeldUp(worker, since + COMES_OUT);
+                    }
                     let resumed = ask && std::mem::take(&mut seat.resumed);
                     return Place::At(worker, resumed);
                 }

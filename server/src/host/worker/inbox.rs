@@ -58,20 +58,17 @@ impl Worker {
         let asked = {
             let mut state = self.state();
             let asked = state.asked.remove(&id);
-            if asked
-                .as_ref()
-                .is_some_and(|asked| asked.late_since.is_some())
-            {
-                self.late.fetch_sub(1, Ordering::Relaxed);
-            }
-            let in_time = |asked: &Asked| asked.waiter.is_some() && !asked.is_late;
-            if asked.as_ref().is_some_and(in_time) {
-                state.missed = 0;
+            match &asked {
+                Some(asked) if asked.late_since.is_some() => {
+                    self.late.fetch_sub(1, Ordering::Relaxed);
+                }
+                Some(asked) if asked.waiter.is_some() => state.missed = 0,
+                _ => {}
             }
             asked
         };
         match asked.as_ref() {
-            Some(asked) if asked.is_late => {
+            Some(asked) if asked.late_since.is_some() => {
                 self.stray(id);
                 if let Some(waiter) = &asked.waiter {
                     drop(waiter.send(Letter::Late));

@@ -96,9 +96,7 @@ pub(super) struct Request<'a> {
 struct Asked {
     /// Who waits; nobody any more after `cancel`.
     waiter: Option<mpsc::UnboundedSender<Letter>>,
-    /// Its deadline has passed, and the process was asked for what there is: its result counts no more.
-    is_late: bool,
-    /// When its deadline passed without a result.
+    /// When its deadline passed without a result, which counts no more.
     late_since: Option<Instant>,
     /// Until when the result is owed, after `cancel`.
     owed_by: Option<Instant>,
@@ -249,7 +247,6 @@ impl Worker {
             }
             let asked = Asked {
                 waiter: Some(waiter),
-                is_late: false,
                 late_since: None,
                 owed_by: None,
                 hook: call.hook,
@@ -356,9 +353,17 @@ impl Worker {
         let Some(asked) = asked.filter(|_| is_first && self.parts.features.unfinished) else {
             return false;
         };
-        asked.is_late = true;
+        self.note_late(asked);
         drop(state);
         pidfd_send_signal(process, Signal::USR2).is_ok()
+    }
+
+    /// Notes that a request's deadline has passed.
+    fn note_late(&self, asked: &mut Asked) {
+        if asked.late_since.is_none() {
+            asked.late_since = Some(Instant::now());
+            self.late.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Ends a request whose deadline has passed.
@@ -367,8 +372,7 @@ impl Worker {
         count(&self.parts.stats.errors);
         let mut state = self.state();
         if let Some(asked) = state.asked.get_mut(&id) {
-            asked.late_since = Some(Instant::now());
-            self.late.fetch_add(1, Ordering::Relaxed);
+            self.note_late(asked);
         }
         state.missed += 1;
         if state.missed >= MISSES {
