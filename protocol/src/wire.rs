@@ -1,5 +1,7 @@
 //! The messages of the protocol (docs/protocol.md §3 to §8), as they stand on the wire.
 
+mod notices;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::{ByteBuf, Bytes};
 
 use crate::frame::Kind;
-use crate::policy::{Immune, Level, OnError, Reject, RejectType};
+use crate::policy::{Immune, OnError, Reject, RejectType};
 use crate::services::ServiceError;
 use crate::settings::Setting;
 use crate::value::Value;
 use crate::{Address, Change, Disposition, EnhancedCode, Hook, Parameters, Score, Verdict};
+
+pub use notices::{Failed, Fork, Goodbye, Log};
 
 macro_rules! kinds {
     ($($type:ty => $kind:literal,)*) => {
@@ -554,49 +558,3 @@ impl From<ServiceError> for CallError {
         }
     }
 }
-
-/// `log`, plugin to core.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Log {
-    /// A level's name.
-    pub level: String,
-    /// The line.
-    pub message: String,
-    /// Whose.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plugin: Option<String>,
-    /// The hook it belongs to.
-    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
-    pub hook: Option<u64>,
-    /// It belongs to the hook that came `then`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub then: bool,
-    /// Its process told its plugins that follow the log already.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub told: bool,
-}
-
-impl Log {
-    /// The level; info where the name is unknown.
-    pub fn level(&self) -> Level {
-        Level::parse(&self.level).unwrap_or(Level::Info)
-    }
-}
-
-/// `error`, plugin to core: the process cannot go on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Failed {
-    /// Why.
-    pub message: String,
-}
-
-/// `fork`, core to plugin: bring up another worker like this one, at a channel of its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fork {
-    /// The Unix socket that the new worker connects to.
-    pub path: PathBuf,
-}
-
-/// `goodbye`, core to plugin: no more hooks will come.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Goodbye {}

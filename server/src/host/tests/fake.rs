@@ -168,14 +168,22 @@ impl Fake {
 
 /// One plugin `vip` at a hook, with everything both sides can do.
 pub(super) async fn vip(hooks: &[ReadyHook]) -> Pair {
+    able(ALL, &["vip"], hooks).await
+}
+
+/// Plugins at the same hooks, in a process that can do this.
+pub(super) async fn able(
+    features: &'static [&'static str],
+    names: &[&str],
+    hooks: &[ReadyHook],
+) -> Pair {
+    let plugins: Vec<_> = names.iter().map(|name| (*name, hooks)).collect();
     let says = Says {
-        features: ALL,
-        ready: ready(8, &[("vip", hooks)]),
+        features,
+        ready: ready(8, &plugins),
     };
-    let fake = Fake::new();
-    fake.start(&["vip"], &says, Arc::new(Desk::default()))
-        .await
-        .unwrap()
+    let started = Fake::new().start(names, &says, Arc::new(Desk::default()));
+    started.await.unwrap()
 }
 
 impl Peer {

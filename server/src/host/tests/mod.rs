@@ -7,3 +7,4 @@ mod forked;
 mod hooks;
 mod sessions;
 mod start;
+mod together;
